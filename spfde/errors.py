@@ -1,0 +1,42 @@
+"""Expected failures: each carries its cause and the remedy, and the command line prints both as one line."""
+
+import difflib
+from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class SpfdeError(Exception):
+    """Bad input (settings, data, checkpoint, missing device, full disk): what is wrong and what to do about it."""
+
+    exit_code = 2
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}; {remedy}")
+        self.cause = cause
+        self.remedy = remedy
+
+
+class Stopped(SpfdeError):
+    """A run that a time limit or a signal stopped at a point from which it can be resumed."""
+
+    exit_code = 75
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown name: the nearest known one, or the whole list.
+
+    >>> nearest("sparsty", ["sparsity", "model"])
+    'did you mean "sparsity"?'
+    """
+    names = sorted(known)
+    matches = difflib.get_close_matches(word, names, n=1)
+    return f'did you mean "{matches[0]}"?' if matches else f"use one of {', '.join(names)}"
+
+
+def lookup(kind: str, name: str, registry: dict[str, T]) -> T:
+    """The registry's entry of that name; an unknown one is an error that names the nearest."""
+    if name not in registry:
+        raise SpfdeError(f'unknown {kind} "{name}"', nearest(name, registry))
+    return registry[name]

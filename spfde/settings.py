@@ -1,0 +1,150 @@
+"""The shapes of a run's settings, and the run id.
+
+Settings are frozen and are the only input of a run. An unknown key or a value out of range is an error that names the
+key, the value and a remedy. Names that a registry knows (data, model, method, ...) are checked where the registry is:
+`spfde.experiments`. The descriptions below become the JSON schema and the table in config/README.md.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spfde.errors import SpfdeError, nearest
+
+SCHEMA = 1  # raised when a default changes, so that records of the older defaults keep their own run ids
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    name: str = Field("cifar100", description="data set: digits, cifar10, cifar100, imagenet or one you registered")
+    train_limit: int | None = Field(None, ge=1, description="use only the first so many training samples")
+    validation: float = Field(0.0, ge=0, le=0.5, description="share of the training set held out for validation")
+    padding: int = Field(4, ge=0, description="pixels of zero padding before the random crop; 0: no crop")
+    flip: bool = Field(True, description="random horizontal flips")
+
+
+class ModelSettings(Section):
+    name: str = Field("resnet32_2x", description="network")
+    width: float = Field(1.0, gt=0, le=16, description="factor on the channels of every hidden layer")
+    weights: str | None = Field(None, description="safetensors file with the weights to start from")
+    weights_digest: str | None = Field(None, description="sha256 of that file, filled in when settings are resolved")
+
+
+class SparsitySettings(Section):
+    method: str = Field("dense", description="method; `spfde methods` lists them")
+    options: dict[str, Any] = Field({}, description="options of the method; its card lists them")
+    target: float = Field(0.9, ge=0, lt=1, description="share of zeros of the sparse layers at the end of training")
+    distribution: str = Field("uniform", description="how sparsity is spread over the layers: uniform, erk, er")
+    scheme: str = Field("unstructured", description="shape of the sparsity")
+    dense_layers: Literal["first", "first+classifier", "first+shortcut+classifier", "none"] = Field(
+        "first", description="layers that stay dense"
+    )
+    interval: int = Field(5, ge=1, description="update interval in epochs")
+
+
+class FreezingSettings(Section):
+    flops_reduction: float = Field(
+        0.0, ge=0, lt=1, description="share of the training FLOPs (paper column) that freezing removes; 0: no freezing"
+    )
+    share: float = Field(2 / 3, gt=0, le=1, description="share of the residual blocks that get frozen")
+    scheme: Literal["single-shot", "single-shot-resume", "periodic", "delayed-periodic"] = Field(
+        "single-shot", description="freezing scheme"
+    )
+
+
+class SievingSettings(Section):
+    removed: float = Field(0.0, ge=0, lt=1, description="share of the training set in the removed queue; 0: no sieving")
+    interval: int | None = Field(None, ge=1, description="epochs between exchanges; none: the update interval")
+    criterion: Literal["forgetting", "random"] = Field(
+        "forgetting", description="what leaves: the least forgotten samples, or random ones (a control)"
+    )
+    never_learned: Literal["hard", "easy"] = Field("hard", description="samples never correct within an interval count as")
+    exchange: Literal["partial", "total"] = Field("partial", description="how many move: a share of the partial set or of all")
+    returns: Literal["head", "random"] = Field("head", description="which samples come back from the queue")
+
+
+class TrainingSettings(Section):
+    epochs: int = Field(160, ge=1, description="epochs")
+    batch_size: int = Field(64, ge=1, description="samples a step; a short last batch is trained on")
+    lr: float = Field(0.1, gt=0, description="learning rate at the start of the cosine")
+    lr_min: float = Field(4e-8, ge=0, description="learning rate at the end of the cosine")
+    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
+    nesterov: bool = Field(False, description="Nesterov momentum")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay, on all parameters")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
+    snapshots: int = Field(0, ge=0, description="keep the weights every so many epochs for analysis; 0: none")
+
+
+class RunSettings(Section):
+    scale: str = Field("custom", description="scale the run belongs to; names its folder, does not change the result")
+    tag: str = Field("", pattern=r"^[a-z0-9.+_]*$", description="tells rows of an experiment apart; part of the row's name")
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    sparsity: SparsitySettings = SparsitySettings()
+    freezing: FreezingSettings = FreezingSettings()
+    sieving: SievingSettings = SievingSettings()
+    training: TrainingSettings = TrainingSettings()
+    precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="arithmetic of the training step")
+    threads: int = Field(1, ge=1, description="CPU threads of a run")
+    seed: int = Field(1, ge=0, description="root seed")
+
+    @property
+    def row(self) -> str:
+        """The run id without scale, model, seed and hash, e.g. `spfde-s90-f20-d20`."""
+        parts = [self.sparsity.method]
+        for letter, share in (
+            ("s", self.sparsity.target),
+            ("f", self.freezing.flops_reduction),
+            ("d", self.sieving.removed),
+        ):
+            parts += [f"{letter}{100 * share:.4g}"] if share else []
+        return "-".join(parts + [self.tag] * bool(self.tag))
+
+    @property
+    def run_id(self) -> str:
+        """Names the record's folder, e.g. `cifar100-resnet32_2x-spfde-s90-f20-d20-seed1-1a2b3c4d`."""
+        return f"{self.scale}-{self.model.name}-{self.row}-seed{self.seed}-{self.digest}"
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits over what changes the result: the values that differ from the defaults."""
+        values = self.model_dump(exclude_defaults=True, exclude={"scale", "tag", "threads"})
+        values.get("model", {}).pop("weights", None)  # its digest stands for it: a path changes no result
+        text = json.dumps({"schema": SCHEMA, **values}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def parse(shape: type[S], values: dict[str, Any], where: str = "") -> S:
+    """Checks values against a shape.
+
+    Raises:
+        SpfdeError: an unknown key (naming the nearest known one), or a value of the wrong type or out of range.
+    """
+    try:
+        return shape.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        key = ".".join([where, *path] if where else path)
+        if first["type"] == "extra_forbidden":
+            raise SpfdeError(f'unknown setting "{key}"', _nearest_key(shape, path)) from None
+        cause = f"setting {key} = {first['input']!r} is not valid"
+        raise SpfdeError(cause, f"{first['msg'][:1].lower()}{first['msg'][1:]}") from None
+
+
+def _nearest_key(shape: type[BaseModel], path: list[str]) -> str:
+    for part in path[:-1]:
+        inner = shape.model_fields[part].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        shape = inner
+    return nearest(path[-1], shape.model_fields)
