@@ -1,0 +1,8 @@
+"""What every test runs under: the same examples each time, one thread a process."""
+
+import torch
+from hypothesis import settings
+
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("project")
+torch.set_num_threads(1)
