@@ -1,0 +1,62 @@
+"""The command line: a file a command, and one place where an expected error becomes one line.
+
+What a command needs beyond its options it imports when it runs, so that `spfde --help` stays quick.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from spfde import __version__
+from spfde.cli import data
+from spfde.errors import SpfdeError
+
+COMMANDS: tuple[Callable[..., Any], ...] = (data.data,)
+
+app = typer.Typer(name="spfde", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+for command in COMMANDS:
+    app.command()(command)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spfde {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def spfde(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """Sparse training with layer freezing and data sieving: train, plan its cost, collect and show the results."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """The `spfde` command. The last line of an expected error is `error: cause; remedy`."""
+    try:
+        code = app(prog_name="spfde", standalone_mode=False)
+        sys.stdout.flush()
+    except SpfdeError as error:
+        code = _complain(error.cause, error.remedy, error.exit_code)
+    except typer.TyperException as error:
+        message = error.format_message().rstrip(".")
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "spfde"
+        code = _complain(message[:1].lower() + message[1:], f'"{path} --help" lists what it takes', 2)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # the reader has seen enough, e.g. `spfde plan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _complain(cause: str, remedy: str, code: int) -> int:
+    print("error:", *f"{cause}; {remedy}".split(), file=sys.stderr)
+    return code

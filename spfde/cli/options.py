@@ -1,0 +1,32 @@
+"""The options that commands share, as annotated types: `def train(scale: Scale = "custom", rows: Rows = None)`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Scale = Annotated[str, typer.Option("--scale", help="Scale: the name of a file in config/scales.")]
+Experiment = Annotated[
+    str | None, typer.Option("--experiment", help="Experiment: the name of a file in config/experiments.")
+]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option("--row", help="Row of the experiment, e.g. spfde-s90-f20-d20; repeatable; all of them unless told."),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. sparsity.target=0.95; repeatable."),
+]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", min=0, help="Root seed; repeatable; the scale's unless told.")
+]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder that holds the data sets, one folder each.")]
+Cache = Annotated[Path, typer.Option("--cache", help="Folder for decoded data.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the records, one folder a run.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda or cuda:N; the GPU, where there is one, unless told.")
+]
+TimeLimit = Annotated[
+    float | None, typer.Option("--time-limit", min=0, help="Stop resumably, with exit code 75, after so many seconds.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout, and nothing else.")]
