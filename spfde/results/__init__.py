@@ -1,0 +1,16 @@
+"""From records to tables, figures and claims. `load` is the door for people: one tidy frame, a row a run."""
+
+from pathlib import Path
+
+import pandas as pd
+
+
+def load(scale: str = "smoke", results: str | Path = "results") -> pd.DataFrame:
+    """The finished runs of a scale, fresh and published, as one tidy frame (see `spfde.results.collect`).
+
+    >>> runs = load("cifar100")  # doctest: +SKIP
+    >>> runs.groupby("row")["accuracy.test_last"].agg(["mean", "std", "count"])  # doctest: +SKIP
+    """
+    from spfde.results.collect import collect, record_folders
+
+    return collect(record_folders(scale, Path(results)))

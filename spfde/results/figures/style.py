@@ -1,0 +1,97 @@
+"""One style for every figure: colours that the colour-blind tell apart (Okabe and Ito, 2008), fonts, sizes, files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from spfde.files import writing
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#767676"
+
+SINGLE, DOUBLE = 3.5, 7.2  # inches: one column and two of a page
+
+# Method -> colour and marker: colour alone never tells two apart. A method without an entry gets a free marker in grey.
+METHODS = {
+    "dense": (BLACK, "*"),
+    "static": (GREY, "o"),
+    "set": (SKY, "s"),
+    "rigl": (GREEN, "^"),
+    "mest-em": (PURPLE, "v"),
+    "mest-ems": (BLUE, "P"),
+    "spfde": (VERMILION, "D"),
+    "snip": (GREY, "<"),
+    "grasp": (GREY, ">"),
+    "lottery": (ORANGE, "h"),
+    "deepr": (ORANGE, "p"),
+    "dsr": (ORANGE, "X"),
+}
+FREE_MARKERS = ("d", "8", "H", "1", "2", "3", "4")
+
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 5,
+    "errorbar.capsize": 2,
+    "hatch.linewidth": 0.6,
+    "figure.dpi": 100,
+    "savefig.dpi": 300,
+    "figure.constrained_layout.use": True,
+}
+
+
+class Drawing(NamedTuple):
+    """A figure and the values behind it, one a seed or point."""
+
+    figure: Figure
+    points: pd.DataFrame
+
+
+@contextmanager
+def publication(name: str) -> Iterator[None]:
+    """The style while a figure is drawn and saved; the ids in its SVG follow from its name, not from chance."""
+    with mpl.rc_context({**RC, "svg.hashsalt": name}):
+        yield
+
+
+def save(drawing: Drawing, name: str, folder: Path) -> list[Path]:
+    """Writes <name>.png (300 dpi), <name>.svg and <name>.csv, each whole; equal drawings give equal bytes."""
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg", "csv")]
+    for path, metadata in zip(paths[:2], ({"Software": None}, {"Date": None}), strict=True):
+        with writing(path) as temporary:
+            drawing.figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+    with writing(paths[2]) as temporary:
+        drawing.points.to_csv(temporary, index=False)
+    return paths
+
+
+def mark(method: str) -> tuple[str, str]:
+    """Colour and marker of a method, the same in every figure."""
+    return METHODS.get(method, (GREY, FREE_MARKERS[sum(map(ord, method)) % len(FREE_MARKERS)]))
+
+
+def letter(axes: Axes, index: int, title: str) -> None:
+    """The panel's title with its letter in front, e.g. "a  Density"."""
+    axes.set_title(f"{'abcdefghij'[index]}  {title}")

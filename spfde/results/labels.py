@@ -1,0 +1,60 @@
+"""The names that tables and figures print."""
+
+from collections.abc import Mapping
+from typing import Any
+
+METHODS = {
+    "dense": "Dense",
+    "small-dense": "Small dense",
+    "static": "Static",
+    "lottery": "LT",
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "set": "SET",
+    "deepr": "DeepR",
+    "dsr": "DSR",
+    "rigl": "RigL",
+    "set-itop": "SET-ITOP",
+    "rigl-itop": "RigL-ITOP",
+    "mest": "MEST",
+    "mest-em": "MEST+EM",
+    "mest-ems": "MEST+EM&S",
+    "swat-u": "SWAT-U",
+    "swat-m": "SWAT-M",
+    "swat-erk": "SWAT-ERK",
+    "gse": "GSE",
+    "spfde": "SpFDE",
+}
+
+
+def method(name: str) -> str:
+    """The method's printed name; a method without one here prints as it is registered."""
+    return METHODS.get(name, name)
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """A planned row's method, e.g. "SpFDE", or "RigL + SpFDE" where freezing or sieving is around another method."""
+    name = method(row["method"])
+    if row["method"] != "spfde" and (row["freezing"] or row["sieving"]):
+        name += " + SpFDE"
+    return f"{name} ({tag(row)})" if tag(row) else name
+
+
+def tag(row: Mapping[str, Any]) -> str:
+    """What tells a row from others of the same method and shares: the end of its name, e.g. "" or "readme"."""
+    parts = [row["method"]]
+    parts += [f"{letter}{100 * row[key]:.4g}" for letter, key in SHARES.items() if row[key]]
+    return str(row["row"]).removeprefix("-".join(parts)).removeprefix("-")
+
+
+SHARES = {"s": "sparsity", "f": "freezing", "d": "sieving"}
+
+
+def levels(row: Mapping[str, Any]) -> str:
+    """The paper's notation x%+y%: training FLOPs that freezing removes + training data that sieving removes."""
+    return f"{percent(row['freezing'])}+{percent(row['sieving'])}"
+
+
+def percent(share: float, none: str = "0%") -> str:
+    """A share as percent, e.g. "20%"; `none` for 0."""
+    return f"{100 * share:.4g}%" if share else none

@@ -1,0 +1,98 @@
+"""What a table or figure is made of: the runs of a scale, the plan of its experiment, the published values."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from spfde.errors import SpfdeError
+from spfde.results import load, published
+from spfde.results.labels import tag
+from spfde.results.statistics import Estimate, estimate
+from spfde.settings import RunSettings, parse
+
+COSTS = [
+    "flops.paper",
+    "flops.full",
+    "flops.executed",
+    "memory.paper_min",
+    "memory.paper_avg",
+    "memory.full_peak",
+]
+
+
+@dataclass(frozen=True)
+class Material:
+    """
+    Args:
+        scale: its name.
+        runs: a row a run, as collected.
+        plan: a row of the experiment each, in the order of printing: the objects that `spfde plan --json` prints.
+        reference: the published values comparable with this scale: same data set and model, and a scale of the papers.
+        results: the folder of all results.
+    """
+
+    scale: str
+    runs: pd.DataFrame
+    plan: list[dict[str, Any]]
+    reference: pd.DataFrame
+    results: Path = Path("results")
+
+    @property
+    def comparable(self) -> bool:
+        """Whether published values may stand beside this scale's."""
+        return not self.reference.empty
+
+    def of(self, row: Mapping[str, Any]) -> pd.DataFrame:
+        """The runs of a planned row, by seed."""
+        return self.runs[self.runs["row"] == row["row"]]
+
+    def accuracy(self, row: Mapping[str, Any]) -> Estimate:
+        """Test accuracy after the last epoch over the seeds, percent."""
+        return estimate(self.of(row)["accuracy.test_last"])
+
+    def costs(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """FLOPs and bytes, dotted as in the frame: the mean of the records, or the plan where nothing was run."""
+        runs = self.of(row)
+        if len(runs):
+            return {name: float(runs[name].mean()) for name in COSTS}
+        planned = {name: name.split(".") for name in COSTS}
+        return {name: float(row[section][key]) for name, (section, key) in planned.items()}
+
+    def published(self, row: Mapping[str, Any], quantity: str) -> published.Published | None:
+        """The published value for a planned row; rows that deviate from the recipe (a tag) have none."""
+        return None if tag(row) else published.lookup(self.reference, row, quantity)
+
+
+def gather(scale: str, results: Path, experiment: str, config: Path = Path("config")) -> Material:
+    """Reads what an artefact of this experiment needs: records, results/<scale>/plans/<experiment>.json, config/.
+
+    Raises:
+        SpfdeError: no plan, no such scale, a broken record.
+    """
+    plan = results / scale / "plans" / f"{experiment}.json"
+    command = f"spfde plan --scale {scale} --experiment {experiment} --json > {plan}"
+    if not plan.is_file():
+        raise SpfdeError(f"no plan at {plan}", f"write it with `{command}`")
+    try:
+        rows = json.loads(plan.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SpfdeError(f"the plan {plan} cannot be read", f"write it again with `{command}`") from error
+    return Material(scale, load(scale, results), rows, comparable(scale, config), results)
+
+
+def comparable(scale: str, config: Path) -> pd.DataFrame:
+    """The published values of the scale's data set and model; none where its file does not say `paper: true`."""
+    values = published.read(config / "reference.csv")
+    path = config / "scales" / f"{scale}.yaml"
+    if not path.is_file():
+        raise SpfdeError(f"no scale at {path}", "run from the project's root or name its config folder")
+    described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not described.get("paper"):
+        return values.iloc[:0]
+    settings = parse(RunSettings, described.get("settings", {}))
+    return values[(values["dataset"] == settings.data.name) & (values["model"] == settings.model.name)]

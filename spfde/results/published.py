@@ -1,0 +1,63 @@
+"""Published values and their standing: how sure we are that the number is the paper's.
+
+The file (config/reference.csv) has a row a value: artefact, dataset, model, method, sparsity, freezing, sieving,
+quantity, unit, low, high, std, standing, note.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from spfde.errors import SpfdeError
+
+STANDINGS = {
+    "F": "found",
+    "D": "derived",
+    "R": "unverified",
+    "2nd": "second-hand",
+}
+LEGEND = (
+    "Standing of a published value: *found* in a source that was read; *derived* from found values; *unverified*: "
+    "recalled, not found in a source, so no verdict rests on it; *second-hand*: somebody else's statement."
+)
+KEYS = ["method", "sparsity", "freezing", "sieving"]
+
+
+class Published(NamedTuple):
+    """A published value in its unit; `std` is NaN where none is given."""
+
+    value: float
+    std: float
+    standing: str
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The published values.
+
+    Raises:
+        SpfdeError: no such file, or a standing that is not known.
+    """
+    if not path.is_file():
+        raise SpfdeError(f"no published values at {path}", "run from the project's root or name its config folder")
+    values = pd.read_csv(path, dtype={"standing": str}, keep_default_na=True)
+    for standing in values["standing"]:
+        if standing not in STANDINGS:
+            raise SpfdeError(f'standing "{standing}" in {path} is not known', f"use one of {', '.join(STANDINGS)}")
+    return values
+
+
+def lookup(values: pd.DataFrame, row: Mapping[str, Any], quantity: str) -> Published | None:
+    """The published value of a row (method, sparsity, freezing, sieving as fractions), or None if there is none."""
+    match = values["quantity"] == quantity
+    match &= values["method"] == row["method"]
+    for key in KEYS[1:]:
+        match &= (values[key] - row[key]).abs() < 1e-9
+    found = values[match]
+    if found.empty:
+        return None
+    first = found.iloc[0]
+    scale = float(first["unit"]) if quantity == "training_flops" else 1.0
+    value = (first["low"] + first["high"]) / 2
+    return Published(float(value * scale), float(first["std"]), STANDINGS[first["standing"]])

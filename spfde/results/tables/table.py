@@ -1,0 +1,92 @@
+"""What a table is, whatever it is rendered to: tidy values, and columns that say how a row of them prints."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+NOT_RUN = "not run"
+NOT_AVAILABLE = "not available"
+SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+class Column(NamedTuple):
+    """A printed column: its title, the text it makes of a row of values, the title it shares with its neighbours."""
+
+    title: str
+    text: Callable[[Any], str]
+    group: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    Args:
+        name: file name without suffix.
+        title: one line.
+        values: a row a printed row, numbers unrounded and in base units (percent, FLOPs, bytes, fractions).
+        columns: how they print.
+        seeds: the values a seed behind them.
+        notes: sentences below the table; *stars* emphasise.
+        parted_by: the column of `values` whose change starts a new group of rows.
+    """
+
+    name: str
+    title: str
+    values: pd.DataFrame
+    columns: list[Column]
+    seeds: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+    parted_by: str = ""
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The printed text, row by row."""
+        return [[column.text(row) for column in self.columns] for row in self.values.to_dict("records")]
+
+    @property
+    def parts(self) -> list[bool]:
+        """Whether a row starts a new group of rows (the first never does)."""
+        if not self.parted_by:
+            return [False] * len(self.values)
+        key = self.values[self.parted_by].tolist()
+        return [bool(index) and key[index] != key[index - 1] for index in range(len(key))]
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The shared titles over the columns, each with the number of columns it spans."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and column.group and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans
+
+
+def exponent(values: Iterable[float]) -> int:
+    """The power of ten, a multiple of three, that leaves the largest value between 1 and 1000.
+
+    >>> exponent([1.32e16, 2.6e14])
+    15
+    """
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 3 * (math.floor(math.log10(largest)) // 3) if largest else 0
+
+
+def times_ten(power: int) -> str:
+    """A power of ten in a title, e.g. "×10¹⁵"."""
+    return f"×10{str(power).translate(SUPERSCRIPTS)}"
+
+
+def bytes_unit(power: int) -> str:
+    """The name of a power of ten of bytes, e.g. "MB" for 6."""
+    return {0: "B", 3: "kB", 6: "MB", 9: "GB", 12: "TB"}[power]
+
+
+def plus_minus(mean: float, std: float) -> str:
+    """A mean and its standard deviation, e.g. "71.30 ± 0.31"; without a deviation the mean alone."""
+    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
