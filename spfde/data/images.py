@@ -1,0 +1,54 @@
+"""Many encoded images into one uint8 tensor, with all processor cores (Pillow decodes without holding the lock)."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from spfde.data.split import DataInfo
+from spfde.errors import SpfdeError
+
+
+def open_image(source: Path | IO[bytes], channels: int) -> Image.Image:
+    """An image as RGB, or as grey if there is one channel; OSError if it is not one or is cut short."""
+    with Image.open(source) as image:
+        return image.convert("L" if channels == 1 else "RGB")
+
+
+def decode_images(
+    info: DataInfo, sources: Sequence[Path | IO[bytes]], fit: Callable[[Image.Image], Image.Image] | None, where: str
+) -> Tensor:
+    """Images uint8 (N, C, size, size) in the order of the sources.
+
+    Args:
+        fit: brings an image to the size of the data set; None: every image must have it.
+        where: what the sources are, for errors.
+
+    Raises:
+        SpfdeError: an image cannot be decoded or has another size.
+    """
+    images = np.empty((len(sources), info.size, info.size, info.channels), dtype=np.uint8)
+
+    def decode(index: int) -> None:
+        source = sources[index]
+        name = source if isinstance(source, Path) else f"image {index} of {where}"
+        try:
+            image = open_image(source, info.channels)
+        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError, ValueError: Pillow's, for some broken files
+            raise SpfdeError(f"{name} cannot be decoded ({error})", "replace it by an intact copy") from None
+        image = fit(image) if fit else image
+        if image.size != (info.size, info.size):
+            cause = f"{name} has {image.width}x{image.height} pixels instead of {info.size}x{info.size}"
+            raise SpfdeError(cause, "use images of that size, or register a data set with theirs")
+        images[index] = np.asarray(image).reshape(info.size, info.size, info.channels)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(decode, range(len(sources))):
+            pass
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())

@@ -1,0 +1,103 @@
+"""Batches of a split that lives on the device: one gather a step crops and flips the whole batch.
+
+Order and augmentation are drawn from streams of their own for the full training set and then filtered, so a run on
+fewer samples sees a subsequence of the same order, and each sample the same augmentation.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spfde.data.split import AnySplit, DataInfo, Split
+from spfde.rng import generator
+from spfde.settings import DataSettings
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class LoaderBase:
+    """Order and batching; a subclass makes the images of the batches."""
+
+    def __init__(
+        self, split: AnySplit, info: DataInfo, batch_size: int, seed: int, device: torch.device | str, train: bool
+    ) -> None:
+        self.batch_size, self.seed, self.device, self.train = batch_size, seed, torch.device(device), train
+        self._labels = split.labels.to(self.device)
+        self._mean = torch.tensor(info.mean, device=self.device).view(1, -1, 1, 1)
+        self._std = torch.tensor(info.std, device=self.device).view(1, -1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def steps(self, samples: int) -> int:
+        """Steps that so many samples take; a short last batch is a step."""
+        return -(-samples // self.batch_size)
+
+    def epoch(self, epoch: int, members: Tensor | None = None, skip: int = 0) -> Iterator[Batch]:
+        """One pass over the members, in random order when training.
+
+        Args:
+            epoch: names the order and the augmentation of this pass.
+            members: bool (samples,), who takes part; everyone by default.
+            skip: leading batches left out, those done before an interruption.
+
+        Yields:
+            Sample indices int64 (B,), normalised images float32 (B, C, H, W) and labels int64 (B,), on the device. The
+            last batch may be short.
+        """
+        order = self._order(epoch)
+        if members is not None:
+            order = order[members.to(order.device)[order]]
+        return self._batches(epoch, list(order.split(self.batch_size))[skip:] if len(order) else [])
+
+    def _order(self, epoch: int) -> Tensor:
+        if not self.train:
+            return torch.arange(len(self))
+        return torch.randperm(len(self), generator=generator(self.seed, "order", epoch))
+
+    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return images.float().div_(255).sub_(self._mean).div_(self._std)
+
+
+class Loader(LoaderBase):
+    """Batches of decoded samples, kept on the device as uint8.
+
+    In training, images are shifted by up to `settings.padding` pixels over black borders (as torchvision's padded
+    RandomCrop before Normalize) and, if `settings.flip`, mirrored every other time.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        settings: DataSettings,
+        info: DataInfo,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        train: bool = True,
+    ) -> None:
+        super().__init__(split, info, batch_size, seed, device, train)
+        self._shifts = 2 * settings.padding + 1 if train else 1
+        self._flip = settings.flip and train
+        border = self._shifts // 2
+        images = F.pad(split.images.to(self.device), (border,) * 4)
+        # (N, C, shifts, shifts, H, W): every crop of every image, as a view
+        self._crops = images.unfold(2, info.size, 1).unfold(3, info.size, 1)
+
+    def _order(self, epoch: int) -> Tensor:
+        return super()._order(epoch).to(self.device)
+
+    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[Batch]:
+        draws = generator(self.seed, "augmentation", epoch)
+        down, right = torch.randint(self._shifts, (2, len(self)), generator=draws).to(self.device)
+        mirror = torch.rand(len(self), generator=draws).lt(0.5).to(self.device).view(-1, 1, 1, 1)
+        for indices in batches:
+            images = self._crops[indices, :, down[indices], right[indices]]
+            if self._flip:
+                images = torch.where(mirror[indices], images.flip(3), images)
+            yield indices, self._normalise(images), self._labels[indices]

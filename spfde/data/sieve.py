@@ -1,0 +1,118 @@
+"""Circular data sieving: easy samples rest in a queue, samples of the queue come back (SpFDE, section 3.3).
+
+The partial set is trained on; the removed queue holds the rest. At each update the easiest samples of the partial set,
+those forgotten least often in the interval, go to the tail of the queue, and as many come back from its head.
+"""
+
+import torch
+from torch import Tensor
+
+from spfde.data.split import count
+from spfde.errors import SpfdeError
+from spfde.rng import generator
+from spfde.settings import SievingSettings
+
+
+class Sieve:
+    """Partial set and removed queue of a run; the two always partition the training set and keep their sizes.
+
+    Attributes:
+        partial: membership of the partial set, bool (samples,).
+        queue: removed samples from head to tail, int64 (removed,).
+        removed: samples in the queue: the setting's share of all, half up.
+        exchanged: samples that change places at each update.
+        updates: exchanges so far.
+
+    Raises:
+        SpfdeError: nothing would be left to train on.
+    """
+
+    def __init__(self, samples: int, settings: SievingSettings, seed: int, device: torch.device | str = "cpu") -> None:
+        self.settings, self.seed, self.updates = settings, seed, 0
+        self.removed = count(settings.removed, samples)
+        if self.removed == samples:
+            cause = f"setting sieving.removed = {settings.removed} removes all {samples} samples"
+            raise SpfdeError(cause, "remove a smaller share")
+        base = samples if settings.exchange == "total" else samples - self.removed
+        moved = max(1, count(settings.removed, base))  # at least one, or the queue would never come back
+        self.exchanged = min(moved, self.removed, samples - self.removed)
+
+        start = torch.randperm(samples, generator=generator(seed, "sieve", "start"))
+        self.queue = start[: self.removed].to(device)
+        self.partial = torch.ones(samples, dtype=torch.bool, device=device)
+        self.partial[self.queue] = False
+        # Only correct -> wrong counts as forgetting, so a sample of unknown last prediction is the same as a wrong one.
+        self._was_correct = torch.zeros_like(self.partial)
+        self._learned = torch.zeros_like(self.partial)  # correct at least once in this interval
+        self._forgotten = torch.zeros(samples, dtype=torch.int32, device=device)  # in this interval
+
+    def observe(self, indices: Tensor, correct: Tensor) -> None:
+        """Takes in a step's training-time predictions: distinct samples int64 (B,), whether correct bool (B,)."""
+        self._forgotten[indices] += self._was_correct[indices] & ~correct
+        self._learned[indices] |= correct
+        self._was_correct[indices] = correct
+
+    def update(self, epoch: int) -> None:
+        """The exchange at the boundary before `epoch`; a new interval of counting begins."""
+        draws = generator(self.seed, "sieve", epoch)
+        leaving = self._easiest(draws)
+        arriving, staying = self._returning(draws)
+        self.partial[leaving] = False
+        self.partial[arriving] = True
+        self.queue = torch.cat([staying, leaving])
+        self.updates += 1
+        if self.updates * self.exchanged >= self.removed:  # first in, first out: all initially removed have been back
+            self.queue = self.queue[self._permutation(self.removed, draws)]
+        self._was_correct[leaving] = False  # comes back unknown
+        self._learned.zero_()
+        self._forgotten.zero_()
+
+    def _easiest(self, draws: torch.Generator) -> Tensor:
+        """The samples that leave, the easiest first; ties are broken at random."""
+        members = self.partial.nonzero().flatten()
+        members = members[self._permutation(len(members), draws)]
+        if self.settings.criterion == "forgetting":
+            score = self._forgotten[members]
+            if self.settings.never_learned == "hard":
+                score = score.masked_fill(~self._learned[members], torch.iinfo(score.dtype).max)
+            members = members[score.argsort(stable=True)]
+        return members[: self.exchanged]
+
+    def _returning(self, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The samples of the queue that come back, and those that stay, in their order."""
+        if self.settings.returns == "head":
+            return self.queue[: self.exchanged], self.queue[self.exchanged :]
+        drawn = self._permutation(self.removed, draws)
+        return self.queue[drawn[: self.exchanged]], self.queue[drawn[self.exchanged :].sort().values]
+
+    def _permutation(self, size: int, draws: torch.Generator) -> Tensor:
+        return torch.randperm(size, generator=draws).to(self.partial.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run needs, to go on bit for bit; copies, so that they stay as they are."""
+        return {name: tensor.clone() for name, tensor in self._tensors().items()} | {
+            "updates": torch.tensor(self.updates)
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Takes up a `state()` of the same settings.
+
+        Raises:
+            SpfdeError: the state is not one of this number of samples and this share.
+        """
+        own = self._tensors()
+        if state.keys() != {*own, "updates"} or any(state[name].shape != own[name].shape for name in own):
+            cause = "the stored sieving state does not fit the settings"
+            raise SpfdeError(cause, "resume with the settings that the run began with, or start it anew")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+        self.updates = int(state["updates"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            "partial": self.partial,
+            "queue": self.queue,
+            "was_correct": self._was_correct,
+            "learned": self._learned,
+            "forgotten": self._forgotten,
+        }

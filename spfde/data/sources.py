@@ -1,0 +1,110 @@
+"""The data sets by name: what is known of each, and its samples.
+
+A data set of your own, in `<data root>/<name>/{train,val}/<class>/`, takes one line:
+
+    register_source(ImageFolder(DataInfo("flowers", classes=5, channels=3, size=64, train_samples=3000, ...)))
+"""
+
+from pathlib import Path
+
+import torch
+
+from spfde.data.cifar import Cifar
+from spfde.data.digits import Digits
+from spfde.data.imagefolder import StreamedFolder
+from spfde.data.loader import Loader, LoaderBase
+from spfde.data.split import AnySplit, DataInfo, FolderSplit, Source, Splits, divide
+from spfde.data.streaming import StreamedLoader
+from spfde.errors import lookup
+from spfde.settings import DataSettings
+
+SOURCES: dict[str, Source] = {}
+
+
+def register_source(source: Source) -> None:
+    """Makes a data set known under the name in its `info`; a later one takes the place of an earlier one."""
+    SOURCES[source.info.name] = source
+
+
+def info(name: str) -> DataInfo:
+    """What is known of a data set without its files.
+
+    Raises:
+        SpfdeError: no such data set.
+    """
+    return lookup("data set", name, SOURCES).info
+
+
+def load(settings: DataSettings, data_root: Path | None, cache: Path | None) -> Splits:
+    """The samples of a data set, from files that are there; nothing is downloaded.
+
+    Args:
+        data_root: holds a folder for each data set; digits need none.
+        cache: where decoded data is kept; None: decode anew.
+
+    Raises:
+        SpfdeError: no such data set, or its files are missing, damaged or incomplete.
+    """
+    train, test = lookup("data set", settings.name, SOURCES).open(data_root, cache)
+    return Splits(*divide(train, settings), test)
+
+
+def prepare(name: str, data_root: Path | None, cache: Path) -> Path:
+    """Downloads a data set where needed and possible, and decodes it into the cache; the file it lies in.
+
+    A streamed data set is checked, not decoded, and the path is its folder.
+
+    Raises:
+        SpfdeError: no such data set, a failed download, or files missing, damaged or incomplete.
+    """
+    return lookup("data set", name, SOURCES).prepare(data_root, cache)
+
+
+def open_loader(
+    split: AnySplit,
+    settings: DataSettings,
+    info: DataInfo,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    train: bool = True,
+) -> LoaderBase:
+    """The loader that serves a split: `Loader` in memory, `StreamedLoader` from disk."""
+    if isinstance(split, FolderSplit):
+        return StreamedLoader(split, settings, info, batch_size, seed, device, train)
+    return Loader(split, settings, info, batch_size, seed, device, train)
+
+
+DIGITS = DataInfo("digits", 10, 1, 8, 1437, 360, mean=(0.30528,), std=(0.37622,))
+CIFAR10 = DataInfo(
+    "cifar10", 10, 3, 32, 50_000, 10_000,
+    mean=(0.49139968, 0.48215841, 0.44653091), std=(0.24703223, 0.24348513, 0.26158784),
+)  # fmt: skip
+CIFAR100 = DataInfo(
+    "cifar100", 100, 3, 32, 50_000, 10_000,
+    mean=(0.50707516, 0.48654887, 0.44091784), std=(0.26733429, 0.25643846, 0.27615047),
+)  # fmt: skip
+IMAGENET = DataInfo("imagenet", 1000, 3, 224, 1_281_167, 50_000, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+register_source(Digits(DIGITS))
+register_source(
+    Cifar(
+        CIFAR10,
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "c32a1d4ab5d03f1284b67883e8d87530",
+        label_bytes=1,
+        train=tuple(f"cifar-10-batches-bin/data_batch_{part}.bin" for part in range(1, 6)),
+        test=("cifar-10-batches-bin/test_batch.bin",),
+    )
+)
+register_source(
+    Cifar(
+        CIFAR100,
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        "03b5dce01913d631647c71ecec9e9cb8",
+        label_bytes=2,
+        train=("cifar-100-binary/train.bin",),
+        test=("cifar-100-binary/test.bin",),
+    )
+)
+register_source(StreamedFolder(IMAGENET))

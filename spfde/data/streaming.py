@@ -1,0 +1,94 @@
+"""Batches of a data set that stays on disk: worker processes decode, crop and flip (the ImageNet recipe)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from spfde.data.images import open_image
+from spfde.data.loader import Batch, LoaderBase
+from spfde.data.split import DataInfo, FolderSplit
+from spfde.errors import SpfdeError
+from spfde.rng import derive, generator
+from spfde.settings import DataSettings
+
+
+class StreamedLoader(LoaderBase):
+    """Batches of images on disk, with the order, `members` and `skip` of `Loader`.
+
+    In training, a random resized crop, unless `settings.padding` is 0 (no crop), and mirrored every other time if
+    `settings.flip`; both depend on seed, epoch and sample alone, whichever worker makes them. Otherwise the shorter
+    side is scaled to 256/224 of the size and the middle is cropped.
+
+    Args:
+        workers: processes that decode; by default one a core, at most 16; 0: decode in this process.
+    """
+
+    def __init__(
+        self,
+        split: FolderSplit,
+        settings: DataSettings,
+        info: DataInfo,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        train: bool = True,
+        workers: int | None = None,
+    ) -> None:
+        super().__init__(split, info, batch_size, seed, device, train)
+        self.split, self.settings, self.info = split, settings, info
+        self.workers = min(os.cpu_count() or 1, 16) if workers is None else workers
+
+    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[Batch]:
+        stream: DataLoader[Tensor | str] = DataLoader(
+            _Images(self.split, self.settings, self.info, self.seed, epoch, self.train),
+            batch_size=None,
+            sampler=batches,  # what indexes the data set below is a whole batch
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=generator(self.seed, "workers", epoch),  # or the global stream would be drawn from
+        )
+        for indices, images in zip(batches, stream, strict=True):
+            if isinstance(images, str):
+                raise SpfdeError(f"an image cannot be decoded: {images}", "replace it by an intact copy")
+            indices = indices.to(self.device, non_blocking=True)
+            images = images.to(self.device, non_blocking=True)
+            yield indices, self._normalise(images), self._labels[indices]
+
+
+class _Images(Dataset[Tensor | str]):
+    """Indexed by samples int64 (B,): their images uint8 (B, C, size, size), or what is wrong with one of them.
+
+    An error is returned, not raised: exceptions lose their parts on the way out of a worker.
+    """
+
+    def __init__(
+        self, split: FolderSplit, settings: DataSettings, info: DataInfo, seed: int, epoch: int, train: bool
+    ) -> None:
+        from torchvision.transforms import CenterCrop, Compose, RandomHorizontalFlip, RandomResizedCrop, Resize
+
+        self.paths, self.channels, self.seed, self.epoch = split.paths, info.channels, seed, epoch
+        if train and settings.padding:
+            steps = [RandomResizedCrop(info.size)]
+        else:
+            steps = [Resize(info.size * 256 // 224), CenterCrop(info.size)]
+        self.transform = Compose(steps + [RandomHorizontalFlip()] * (train and settings.flip))
+
+    def __getitem__(self, indices: Tensor) -> Tensor | str:
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from the global stream
+            images: list[Tensor] = []
+            for index in indices.tolist():
+                try:
+                    images.append(self._image(index, self.paths[index]))
+                except (OSError, SyntaxError, ValueError) as error:
+                    return f"{self.paths[index]} ({error})"
+        return torch.stack(images)
+
+    def _image(self, index: int, path: Path) -> Tensor:
+        from torchvision.transforms.functional import pil_to_tensor
+
+        torch.default_generator.manual_seed(derive(self.seed, "augmentation", self.epoch, index))
+        return pil_to_tensor(self.transform(open_image(path, self.channels)))
