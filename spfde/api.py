@@ -1,0 +1,282 @@
+"""`SparseTraining`: sparse training with freezing and sieving around any model and optimizer.
+
+    sparse = SparseTraining(model, optimizer, settings, input_shape=(3, 32, 32), samples=len(train_set))
+    for epoch in range(settings.training.epochs):
+        sparse.begin_epoch(epoch)
+        for indices, images, labels in batches(sparse.sampler):
+            logits = model(images)
+            cross_entropy(logits, labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            sparse.observe(indices, logits, labels)
+    sparse.finish()
+
+Boundary events happen in `begin_epoch`: mask update, sieving update, freezing, learning rates, in this order. Between
+them the step is static; gradients and weights are masked by hooks around `optimizer.step`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Sampler
+
+from spfde import rng
+from spfde.data.sieve import Sieve
+from spfde.errors import SpfdeError
+from spfde.models import Block
+from spfde.models import blocks as find_blocks
+from spfde.planning import RunPlan, plan_run
+from spfde.settings import RunSettings
+from spfde.sparsity.layers import layers
+from spfde.sparsity.masks import Masks, SparseLayer
+from spfde.sparsity.schemes import scheme
+
+
+class SparseTraining:
+    """Masks, freezing and sieving of one run.
+
+    Args:
+        model: any module with convolutions or linear layers.
+        optimizer: holds the model's parameters; its groups are split by freezing block here, once, and afterwards only
+            their `lr` changes.
+        settings: the run's settings.
+        input_shape: shape of one input, (channels, height, width).
+        samples: size of the training set.
+        blocks: freezing blocks in forward order; found in the model unless given.
+
+    Raises:
+        SpfdeError: the settings cannot be had with this model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        settings: RunSettings,
+        *,
+        input_shape: tuple[int, ...],
+        samples: int,
+        blocks: list[Block] | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.settings = settings
+        self.samples = samples
+        self.blocks = find_blocks(model) if blocks is None else blocks
+        self.plan: RunPlan = plan_run(settings, model, input_shape, samples, self.blocks)
+        self.method = self.plan.method
+        self.epoch = -1
+        self.step = 0
+        self.frozen_blocks = 0
+        self.samples_seen = np.zeros(settings.training.epochs, dtype=np.int64)
+        self._frozen: dict[int, _FrozenBlock] = {}
+
+        device = next(model.parameters()).device
+        block_of = {layer.name: layer.block for layer in self.plan.profile.layers}
+        found = layers(model)
+        self.masks = Masks(
+            SparseLayer(name, found[name].weight, density, block_of[name], scheme(settings.sparsity.scheme))
+            for name, density in self.method.plan.densities.items()
+        )
+        sieving = settings.sieving
+        self._columns = [
+            column for column, layer in enumerate(self.plan.profile.layers) if layer.name in self.masks.layers
+        ]
+        self._density_sum = np.zeros((settings.training.epochs, len(self.masks)))
+        self._steps = np.zeros(settings.training.epochs, dtype=np.int64)
+        self.sieve = Sieve(samples, sieving, settings.seed, device) if sieving.removed else None
+        self._sieve_interval = sieving.interval or settings.sparsity.interval
+        self._split_groups()
+        self.method.start(self)
+        optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._after_step)
+
+    # what a training loop calls
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Boundary events before an epoch: mask update, sieving update, freezing, learning rates."""
+        if epoch != self.epoch + 1:
+            raise SpfdeError(f"epoch {epoch} after epoch {self.epoch}", "begin the epochs in order, each once")
+        self.epoch = epoch
+        frozen = self.plan.schedule.counts[epoch]
+        self._update_masks(epoch, frozen)
+        if self.sieve and epoch and epoch % self._sieve_interval == 0:
+            self.sieve.update(epoch)
+        self._freeze(frozen)
+        self._set_learning_rates(epoch)
+
+    def observe(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Tells sieving how the samples of a step fared; never waits for the device.
+
+        Args:
+            indices: (batch,) positions in the training set.
+            logits: (batch, classes) of the training step itself.
+            labels: (batch,) classes.
+        """
+        self.samples_seen[self.epoch] += len(labels)
+        if self.sieve:
+            self.sieve.observe(indices, logits.detach().argmax(dim=1) == labels)
+
+    def finish(self) -> None:
+        """After the last epoch: thaws what is frozen, so that the model can be used as any other."""
+        self.masks.mask_weights()
+        self._freeze(0)
+
+    @property
+    def partial_set(self) -> Tensor | None:
+        """Membership of the partial set, (samples,) booleans; none where data are not sieved."""
+        return self.sieve.partial if self.sieve else None
+
+    @property
+    def sampler(self) -> "PartialSetSampler":
+        """Shuffled positions of the partial set, for a DataLoader whose data set also gives each sample's position."""
+        return PartialSetSampler(self)
+
+    def trace(self) -> pd.DataFrame:
+        """What happened, by epoch and layer (columns: `spfde.cost.trace`)."""
+        forward = self.plan.forward.copy()
+        done = self._steps > 0
+        forward[np.ix_(done, self._columns)] = self._density_sum[done] / self._steps[done, None]
+        return self.plan.trace(forward)
+
+    def generator(self, *key: object) -> torch.Generator:
+        """The run's random stream for `key`."""
+        return rng.generator(self.settings.seed, *key)
+
+    # masks around the optimizer's step
+
+    def _before_step(self, *_: object) -> None:
+        if not self.method.before_step(self, self.step):
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None  # a parameter without gradient is left alone by every optimizer
+        self.masks.mask_gradients()
+
+    def _after_step(self, *_: object) -> None:
+        self.masks.mask_weights()
+        self.method.after_step(self, self.step)
+        self._density_sum[self.epoch] += self.masks.densities
+        self._steps[self.epoch] += 1
+        self.step += 1
+
+    # boundary events
+
+    def _update_masks(self, epoch: int, frozen: int) -> None:
+        for layer in self.masks.trained:
+            if layer.block < frozen:
+                self.method.settle(self, layer)
+        if self.method.uses_interval and epoch % self.settings.sparsity.interval == 0:
+            self.method.update(self, epoch, [layer for layer in self.masks if layer.block >= frozen])
+
+    def _freeze(self, frozen: int) -> None:
+        """Makes the first `frozen` blocks the frozen prefix, thawing or freezing what differs."""
+        for index in [index for index in self._frozen if index >= frozen]:
+            self._frozen.pop(index).thaw(self.model.training)
+        for index in range(self.frozen_blocks, frozen):
+            self._frozen[index] = _FrozenBlock([self.model.get_submodule(name) for name in self.blocks[index].modules])
+        self.frozen_blocks = frozen
+        self.masks.select(frozen)
+
+    def _split_groups(self) -> None:
+        """Splits each of the optimizer's groups by block, so that every block can have its own learning rate."""
+        block_of = {
+            parameter: index
+            for index, block in enumerate(self.blocks)
+            for name in block.modules
+            for parameter in self.model.get_submodule(name).parameters()
+        }
+        groups: list[dict[str, Any]] = []
+        self._rates: list[tuple[int, float]] = []  # block and initial learning rate of each group
+        for group in self.optimizer.param_groups:
+            by_block: dict[int, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                by_block.setdefault(block_of.get(parameter, len(self.blocks)), []).append(parameter)
+            for block, parameters in sorted(by_block.items()):
+                groups.append({**group, "params": parameters})
+                self._rates.append((block, float(group["lr"])))
+        self.optimizer.param_groups[:] = groups
+
+    def _set_learning_rates(self, epoch: int) -> None:
+        training = self.settings.training
+        warm = min(1.0, (epoch + 1) / training.warmup_epochs) if training.warmup_epochs else 1.0
+        for group, (block, lr) in zip(self.optimizer.param_groups, self._rates, strict=True):
+            rates = self.plan.schedule.learning_rates(len(self.blocks), lr, min(lr, training.lr_min))
+            group["lr"] = warm * float(rates[epoch, block])
+
+    # resuming
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything beside model and optimizer that training needs to go on, as a flat dict of tensors."""
+        state = {f"masks.{name}": value for name, value in self.masks.state().items()}
+        state |= {f"method.{name}": value for name, value in self.method.state().items()}
+        state |= {f"sieve.{name}": value for name, value in (self.sieve.state() if self.sieve else {}).items()}
+        state["progress"] = torch.tensor([self.epoch, self.step])
+        state["steps"] = torch.from_numpy(self._steps.copy())
+        state["samples"] = torch.from_numpy(self.samples_seen.copy())
+        state["densities"] = torch.from_numpy(self._density_sum.copy())
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes back to where `state_dict` was called; model and optimizer must have been loaded by the caller."""
+        parts: dict[str, dict[str, Tensor]] = {"masks": {}, "method": {}, "sieve": {}}
+        for name, value in state.items():
+            part, dot, rest = name.partition(".")
+            if dot:
+                parts[part][rest] = value
+        self.masks.load_state(parts["masks"])
+        self.method.load_state(parts["method"])
+        if self.sieve:
+            self.sieve.load_state(parts["sieve"])
+        self.epoch, self.step = state["progress"].tolist()
+        self._steps = state["steps"].cpu().numpy().copy()
+        self.samples_seen = state["samples"].cpu().numpy().copy()
+        self._density_sum = state["densities"].cpu().numpy().copy()
+        if self.epoch >= 0:
+            self._freeze(self.plan.schedule.counts[self.epoch])
+            self._set_learning_rates(self.epoch)
+
+
+class _FrozenBlock:
+    """A block without autograd whose modules stay in evaluation mode, whatever the user's `model.train()` says."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        inner = [module for outer in modules for module in outer.modules()]
+        self.modules = modules
+        self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        self.hooks = [module.register_forward_pre_hook(_stay_in_evaluation) for module in inner]
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+    def thaw(self, training: bool) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        for module in self.modules:
+            module.train(training)
+
+
+def _stay_in_evaluation(module: nn.Module, _: object) -> None:
+    module.training = False
+
+
+class PartialSetSampler(Sampler[int]):
+    """Positions of the partial set in a fresh order each epoch: a subsequence of the order of the whole set."""
+
+    def __init__(self, sparse: SparseTraining) -> None:
+        self.sparse = sparse
+
+    def __iter__(self) -> Iterator[int]:
+        sparse = self.sparse
+        order = torch.randperm(sparse.samples, generator=sparse.generator("order", max(0, sparse.epoch)))
+        member = sparse.partial_set
+        yield from (order if member is None else order[member.cpu()[order]]).tolist()
+
+    def __len__(self) -> int:
+        return int(self.sparse.plan.samples[0])

@@ -1,0 +1,38 @@
+"""`spfde train`."""
+
+from pathlib import Path
+
+from spfde.cli.options import Assignments, Cache, DataRoot, Device, Experiment, Out, Rows, Scale, Seeds, TimeLimit
+
+
+def train(
+    scale: Scale = "smoke",
+    experiment: Experiment = None,
+    rows: Rows = None,
+    assignments: Assignments = None,
+    seeds: Seeds = None,
+    data_root: DataRoot = None,
+    cache: Cache = Path(".cache"),
+    out: Out = Path("runs"),
+    device: Device = None,
+    time_limit: TimeLimit = None,
+) -> None:
+    """Train runs and write their records; finished ones are skipped, interrupted ones go on."""
+    from spfde.data import load
+    from spfde.experiments import parse_assignments, select
+    from spfde.planning import plan_settings
+    from spfde.training.clock import Clock
+    from spfde.training.device import choose
+    from spfde.training.loop import train as train_run
+
+    runs = select(scale, experiment, rows or [], seeds or [], parse_assignments(assignments or []))
+    where = choose(device)
+    for run in {run.row: run for run in runs if run.freezing.flops_reduction}.values():
+        plan_settings(run)  # freezing that cannot be had fails here, before anything has been trained
+    clock = Clock(limit=time_limit)
+    clock.listen()
+    splits = {}
+    for run in runs:
+        if run.data not in splits:
+            splits = {run.data: load(run.data, data_root, cache)}
+        train_run(run, splits[run.data], out, where, clock)

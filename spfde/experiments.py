@@ -1,0 +1,267 @@
+"""From names to run settings: scale + experiment + overrides -> one `RunSettings` a run.
+
+Values are layered: built-in defaults < the method's own defaults < the scale < the experiment's row < overrides. What
+comes out is resolved and checked; the check that needs the model (can freezing save that much?) is in
+`spfde.planning`.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field
+
+from spfde.errors import SpfdeError, lookup, nearest
+from spfde.settings import RunSettings, Section, parse
+
+SHIPPED = Path(__file__).parent.parent / "config"
+S = TypeVar("S", bound=BaseModel)
+
+
+class Limit(Section):
+    """What a scale takes of an experiment, where less than all of it."""
+
+    seeds: list[int] | None = None
+    sparsities: list[float] | None = None
+    levels: list[float] | None = None
+
+
+class Scale(Section):
+    """A file in config/scales: settings that its runs share, and what the experiments are run over."""
+
+    settings: dict[str, Any] = Field({}, description="values that the scale's runs share, nested as in RunSettings")
+    seeds: list[int] = Field([1], min_length=1)
+    sparsities: list[float] = Field([0.9], description="sparsities that rows run over unless they name their own")
+    levels: list[float] = Field([0.2], description="shares of FLOPs frozen and of data removed, where rows ask")
+    paper: bool = Field(False, description="results are comparable with the paper's")
+    experiments: dict[str, Limit] = Field({}, description="what the scale takes of an experiment, where less than all")
+
+
+class Row(Section):
+    """A group of rows of an experiment: a method over sparsities, and over levels of freezing and sieving."""
+
+    method: str
+    sparsities: list[float] | Literal["scale"] = "scale"
+    levels: list[float] | Literal["scale", "none"] = "none"
+    tag: str = ""
+    set: dict[str, Any] = Field({}, description="settings by dotted name")
+
+
+class Experiment(Section):
+    """A file in config/experiments: the rows of one artefact."""
+
+    title: str
+    caption: str = ""
+    rows: list[Row]
+
+
+def scale_names() -> list[str]:
+    return _names("scales")
+
+
+def experiment_names() -> list[str]:
+    return _names("experiments")
+
+
+def read_scale(name: str) -> Scale:
+    return _read("scales", name, Scale)
+
+
+def read_experiment(name: str) -> Experiment:
+    return _read("experiments", name, Experiment)
+
+
+def expand(
+    scale: str, experiment: str, seeds: Iterable[int] | None = None, overrides: Mapping[str, Any] | None = None
+) -> list[RunSettings]:
+    """All runs of an experiment at a scale, row by row, the seeds of a row together.
+
+    Raises:
+        SpfdeError: an unknown scale, experiment or setting, or a combination that cannot run.
+    """
+    at = read_scale(scale)
+    limit = at.experiments.get(experiment, Limit())
+    chosen = list(seeds or limit.seeds or at.seeds)
+    runs: dict[str, RunSettings] = {}
+    for row in read_experiment(experiment).rows:
+        for values in _cells(row, at, limit):
+            for seed in chosen:
+                run = resolve(scale, {**values, **(overrides or {})}, seed, row.tag)
+                runs[run.run_id] = run
+    return list(runs.values())
+
+
+def select(
+    scale: str,
+    experiment: str | None = None,
+    rows: Iterable[str] = (),
+    seeds: Iterable[int] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> list[RunSettings]:
+    """The runs that a command line names: rows of an experiment, or the one run that the overrides describe."""
+    if experiment is None:
+        first = list(seeds) or read_scale(scale).seeds[:1]
+        return [resolve(scale, overrides or {}, seed) for seed in first]
+    runs = expand(scale, experiment, list(seeds) or None, overrides)
+    known = {run.row for run in runs}
+    for row in rows:
+        if row not in known:
+            raise SpfdeError(f'experiment {experiment} has no row "{row}" at scale {scale}', nearest(row, known))
+    return [run for run in runs if run.row in rows] if rows else runs
+
+
+def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = "") -> RunSettings:
+    """Resolved, checked settings of one run.
+
+    Args:
+        scale: name of a scale file.
+        overrides: values by dotted name, e.g. {"sparsity.method": "set"}; they win.
+        seed: root seed, unless the overrides name one.
+        tag: tells rows apart that differ in other settings.
+    """
+    from spfde.methods import METHODS
+
+    values: dict[str, Any] = {}
+    _merge(values, read_scale(scale).settings)
+    told = nested(overrides)
+    _merge(values, told)
+    raw = parse(RunSettings, {**values, "scale": scale})
+    method = lookup("method", raw.sparsity.method, METHODS)
+    layered: dict[str, Any] = {}
+    for layer in (method.defaults, values, {"scale": scale, "seed": seed, "tag": tag}, told):
+        _merge(layered, layer)
+    if not method.sparse:
+        layered.setdefault("sparsity", {})["target"] = 0.0  # the target says nothing about a dense run
+    settings = parse(RunSettings, layered)
+    options = parse(method.Options, settings.sparsity.options, "sparsity.options").model_dump(exclude_defaults=True)
+    sparsity = settings.sparsity.model_copy(update={"options": options})
+    return check(settings.model_copy(update={"sparsity": sparsity, "model": _with_digest(settings)}))
+
+
+def check(settings: RunSettings) -> RunSettings:
+    """Refuses names that no registry knows and combinations that cannot run."""
+    from spfde.data import SOURCES
+    from spfde.methods import METHODS
+    from spfde.models import MODELS
+    from spfde.sparsity.distributions import DISTRIBUTIONS
+    from spfde.sparsity.schemes import SCHEMES
+
+    for kind, name, registry in (
+        ("data set", settings.data.name, SOURCES),
+        ("model", settings.model.name, MODELS),
+        ("distribution", settings.sparsity.distribution, DISTRIBUTIONS),
+        ("scheme", settings.sparsity.scheme, SCHEMES),
+    ):
+        lookup(kind, name, registry)
+    epochs = settings.training.epochs
+    events = METHODS[settings.sparsity.method].uses_interval or settings.freezing.flops_reduction
+    used = {"sparsity.interval": settings.sparsity.interval} if events else {}
+    if settings.sieving.removed:
+        key = "sieving.interval" if settings.sieving.interval else "sparsity.interval"
+        used[key] = settings.sieving.interval or settings.sparsity.interval
+    for key, interval in used.items():
+        if interval >= epochs and epochs > 1:
+            raise SpfdeError(
+                f"{key} = {interval} is not shorter than the run ({epochs} epochs)", "lower it, or train longer"
+            )
+    if settings.training.warmup_epochs >= epochs > 1:
+        cause = (
+            f"training.warmup_epochs = {settings.training.warmup_epochs} is not shorter than the run ({epochs} epochs)"
+        )
+        raise SpfdeError(cause, "lower it, or train longer")
+    return settings
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    tree: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *path, last = key.split(".")
+        branch: dict[str, Any] = {last: value}
+        for part in reversed(path):
+            branch = {part: branch}
+        _merge(tree, branch)
+    return tree
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`key=value` words of a command line; values are read as YAML."""
+    values = {}
+    for word in assignments:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise SpfdeError(f'"{word}" is no setting', "write --set key=value, e.g. --set sparsity.target=0.95")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise SpfdeError(f'"{text}" is no value for {key}', "quote it as YAML asks") from None
+    return values
+
+
+def _cells(row: Row, scale: Scale, limit: Limit) -> list[dict[str, Any]]:
+    """The dotted values of each row that a group stands for."""
+    from spfde.methods import METHODS
+
+    sparse = lookup("method", row.method, METHODS).sparse
+    sparsities = _limited(scale.sparsities if row.sparsities == "scale" else row.sparsities, limit.sparsities)
+    levels = (
+        [] if row.levels == "none" else _limited(scale.levels if row.levels == "scale" else row.levels, limit.levels)
+    )
+    cells = []
+    for target in sparsities if sparse else [None]:
+        for level in levels or [None]:
+            cell: dict[str, Any] = {"sparsity.method": row.method}
+            if target is not None:
+                cell["sparsity.target"] = target
+            if level is not None:
+                cell |= {"freezing.flops_reduction": level, "sieving.removed": level}
+            cells.append({**cell, **row.set})
+    return cells
+
+
+def _limited(values: list[float], limit: list[float] | None) -> list[float]:
+    return values if limit is None else [value for value in values if value in limit] or values[:1]
+
+
+def _merge(base: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _with_digest(settings: RunSettings) -> BaseModel:
+    """The model section with the digest of the weights that training starts from."""
+    path = settings.model.weights
+    if path is None:
+        return settings.model
+    try:
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise SpfdeError(
+            f"model.weights = {path} cannot be read ({error.strerror})", "name a safetensors file"
+        ) from None
+    return settings.model.model_copy(update={"weights_digest": digest})
+
+
+def _folder(kind: str) -> Path:
+    local = Path("config") / kind
+    return local if local.is_dir() else SHIPPED / kind
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
+
+
+def _read(kind: str, name: str, shape: type[S]) -> S:
+    path = _folder(kind) / f"{name}.yaml"
+    if not path.is_file():
+        raise SpfdeError(f'unknown {kind[:-1]} "{name}"', nearest(name, _names(kind)))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise SpfdeError(f"{path} is not YAML ({error.__class__.__name__})", "mend the file") from None
+    return parse(shape, values, path.name)

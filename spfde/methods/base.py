@@ -1,0 +1,190 @@
+"""What a method is: a small class that says how dense a layer is when, and what its mask updates drop and grow.
+
+A method plans (densities by epoch, known before training) and acts (on masks, at boundary events). To add one: derive
+from `Method` or `DropAndGrow`, override what differs, and decorate the class with `@register`. It then appears in
+settings, tables and `spfde methods`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spfde.errors import lookup
+from spfde.settings import RunSettings, Section, parse
+from spfde.sparsity.masks import Masks, SparseLayer
+
+PAPER_STEPS = 160 * 782  # steps of the paper's CIFAR runs; intervals in steps are stated at that length
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method knows before training.
+
+    Attributes:
+        settings: the run's settings.
+        densities: density of each sparse layer at the end of training, by name, in model order.
+        steps_per_epoch: steps of an epoch over the whole training set.
+    """
+
+    settings: RunSettings
+    densities: Mapping[str, float]
+    steps_per_epoch: int = 1
+
+    @property
+    def epochs(self) -> int:
+        return self.settings.training.epochs
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def step_interval(self, paper: int) -> int:
+        """An interval of so many steps at the paper's scale: the same share of all steps here, at least 10."""
+        return max(10, round(paper * self.steps / PAPER_STEPS))
+
+    def epoch_at(self, share: float) -> int:
+        """The epoch at a share of training, rounded down to the grid of the update interval."""
+        interval = self.settings.sparsity.interval
+        return int(share * self.epochs + 1e-9) // interval * interval
+
+
+class Run(Protocol):
+    """What a method sees of the training that it acts on (`spfde.api.SparseTraining`)."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    masks: Masks
+
+    def generator(self, *key: object) -> torch.Generator:
+        """The run's own random stream for `key`."""
+
+
+class Options(Section):
+    """Options of a method; each has a default and a description, which its card and `spfde methods` show."""
+
+
+@dataclass
+class Method:
+    """Base of all methods: a fixed mask, random unless `initial_mask` says otherwise."""
+
+    plan: Plan
+    options: Any
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    year: ClassVar[int | None] = None
+    kind: ClassVar[Literal["dense", "static", "before training", "dynamic", "iterative", "sparse and dense"]]
+    scope: ClassVar[Literal["none", "layer", "global"]] = "layer"
+    needs_dense_gradient: ClassVar[bool] = False
+    sparse: ClassVar[bool] = True  # False: no layer is masked and the target is ignored
+    uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
+    Options: ClassVar[type[Options]] = Options
+    defaults: ClassVar[dict[str, Any]] = {}  # settings that differ for this method unless told, nested
+
+    # planning: pure functions of epoch and step
+
+    def densities(self, epoch: int) -> dict[str, float]:
+        """Density of the forward weights that training is planned to see in an epoch, by sparse layer."""
+        return dict(self.plan.densities)
+
+    def weight_grad_density(self, density: np.ndarray, steps: range) -> np.ndarray:
+        """Share of weight positions whose gradient these steps need, as a mean over them, shape (layers,)."""
+        return density
+
+    def activation_density(self, density: np.ndarray) -> np.ndarray:
+        """Share of the saved activations that the weight gradient uses, shape (layers,)."""
+        return np.ones_like(density)
+
+    def extra_passes(self, epoch: int) -> float:
+        """Work outside ordinary steps in an epoch: samples that went forward and backward through dense layers."""
+        return 0.0
+
+    # acting: boundary events
+
+    def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        shape = tuple(layer.weight.shape)
+        return layer.scheme.random(shape, self.densities(0)[layer.name], generator)
+
+    def start(self, run: Run) -> None:
+        """Puts the first masks in place."""
+        for layer in run.masks:
+            layer.start(self.initial_mask(layer, run.generator("masks", "start", layer.name)))
+
+    def update(self, run: Run, epoch: int, layers: list[SparseLayer]) -> None:
+        """Mask update of the layers that stay in training, before an epoch on the interval's grid."""
+
+    def settle(self, run: Run, layer: SparseLayer) -> None:
+        """A layer about to freeze is pruned to its final density and not grown."""
+        kept = layer.scheme.keep(layer.active, self.drop_score(layer), layer.density)
+        layer.set_mask(kept, kept, run.optimizer)
+
+    def before_step(self, run: Run, step: int) -> bool:
+        """Called with dense gradients in place. False: no optimizer step is taken on this one."""
+        return True
+
+    def after_step(self, run: Run, step: int) -> None:
+        """Called after the optimizer's step, masks applied."""
+
+    def drop_score(self, layer: SparseLayer) -> Tensor:
+        """What a weight is worth: the lowest go first."""
+        return layer.weight.detach().abs()
+
+    # resuming
+
+    def state(self) -> dict[str, Tensor]:
+        """What the method needs beside masks, weights and step number to go on as if nothing had happened."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+
+
+class DropAndGrowOptions(Options):
+    regrown: Literal["zero", "keep", "exclude"] = Field(
+        "zero",
+        description="a weight dropped and regrown in one update: starts at 0, keeps its value, or is no candidate",
+    )
+
+
+class DropAndGrow(Method):
+    """Dynamic sparse training: every update drops the weights worth least and grows others."""
+
+    kind = "dynamic"
+    Options: ClassVar[type[Options]] = DropAndGrowOptions
+
+    def grow_score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        """Where to grow: the highest first; at random unless overridden."""
+        shape = layer.weight.shape
+        return torch.rand(shape, generator=generator).to(layer.weight.device)
+
+    def drop_and_grow(self, run: Run, layer: SparseLayer, lower: float, upper: float, *key: object) -> None:
+        """One update of a layer: prune to density `lower`, then grow to density `upper`."""
+        old = layer.active
+        kept = layer.scheme.keep(old, self.drop_score(layer), lower)
+        candidates = ~old if self.options.regrown == "exclude" else ~kept
+        score = self.grow_score(layer, run.generator("method", *key, layer.name))
+        new = layer.scheme.grow(kept, score, upper, candidates)
+        layer.set_mask(new, new & old if self.options.regrown == "keep" else kept, run.optimizer)
+
+
+METHODS: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def register(method: M) -> M:
+    """Class decorator: makes a method known by its name."""
+    METHODS[method.name] = method
+    return method
+
+
+def make(plan: Plan) -> Method:
+    """The method that the settings name, with its options checked."""
+    method = lookup("method", plan.settings.sparsity.method, METHODS)
+    return method(plan, parse(method.Options, plan.settings.sparsity.options, "sparsity.options"))

@@ -1,0 +1,60 @@
+"""RigL: grow where the dense gradient is largest."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from spfde.methods.base import DropAndGrow, DropAndGrowOptions, Options, Run, register
+from spfde.sparsity.masks import SparseLayer
+
+
+class RiglOptions(DropAndGrowOptions):
+    regrown: str = Field(
+        "keep", pattern="^(zero|keep|exclude)$", description=DropAndGrowOptions.model_fields["regrown"].description
+    )
+    alpha: float = Field(
+        0.3, gt=0, lt=1, description="share of a layer's active weights that the first update replaces"
+    )
+    interval: int = Field(100, ge=1, description="steps between updates at the paper's length of training")
+    end: float = Field(0.75, gt=0, le=1, description="share of training after which masks stay")
+
+
+@register
+class Rigl(DropAndGrow):
+    """Drops by |w|, grows by |dense gradient|; the replaced share falls as alpha / 2 (1 + cos(pi t / T_end)).
+
+    Evci et al. 2020, Sec. 3. An update takes the place of an optimizer step, so that dT + 1 steps cost
+    3 f_S dT + 2 f_S + f_D.
+    """
+
+    name = "rigl"
+    title = "RigL"
+    paper = "Evci et al., ICML"
+    year = 2020
+    needs_dense_gradient = True
+    Options: ClassVar[type[Options]] = RiglOptions
+
+    def is_update(self, step: int) -> bool:
+        """One step in dT + 1 is an update."""
+        period = self.plan.step_interval(self.options.interval) + 1
+        return (step + 1) % period == 0 and step < self.options.end * self.plan.steps
+
+    def weight_grad_density(self, density: np.ndarray, steps: range) -> np.ndarray:
+        updates = sum(map(self.is_update, steps))
+        return density + (1 - density) * updates / max(1, len(steps))
+
+    def before_step(self, run: Run, step: int) -> bool:
+        if not self.is_update(step):
+            return True
+        share = self.options.alpha / 2 * (1 + math.cos(math.pi * step / (self.options.end * self.plan.steps)))
+        for layer in run.masks.trained:
+            self.drop_and_grow(run, layer, (1 - share) * layer.density, layer.density, step)
+        return False
+
+    def grow_score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        gradient = layer.weight.grad
+        return torch.zeros_like(layer.weight) if gradient is None else gradient.abs()

@@ -1,0 +1,33 @@
+"""SpFDE: MEST+EM&S with progressive layer freezing and circular data sieving."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from spfde.methods.base import Options, register
+from spfde.methods.mest import MestEms, SoftBoundOptions
+
+
+class SpfdeOptions(SoftBoundOptions):
+    preset: str = Field(
+        "scripts", pattern="^(flops|readme|scripts)$", description=SoftBoundOptions.model_fields["preset"].description
+    )
+
+
+@register
+class Spfde(MestEms):
+    """The subject of this project (Yuan et al., NeurIPS 2022): its masks are EM&S with the bounds of MEST's scripts.
+
+    Freezing and sieving are settings of their own and work around every method; this one turns both on, at 20 %,
+    unless told otherwise.
+    """
+
+    name = "spfde"
+    title = "SpFDE"
+    paper = "Yuan et al., NeurIPS"
+    year = 2022
+    Options: ClassVar[type[Options]] = SpfdeOptions
+    defaults: ClassVar[dict[str, dict[str, float]]] = {
+        "freezing": {"flops_reduction": 0.2},
+        "sieving": {"removed": 0.2},
+    }

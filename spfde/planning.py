@@ -1,0 +1,192 @@
+"""What a run is going to do, known before it trains: its layers, blocks, densities, freezing schedule and trace.
+
+Training asks the same plan, so what is planned and what happens differ only where a method's choice depends on data.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from spfde import freezing
+from spfde.cost.flops import flops
+from spfde.cost.memory import memory
+from spfde.cost.profile import Profile, profile
+from spfde.cost.trace import build_trace
+from spfde.data.split import count
+from spfde.methods import Method, Plan, make
+from spfde.models import Block
+from spfde.settings import RunSettings
+from spfde.sparsity.distributions import densities
+from spfde.sparsity.layers import dense_layers, layers
+from spfde.sparsity.schemes import scheme
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The plan of one run.
+
+    Attributes:
+        settings: the run's settings.
+        profile: costs and blocks of the model's layers.
+        method: the method, with its options.
+        shapes: weight shapes of the sparse layers, by name, in model order.
+        schedule: frozen blocks by epoch.
+        samples: samples of an epoch, shape (epochs,): the whole set, or the partial set where data are sieved.
+        first_steps: global number of each epoch's first step, shape (epochs + 1,).
+        forward: planned density of the forward weights, shape (epochs, layers).
+        settled: density of each layer once frozen, shape (layers,).
+    """
+
+    settings: RunSettings
+    profile: Profile
+    method: Method
+    shapes: dict[str, tuple[int, ...]]
+    schedule: freezing.Schedule
+    samples: np.ndarray
+    first_steps: np.ndarray
+    forward: np.ndarray
+    settled: np.ndarray
+
+    def trace(
+        self, forward: np.ndarray | None = None, weight_grad: np.ndarray | None = None, extra: np.ndarray | None = None
+    ) -> pd.DataFrame:
+        """The trace of the plan, or of what happened where arrays (epochs, layers) of that are given."""
+        if forward is None:
+            forward = np.where(self.frozen, self.settled, self.forward)
+        epochs = range(self.settings.training.epochs)
+        if weight_grad is None:
+            weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
+        activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
+        if extra is None:
+            extra = np.stack([self.extra_macs(epoch) for epoch in epochs])
+        return build_trace(
+            self.profile, forward, self.samples, np.array(self.schedule.counts), weight_grad, activation, extra
+        )
+
+    @property
+    def frozen(self) -> np.ndarray:
+        """Which layer is frozen in which epoch, shape (epochs, layers)."""
+        blocks = np.array([layer.block for layer in self.profile.layers])
+        return blocks[None, :] < np.array(self.schedule.counts)[:, None]
+
+    def weight_grad(self, epoch: int, density: np.ndarray) -> np.ndarray:
+        """Share of weight positions whose gradient an epoch needs, shape (layers,)."""
+        steps = range(int(self.first_steps[epoch]), int(self.first_steps[epoch + 1]))
+        return self.method.weight_grad_density(density, steps)
+
+    def extra_macs(self, epoch: int) -> np.ndarray:
+        """MACs outside ordinary steps: samples that went forward and backward through dense layers."""
+        passes = self.method.extra_passes(epoch)
+        return np.array([passes * layer.macs * (3 if layer.input_block >= 0 else 2) for layer in self.profile.layers])
+
+    def costs(self, trace: pd.DataFrame) -> tuple[dict[str, float], dict[str, Any]]:
+        """FLOPs by column and memory in bytes of a trace."""
+        training = self.settings.training
+        return flops(self.profile, trace), memory(
+            self.profile, trace, training.batch_size, momentum=training.momentum > 0
+        )
+
+
+def plan_run(
+    settings: RunSettings,
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    samples: int,
+    blocks: list[Block] | None = None,
+) -> RunPlan:
+    """Plans a run of any model.
+
+    Args:
+        settings: the run's settings.
+        model: the network; it is left as it is.
+        input_shape: shape of one input, (channels, height, width).
+        samples: size of the training set.
+        blocks: freezing blocks in forward order; found in the model unless given.
+
+    Raises:
+        SpfdeError: freezing cannot save the wanted share of FLOPs, or the method's options are wrong.
+    """
+    found = layers(model)
+    costs = profile(model, input_shape, blocks)
+    epochs, batch = settings.training.epochs, settings.training.batch_size
+    sparse = settings.sparsity
+    base = make(Plan(settings, {}))
+    dense = dense_layers(model, sparse.dense_layers) if base.sparse else set(found)
+    shapes = {name: tuple(module.weight.shape) for name, module in found.items() if name not in dense}
+    method = make(Plan(settings, densities(sparse.distribution, shapes, sparse.target), math.ceil(samples / batch)))
+
+    seen = samples - count(settings.sieving.removed, samples)
+    first_steps = np.arange(epochs + 1) * math.ceil(seen / batch)
+    exact = {name: _Exact(sparse.scheme, shape) for name, shape in shapes.items()}
+    names = [layer.name for layer in costs.layers]
+    forward = np.ones((epochs, len(names)))
+    for epoch in range(epochs):
+        planned = method.densities(epoch)
+        forward[epoch] = [exact[name](planned[name]) if name in planned else 1.0 for name in names]
+    targets = method.plan.densities
+    settled = np.array([exact[name](targets[name]) if name in targets else 1.0 for name in names])
+
+    draft = RunPlan(
+        settings,
+        costs,
+        method,
+        shapes,
+        freezing.Schedule((0,) * epochs),
+        np.full(epochs, seen),
+        first_steps,
+        forward,
+        settled,
+    )
+    if not settings.freezing.flops_reduction:
+        return draft
+    weight_grad = np.stack(
+        [draft.weight_grad(e, forward[e]) * method.activation_density(forward[e]) for e in range(epochs)]
+    )
+    schedule = freezing.solve(settings.freezing, sparse.interval, costs, forward, weight_grad, settled)
+    return RunPlan(**{**draft.__dict__, "schedule": schedule})
+
+
+class _Exact:
+    """The density that a layer really gets: whole units of the scheme."""
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self.scheme, self.shape = scheme(name), shape
+        self.known: dict[float, float] = {}
+
+    def __call__(self, density: float) -> float:
+        if density not in self.known:
+            self.known[density] = self.scheme.unit_count(self.shape, density) / self.scheme.unit_count(self.shape, 1.0)
+        return self.known[density]
+
+
+def describe(plan: RunPlan) -> dict[str, Any]:
+    """A plan as `spfde plan --json` prints it: shares as fractions, FLOPs and bytes as plain numbers."""
+    settings = plan.settings
+    counted, ledger = plan.costs(plan.trace())
+    return {
+        "row": settings.row,
+        "method": settings.sparsity.method,
+        "sparsity": settings.sparsity.target,
+        "freezing": settings.freezing.flops_reduction,
+        "sieving": settings.sieving.removed,
+        "dense_layers": settings.sparsity.dense_layers,
+        "t_frz": plan.schedule.t_frz,
+        "freezing_achieved": plan.schedule.achieved,
+        "flops": {column: counted[column] for column in ("paper", "full", "executed", "extra")},
+        "memory": {column: ledger[column] for column in ("paper_min", "paper_avg", "full_peak")},
+    }
+
+
+def plan_settings(settings: RunSettings) -> RunPlan:
+    """The plan of a run on a known data set and model; needs no data."""
+    from spfde.data import info
+    from spfde.models import build
+
+    data = info(settings.data.name)
+    samples = data.training_samples(settings.data)
+    model = build(settings.model.name, data.classes, data.channels, data.size, settings.model.width)
+    return plan_run(settings, model, (data.channels, data.size, data.size), samples)

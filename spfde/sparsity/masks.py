@@ -1,0 +1,130 @@
+"""The masks of a model's sparse layers, and what every change of a mask does to weights and momentum."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spfde.sparsity.schemes import Scheme
+
+
+class SparseLayer:
+    """One sparse layer: its weight, its mask, and the union of all the masks it has had.
+
+    `mask` is a tensor of the weight's shape and dtype holding 0 and 1, so that the training step multiplies without a
+    conversion. `density` is the layer's density at the end of training.
+    """
+
+    def __init__(self, name: str, weight: nn.Parameter, density: float, block: int, scheme: Scheme) -> None:
+        self.name = name
+        self.weight = weight
+        self.density = density
+        self.block = block
+        self.scheme = scheme
+        self.mask = torch.ones_like(weight, requires_grad=False)
+        self.first = self.explored = self.active
+        self.actual = np.ones(1)  # the density now; a view into the run's array once the layer is among `Masks`
+
+    @property
+    def active(self) -> Tensor:
+        """The mask as booleans."""
+        return self.mask.bool()
+
+    def set_mask(self, mask: Tensor, survive: Tensor | None, optimizer: Optimizer | None = None) -> None:
+        """Puts a new boolean mask in place.
+
+        Weights and optimizer state outside `survive` (default: the mask) become exactly 0: dropped weights leave
+        nothing behind, grown ones start at 0 with momentum 0.
+        """
+        mask = mask.to(self.mask.device)
+        survive = mask if survive is None else survive.to(mask.device) & mask
+        self.mask.copy_(mask)
+        self.explored = self.explored | mask
+        self.actual[:] = int(mask.sum()) / mask.numel()
+        keep = survive.to(self.weight.dtype)
+        with torch.no_grad():
+            self.weight.mul_(keep)
+            for value in optimizer.state.get(self.weight, {}).values() if optimizer else ():
+                if isinstance(value, Tensor) and value.shape == self.weight.shape:
+                    value.mul_(keep)
+
+    def start(self, mask: Tensor) -> None:
+        """The first mask: from here on `explored` and the overlap with the first mask are counted."""
+        mask = mask.to(self.mask.device)
+        self.set_mask(mask, None)
+        self.first = self.explored = mask.clone()
+
+
+class Masks:
+    """All sparse layers of a model, by name, in the order of the model."""
+
+    def __init__(self, layers: Iterable[SparseLayer]) -> None:
+        self.layers = {layer.name: layer for layer in layers}
+        self.densities = np.ones(len(self.layers))
+        for column, layer in enumerate(self):
+            layer.actual = self.densities[column : column + 1]
+        self.select(0)
+
+    def __iter__(self) -> Iterator[SparseLayer]:
+        return iter(self.layers.values())
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, name: str) -> SparseLayer:
+        return self.layers[name]
+
+    def select(self, frozen_blocks: int) -> None:
+        """Which layers the step masks: those outside the frozen prefix (frozen ones do not move at all)."""
+        self.trained = [layer for layer in self if layer.block >= frozen_blocks]
+        self._weights = [layer.weight for layer in self.trained]
+        self._masks = [layer.mask for layer in self.trained]
+
+    def mask_gradients(self) -> None:
+        """Zeroes the gradients of masked weights, so that momentum never gathers there."""
+        pairs = [(w.grad, m) for w, m in zip(self._weights, self._masks, strict=True) if w.grad is not None]
+        if pairs:
+            torch._foreach_mul_([grad for grad, _ in pairs], [mask for _, mask in pairs])
+
+    @torch.no_grad()
+    def mask_weights(self) -> None:
+        """Zeroes masked weights, whatever the optimizer did to them."""
+        if self._weights:
+            torch._foreach_mul_(self._weights, self._masks)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros over all sparse layers together."""
+        sizes = np.array([layer.weight.numel() for layer in self])
+        return float(1 - np.round(self.densities * sizes).sum() / sizes.sum()) if len(self) else 0.0
+
+    def explored(self) -> float:
+        """Share of maskable weights that were active at any time, first mask included: R_s of ITOP, Liu et al. 2021."""
+        return _share(sum(layer.explored.sum() for layer in self), sum(layer.weight.numel() for layer in self))
+
+    def overlap_first(self) -> float:
+        """Share of the first mask's weights that are active now; 1 for a fixed mask."""
+        both = sum((layer.first & layer.active).sum() for layer in self)
+        return _share(both, sum(layer.first.sum() for layer in self))
+
+    def state(self) -> dict[str, Tensor]:
+        state = {}
+        for layer in self:
+            state[f"{layer.name}.mask"] = layer.active
+            state[f"{layer.name}.first"] = layer.first
+            state[f"{layer.name}.explored"] = layer.explored
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        for layer in self:
+            device = layer.mask.device
+            layer.mask.copy_(state[f"{layer.name}.mask"])
+            layer.first = state[f"{layer.name}.first"].to(device).clone()
+            layer.explored = state[f"{layer.name}.explored"].to(device).clone()
+            layer.actual[:] = int(layer.mask.count_nonzero()) / layer.mask.numel()
+
+
+def _share(part: Tensor | int, whole: Tensor | int) -> float:
+    return float(part) / float(whole) if float(whole) else 1.0

@@ -1,0 +1,76 @@
+"""Checkpoints: one safetensors file a run, a sidecar keyed by the run id, written whole or not at all.
+
+Text beside the tensors (run id, rows of epochs.csv, times) travels in the file's own header; no pickle anywhere.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from spfde.errors import SpfdeError
+from spfde.files import writing
+
+
+def path_of(out: Path, run_id: str) -> Path:
+    """Where a run that is not finished keeps its checkpoint: beside the records, out of their way."""
+    return out / ".checkpoints" / f"{run_id}.safetensors"
+
+
+def save(path: Path, run_id: str, tensors: dict[str, Tensor], text: dict[str, Any]) -> None:
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    with writing(path) as temporary:
+        save_file(contiguous, temporary, metadata={"run_id": run_id, "text": json.dumps(text)})
+
+
+def load(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors (on the CPU) and text of a run's checkpoint; none where it has none.
+
+    Raises:
+        SpfdeError: the file is damaged, or belongs to another run.
+    """
+    if not path.exists():
+        return None
+    remedy = f"remove {path} to train the run from its start"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            owner = metadata.get("run_id", "no run of this project")
+            if owner != run_id:
+                raise SpfdeError(f"checkpoint {path} belongs to {owner}, not to {run_id}", remedy)
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["text"])  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise SpfdeError(f"checkpoint {path} is damaged ({error})", remedy) from None
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state, flat: `<parameter number>.<key>`, numbered through all groups."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{key}": value
+        for number, values in state.items()
+        for key, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def split(tensors: dict[str, Tensor], *parts: str) -> list[dict[str, Tensor]]:
+    """Undoes `join`: the tensors under each part's name."""
+    return [{k[len(part) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{part}.")} for part in parts]
+
+
+def join(**parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One flat dict: `<part>.<name>`."""
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}

@@ -1,0 +1,291 @@
+"""One run, from settings to record.
+
+    train(settings, load(settings.data, root, cache), out)  ->  out/<run id>/
+
+A run can be killed at any moment and goes on from its last checkpoint, bit for bit: everything random is drawn from a
+stream named by seed, purpose and epoch, so a checkpoint needs no generator states.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spfde.api import SparseTraining
+from spfde.data import LoaderBase, Splits, info, open_loader
+from spfde.errors import Stopped
+from spfde.models import build
+from spfde.rng import derive
+from spfde.settings import RunSettings
+from spfde.training import checkpoint, record
+from spfde.training.clock import Clock
+from spfde.training.progress import Progress, say
+from spfde.training.weights import load_weights, save_snapshot
+
+
+def train(
+    settings: RunSettings, splits: Splits, out: Path, device: torch.device | None = None, clock: Clock | None = None
+) -> Path:
+    """Trains one run and writes its record; a finished one is left as it is, an interrupted one goes on.
+
+    Args:
+        settings: resolved settings.
+        splits: the data they name.
+        out: folder of the records.
+        device: where to train; the CPU unless told.
+        clock: says when to write checkpoints and when to stop.
+
+    Returns:
+        The record's folder.
+
+    Raises:
+        Stopped: the clock stopped the run; a checkpoint is there.
+        SpfdeError: bad settings, checkpoint or disk.
+    """
+    folder = out / settings.run_id
+    if record.finished(folder):
+        say(f"{settings.run_id}: finished before, skipped")
+        return folder
+    run = Training(settings, splits, device or torch.device("cpu"), clock or Clock())
+    path = checkpoint.path_of(out, settings.run_id)
+    snapshots = path.with_suffix(".snapshots")
+    run.resume(path)
+    progress = Progress(settings.run_id, settings.training.epochs, run.total_steps, run.sparse.step)
+    try:
+        for epoch in range(run.epoch, settings.training.epochs):
+            run.begin(epoch, snapshots)
+            for batch in run.batches():
+                run.step(*batch)
+                progress.step()
+                if run.clock.due():
+                    run.save(path)
+            row = run.end()
+            progress.epoch(epoch, row["train_loss"], row["test_accuracy"])
+    finally:
+        progress.close()
+    run.finish(folder, snapshots)
+    path.unlink(missing_ok=True)
+    return folder
+
+
+class Training:
+    """The parts of a run that a checkpoint has to know."""
+
+    def __init__(self, settings: RunSettings, splits: Splits, device: torch.device, clock: Clock) -> None:
+        self.settings, self.device, self.clock = settings, device, clock
+        self.times = dict.fromkeys(("start", "events", "train", "evaluate", "checkpoints"), 0.0)
+        self._mark = time.perf_counter()
+        _set_arithmetic(settings)
+        data, recipe = info(settings.data.name), settings.training
+        torch.manual_seed(derive(settings.seed, "init"))
+        model = build(settings.model.name, data.classes, data.channels, data.size, settings.model.width)
+        self.model = load_weights(model, settings.model.weights).to(device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            recipe.lr,
+            recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+        shape = (data.channels, data.size, data.size)
+        samples = len(splits.train.labels)
+        self.sparse = SparseTraining(self.model, self.optimizer, settings, input_shape=shape, samples=samples)
+
+        def loader(split: Any, train: bool) -> LoaderBase:
+            size = recipe.batch_size if train else max(512, recipe.batch_size)
+            return open_loader(split, settings.data, data, size, settings.seed, device, train)
+
+        self.loader = loader(splits.train, True)
+        self.validation = None if splits.validation is None else loader(splits.validation, False)
+        self.test = loader(splits.test, False)
+        self.total_steps = int(self.sparse.plan.first_steps[-1])
+        self.rows: list[dict[str, Any]] = []
+        self.resumed_from: list[dict[str, int]] = []
+        self.epoch = 0  # the epoch in hand
+        self.done = 0  # its steps done
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses and of correct samples in this epoch
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._lap("start")
+
+    def begin(self, epoch: int, snapshots: Path) -> None:
+        """Boundary events, unless the epoch was begun before an interruption."""
+        self.epoch = epoch
+        if self.sparse.epoch == epoch:
+            return
+        every = self.settings.training.snapshots
+        if every and epoch % every == 0:
+            save_snapshot(self.model, snapshots, epoch)
+        self.sparse.begin_epoch(epoch)
+        self.sums.zero_()
+        self.done = 0
+        self._lap("events")
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        self.model.train()
+        return self.loader.epoch(self.epoch, self.sparse.partial_set, skip=self.done)
+
+    def step(self, indices: Tensor, images: Tensor, labels: Tensor) -> None:
+        """One training step. Nothing here waits for the device."""
+        with _autocast(self.settings, self.device):
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.training.label_smoothing)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.sparse.observe(indices, logits, labels)
+        correct = (logits.detach().argmax(dim=1) == labels).sum()
+        self.sums += torch.stack([loss.detach().double() * len(labels), correct.double()])
+        self.done += 1
+
+    def end(self) -> dict[str, Any]:
+        """Evaluates after an epoch and adds its row to epochs.csv."""
+        sparse = self.sparse
+        loss, correct = self.sums.tolist()  # waits for the device
+        self._lap("train")
+        seen = int(sparse.samples_seen[self.epoch])
+        test_loss, test_accuracy = self.evaluate(self.test)
+        val_accuracy = self.evaluate(self.validation)[1] if self.validation else None
+        self._lap("evaluate")
+        recipe = self.settings.training
+        rates = sparse.plan.schedule.learning_rates(len(sparse.blocks), recipe.lr, min(recipe.lr, recipe.lr_min))
+        row = (
+            self.epoch,
+            float(rates[self.epoch, 0]),
+            float(rates[self.epoch, -1]),
+            loss / seen,
+            100 * correct / seen,
+            val_accuracy,
+            test_loss,
+            test_accuracy,
+            seen,
+            sparse.frozen_blocks,
+            sparse.masks.sparsity,
+        )
+        self.rows.append(dict(zip(record.EPOCH_COLUMNS, row, strict=True)))
+        return self.rows[-1]
+
+    @torch.no_grad()
+    def evaluate(self, loader: LoaderBase) -> tuple[float, float]:
+        """Mean loss and accuracy in percent over all samples of a split."""
+        self.model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for _, images, labels in loader.epoch(0):
+            with _autocast(self.settings, self.device):
+                logits = self.model(images).float()
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
+        loss, correct = (sums / len(loader)).tolist()
+        return loss, 100 * correct
+
+    # resuming
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint, and stops here if the clock says so."""
+        self._lap("train")
+        tensors = checkpoint.join(
+            model=self.model.state_dict(),
+            optimizer=checkpoint.optimizer_tensors(self.optimizer),
+            sparse=self.sparse.state_dict(),
+            run={"sums": self.sums},
+        )
+        text = {
+            "epoch": self.epoch,
+            "done": self.done,
+            "rows": self.rows,
+            "times": self.times,
+            "resumed_from": self.resumed_from,
+        }
+        checkpoint.save(path, self.settings.run_id, tensors, text)
+        self.clock.saved()
+        self._lap("checkpoints")
+        if why := self.clock.stopped:
+            cause = (
+                f"{self.settings.run_id} stopped by {why} in epoch {self.epoch + 1} of {self.settings.training.epochs}"
+            )
+            raise Stopped(cause, "run the same command again to go on from there")
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint, if there is one."""
+        loaded = checkpoint.load(path, self.settings.run_id)
+        if loaded is None:
+            return
+        tensors, text = loaded
+        model, optimizer, sparse, run = checkpoint.split(tensors, "model", "optimizer", "sparse", "run")
+        self.model.load_state_dict(model)
+        checkpoint.load_optimizer(self.optimizer, optimizer)
+        self.sparse.load_state_dict(sparse)
+        self.sums.copy_(run["sums"])
+        self.epoch, self.done, self.rows, self.times = text["epoch"], text["done"], text["rows"], text["times"]
+        self.resumed_from = [*text["resumed_from"], {"epoch": self.epoch, "step": self.done}]
+        self._mark = time.perf_counter()
+        say(f"{self.settings.run_id}: resumed in epoch {self.epoch + 1} after {self.done} steps of it")
+
+    # the record
+
+    def finish(self, folder: Path, snapshots: Path) -> None:
+        sparse, settings = self.sparse, self.settings
+        sparse.finish()
+        if settings.training.snapshots:
+            save_snapshot(self.model, snapshots, settings.training.epochs)
+        state = {f"mask.{layer.name}": layer.active for layer in sparse.masks}
+        if sparse.sieve:
+            state |= {"partial_set": sparse.sieve.partial, "removed_queue": sparse.sieve.queue}
+        trace = sparse.trace()
+        record.write(folder, settings, self.rows, trace, self.summary(trace), self.model.state_dict(), state, snapshots)
+        shutil.rmtree(snapshots, ignore_errors=True)
+
+    def summary(self, trace: Any) -> dict[str, Any]:
+        """summary.json: accuracies in percent, shares as fractions, FLOPs, bytes and seconds as plain numbers."""
+        sparse, settings = self.sparse, self.settings
+        flops, memory = sparse.plan.costs(trace)
+        best = max(self.rows, key=lambda row: row["val_accuracy"]) if self.validation else None  # the first of equals
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+        return {
+            "run_id": settings.run_id,
+            "row": settings.row,
+            "accuracy": {
+                "test_last": self.rows[-1]["test_accuracy"],
+                "test_at_best_val": best["test_accuracy"] if best else None,
+                "best_val_epoch": best["epoch"] if best else None,
+            },
+            "sparsity": {"target": settings.sparsity.target, "achieved": sparse.masks.sparsity},
+            "freezing": {
+                "wanted": settings.freezing.flops_reduction,
+                "achieved": sparse.plan.schedule.achieved,
+                "t_frz": sparse.plan.schedule.t_frz,
+            },
+            "sieving": {
+                "removed": sparse.sieve.removed if sparse.sieve else 0,
+                "exchanges": sparse.sieve.updates if sparse.sieve else 0,
+            },
+            "masks": {"explored": sparse.masks.explored(), "overlap_first": sparse.masks.overlap_first()},
+            "flops": flops,
+            "memory": {**memory, "measured_peak": peak},
+            "time": {"total": sum(self.times.values()), **self.times},
+            "environment": record.environment(self.device),
+            "resumed_from": self.resumed_from,
+        }
+
+    def _lap(self, part: str) -> None:
+        """Adds the time since the last lap to a part of the run."""
+        now = time.perf_counter()
+        self.times[part] += now - self._mark
+        self._mark = now
+
+
+def _autocast(settings: RunSettings, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else contextlib.nullcontext()
+
+
+def _set_arithmetic(settings: RunSettings) -> None:
+    """Threads and matrix arithmetic of the process; convolutions whose results do not depend on timing."""
+    torch.set_num_threads(settings.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    torch.backends.cudnn.deterministic = True

@@ -1,0 +1,37 @@
+"""Progress of a run: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Steps on a bar where stderr is a terminal; else a line an epoch, at most one in ten seconds, and the last."""
+
+    PERIOD = 10.0
+
+    def __init__(self, name: str, epochs: int, steps: int, done: int) -> None:
+        self.name = name
+        self.epochs = epochs
+        self.last = time.monotonic()
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=steps, initial=done, desc=name, unit="step", dynamic_ncols=True, disable=not terminal)
+
+    def step(self) -> None:
+        self.bar.update()
+
+    def epoch(self, epoch: int, train_loss: float, test_accuracy: float) -> None:
+        text = f"loss {train_loss:.3f}, test {test_accuracy:.2f} %"
+        if not self.bar.disable:
+            self.bar.set_postfix_str(f"epoch {epoch + 1}/{self.epochs}, {text}")
+        elif epoch + 1 == self.epochs or time.monotonic() - self.last >= self.PERIOD:
+            self.last = time.monotonic()
+            say(f"{self.name}: epoch {epoch + 1}/{self.epochs}, {text}")
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
