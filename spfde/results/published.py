@@ -33,6 +33,14 @@ class Published(NamedTuple):
     standing: str
 
 
+class Range(NamedTuple):
+    """A published range that holds over several rows."""
+
+    low: float
+    high: float
+    standing: str
+
+
 def read(path: Path) -> pd.DataFrame:
     """The published values.
 
@@ -61,3 +69,12 @@ def lookup(values: pd.DataFrame, row: Mapping[str, Any], quantity: str) -> Publi
     scale = float(first["unit"]) if quantity == "training_flops" else 1.0
     value = (first["low"] + first["high"]) / 2
     return Published(float(value * scale), float(first["std"]), STANDINGS[first["standing"]])
+
+
+def interval(values: pd.DataFrame, quantity: str) -> Range | None:
+    """The range published for a quantity over several rows, or None if there is none."""
+    found = values[values["quantity"] == quantity]
+    if found.empty:
+        return None
+    first = found.iloc[0]
+    return Range(float(first["low"]), float(first["high"]), STANDINGS[first["standing"]])

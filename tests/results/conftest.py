@@ -171,7 +171,7 @@ def _histories(run: RunSettings, last: float) -> tuple[pd.DataFrame, pd.DataFram
                 "test_accuracy": last * progress / (1 - math.exp(-6)),
                 "samples": samples,
                 "frozen_blocks": frozen,
-                "sparsity": 1 - bound,
+                "sparsity": 1 - bound + (bound - density) * frozen / (blocks + 0.5),
             }
         )
         for layer in range(2 * blocks + 2):

@@ -95,3 +95,9 @@ def mark(method: str) -> tuple[str, str]:
 def letter(axes: Axes, index: int, title: str) -> None:
     """The panel's title with its letter in front, e.g. "a  Density"."""
     axes.set_title(f"{'abcdefghij'[index]}  {title}")
+
+
+def span(values: set[int]) -> str:
+    """Counts in a label: "3", or "1–3" where they differ."""
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}–{high}"

@@ -6,14 +6,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from spfde.results.figures import style
-from spfde.results.labels import method, percent
+from spfde.results.labels import levels, method, percent
 from spfde.results.material import Material
 from spfde.results.tables.table import exponent, times_ten
 
 EXPERIMENT = "table2"
 COST = "flops.paper"
+ASIDE = 5.5  # points between markers of equal cost
+DENSE = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, (5, 2))}
 
 
 def draw(material: Material) -> style.Drawing:
@@ -21,69 +24,115 @@ def draw(material: Material) -> style.Drawing:
     sparsities = sorted({row["sparsity"] for row in material.plan if row["sparsity"]})
     power = exponent(material.costs(row)[COST] for row in material.plan if row["sparsity"])
     figure = Figure(figsize=(style.DOUBLE, 3.3))
-    panels = figure.subplots(1, len(sparsities), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(sparsities), squeeze=False)[0]
     for index, (axes, sparsity) in enumerate(zip(panels, sparsities, strict=True)):
-        rows = [row for row in material.plan if row["sparsity"] == sparsity]
-        _dense(axes, material)
-        for row in rows:
-            _point(axes, material, row, power)
         style.letter(axes, index, f"{percent(sparsity)} sparsity")
-        axes.set_xlabel(f"Training FLOPs, paper column ({times_ten(power)})")
-        axes.margins(x=0.12, y=0.1)
-    panels[0].set_ylabel("Test accuracy, last epoch (%)")
+        _panel(axes, material, [row for row in material.plan if row["sparsity"] == sparsity], power)
+    counts = {material.accuracy(row).n for row in material.plan} - {0}
+    seeds = f", n = {style.span(counts)}" if counts else ""
+    panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean ± std{seeds}")
+    figure.supxlabel(f"Training FLOPs, paper column ({times_ten(power)})", fontsize=8)
     _legend(figure, material)
     return style.Drawing(figure, points(material))
 
 
 def points(material: Material) -> pd.DataFrame:
     """The runs behind the figure, one a seed."""
-    order = {row["row"]: index for index, row in enumerate(material.plan)}
-    runs = material.runs[material.runs["row"].isin(list(order))]
+    runs = material.runs[material.runs["row"].isin([row["row"] for row in material.plan])]
     return runs[["row", "seed", COST, "accuracy.test_last"]]
+
+
+def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: int) -> None:
+    missing = sum(not material.accuracy(row).n for row in rows)
+    if missing:
+        axes.set_title(
+            f"{missing} of {len(rows)} not run", loc="right", fontsize=6.5, color=style.GREY, weight="normal"
+        )
+    _dense(axes, material)
+    for row in rows:
+        _published(axes, material, row, power)
+    for row, aside in zip(rows, _asides(material, rows), strict=True):
+        _measured(axes, material, row, power, aside)
+    axes.margins(x=0.14, y=0.1)
+    axes.autoscale_view()
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.24 * (high - low), high)  # room for the levels along the bottom
+    for row in rows:
+        if material.accuracy(row).n and (row["freezing"] or row["sieving"]):
+            _level(axes, row, material.costs(row)[COST] / 10**power, material.accuracy(row).mean)
+
+
+def _asides(material: Material, rows: list[dict[str, Any]]) -> list[float]:
+    """Shifts, in points, that set markers of nearly equal cost side by side instead of upon each other."""
+    costs = [material.costs(row)[COST] for row in rows]
+    near = 0.02 * (max(costs) - min(costs))
+    shifts = []
+    for row, cost in zip(rows, costs, strict=True):
+        together = [
+            other["row"]
+            for other, its in zip(rows, costs, strict=True)
+            if abs(its - cost) <= near and material.accuracy(other).n
+        ]
+        place = together.index(row["row"]) if row["row"] in together else 0
+        shifts.append(ASIDE * (place - (len(together) - 1) / 2))
+    return shifts
+
+
+def _measured(axes: Axes, material: Material, row: dict[str, Any], power: int, aside: float) -> None:
+    accuracy = material.accuracy(row)
+    if not accuracy.n:
+        return
+    colour, marker = style.mark(row["method"])
+    cost, deviation = material.costs(row)[COST] / 10**power, accuracy.std if accuracy.n > 1 else 0.0
+    shifted = _shifted(axes, aside)
+    axes.errorbar(
+        cost, accuracy.mean, deviation, fmt="none", ecolor=colour, elinewidth=0.9, transform=shifted, zorder=3
+    )
+    axes.plot(cost, accuracy.mean, marker, color=colour, mec="white", mew=0.4, ms=5.5, transform=shifted, zorder=4)
+    axes.update_datalim([(cost, accuracy.mean - deviation), (cost, accuracy.mean + deviation)])  # shifts hide it
+
+
+def _shifted(axes: Axes, points: float) -> Transform:
+    return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
+
+
+def _published(axes: Axes, material: Material, row: dict[str, Any], power: int) -> None:
+    accuracy, flops = material.published(row, "accuracy"), material.published(row, "training_flops")
+    if accuracy and flops:
+        colour, marker = style.mark(row["method"])
+        place = flops.value / 10**power, accuracy.value
+        axes.plot(*place, marker, mec=colour, mfc="white", ms=7.5, mew=1, zorder=2)
+        if "unverified" in (accuracy.standing, flops.standing):
+            axes.annotate("?", place, (5, 2), textcoords="offset points", color=colour, fontsize=7, weight="bold")
+
+
+def _level(axes: Axes, row: dict[str, Any], cost: float, accuracy: float) -> None:
+    """The level x%+y% at the foot of a dotted line from its point, where no marker can cover it."""
+    colour, _ = style.mark(row["method"])
+    low, high = axes.get_ylim()
+    axes.plot([cost, cost], [low + 0.2 * (high - low), accuracy], color=colour, linewidth=0.6, linestyle=":", zorder=1)
+    foot = {"fontsize": 6, "color": colour, "ha": "center", "va": "bottom", "rotation": 90}
+    axes.text(cost, low + 0.015 * (high - low), levels(row), **foot)
 
 
 def _dense(axes: Axes, material: Material) -> None:
     """The dense accuracy as a line with its band: its FLOPs lie far to the right."""
     for row in material.plan:
         accuracy = material.accuracy(row)
-        if row["method"] == "dense" and not row["freezing"] and not row["sieving"] and accuracy.n:
-            axes.axhline(accuracy.mean, color=style.BLACK, linewidth=1, linestyle=(0, (5, 2)))
+        if row["row"] == "dense" and accuracy.n:
+            axes.axhline(accuracy.mean, **DENSE)
             if accuracy.n > 1:
                 low, high = accuracy.mean - accuracy.std, accuracy.mean + accuracy.std
                 axes.axhspan(low, high, color=style.BLACK, alpha=0.07, linewidth=0)
 
 
-def _point(axes: Axes, material: Material, row: dict[str, Any], power: int) -> None:
-    colour, marker = style.mark(row["method"])
-    accuracy, cost = material.accuracy(row), material.costs(row)[COST] / 10**power
-    if accuracy.n:
-        deviation = accuracy.std if accuracy.n > 1 else None
-        face = colour if not row["freezing"] or row["method"] == "spfde" else "white"
-        axes.errorbar(cost, accuracy.mean, yerr=deviation, fmt=marker, color=colour, mfc=face, elinewidth=0.9, zorder=3)
-        if row["freezing"] or row["sieving"]:
-            axes.annotate(
-                f"{100 * row['freezing']:.3g}+{100 * row['sieving']:.3g}",
-                (cost, accuracy.mean),
-                xytext=(0, -11),
-                textcoords="offset points",
-                ha="center",
-                fontsize=6,
-                color=colour,
-            )
-    published, flops = material.published(row, "accuracy"), material.published(row, "training_flops")
-    if published and flops:
-        axes.plot(flops.value / 10**power, published.value, marker, mec=colour, mfc="white", ms=6.5, mew=1, zorder=2)
-
-
 def _legend(figure: Figure, material: Material) -> None:
-    names = dict.fromkeys(row["method"] for row in material.plan if row["sparsity"])
-    entries = [Line2D([], [], linestyle="", **_key(name), label=method(name)) for name in names]
-    entries.append(Line2D([], [], color=style.BLACK, linestyle=(0, (5, 2)), linewidth=1, label="Dense"))
+    entries = [Line2D([], [], label="Dense", **DENSE)]
+    for name in dict.fromkeys(row["method"] for row in material.plan if row["sparsity"]):
+        colour, marker = style.mark(name)
+        entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=method(name)))
     if material.comparable:
-        entries.append(Line2D([], [], linestyle="", marker="o", mec=style.GREY, mfc="white", label="published"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)
-
-
-def _key(name: str) -> dict[str, str]:
-    colour, marker = style.mark(name)
-    return {"marker": marker, "color": colour}
+        hollow = {"linestyle": "", "marker": "o", "mec": style.GREY, "mfc": "white", "ms": 7}
+        entries.append(Line2D([], [], label="published", **hollow))
+        entries.append(Line2D([], [], linestyle="", marker="$?$", color=style.GREY, ms=4.5, label="unverified"))
+    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)
