@@ -15,7 +15,7 @@ Boundary events happen in `begin_epoch`: mask update, sieving update, freezing, 
 them the step is static; gradients and weights are masked by hooks around `optimizer.step`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,13 @@ class SparseTraining:
         input_shape: shape of one input, (channels, height, width).
         samples: size of the training set.
         blocks: freezing blocks in forward order; found in the model unless given.
+        fetch: gives images and labels at positions (int64) of the training set; methods that score data need it
+            (SNIP, GraSP, GSE).
+
+    Attributes:
+        epochs: epochs to train: the settings', times the rounds of a method that trains more than once.
+        begun: how many of them have begun.
+        epoch: the epoch in hand, within its round.
 
     Raises:
         SpfdeError: the settings cannot be had with this model.
@@ -62,6 +69,7 @@ class SparseTraining:
         input_shape: tuple[int, ...],
         samples: int,
         blocks: list[Block] | None = None,
+        fetch: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -70,29 +78,25 @@ class SparseTraining:
         self.blocks = find_blocks(model) if blocks is None else blocks
         self.plan: RunPlan = plan_run(settings, model, input_shape, samples, self.blocks)
         self.method = self.plan.method
+        self.epochs = settings.training.epochs * self.method.rounds
+        self._fetch = fetch
+        self.begun = 0
         self.epoch = -1
-        self.step = 0
         self.frozen_blocks = 0
-        self.samples_seen = np.zeros(settings.training.epochs, dtype=np.int64)
         self._frozen: dict[int, _FrozenBlock] = {}
 
-        device = next(model.parameters()).device
         block_of = {layer.name: layer.block for layer in self.plan.profile.layers}
         found = layers(model)
         self.masks = Masks(
             SparseLayer(name, found[name].weight, density, block_of[name], scheme(settings.sparsity.scheme))
             for name, density in self.method.plan.densities.items()
         )
-        sieving = settings.sieving
         self._columns = [
             column for column, layer in enumerate(self.plan.profile.layers) if layer.name in self.masks.layers
         ]
-        self._density_sum = np.zeros((settings.training.epochs, len(self.masks)))
-        self._steps = np.zeros(settings.training.epochs, dtype=np.int64)
-        self.sieve = Sieve(samples, sieving, settings.seed, device) if sieving.removed else None
-        self._sieve_interval = sieving.interval or settings.sparsity.interval
+        self._start_round()
         self._split_groups()
-        self.method.start(self)
+        self.method.attach(self)
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
 
@@ -100,15 +104,21 @@ class SparseTraining:
 
     def begin_epoch(self, epoch: int) -> None:
         """Boundary events before an epoch: mask update, sieving update, freezing, learning rates."""
-        if epoch != self.epoch + 1:
-            raise SpfdeError(f"epoch {epoch} after epoch {self.epoch}", "begin the epochs in order, each once")
-        self.epoch = epoch
-        frozen = self.plan.schedule.counts[epoch]
-        self._update_masks(epoch, frozen)
-        if self.sieve and epoch and epoch % self._sieve_interval == 0:
-            self.sieve.update(epoch)
+        if epoch != self.begun:
+            raise SpfdeError(f"epoch {epoch} where epoch {self.begun} is next", "begin the epochs in order, each once")
+        self.begun += 1
+        self.epoch = epoch % self.settings.training.epochs
+        if epoch == 0:
+            self.method.start(self)
+        elif self.epoch == 0:
+            self.method.next_round(self)
+            self._start_round()
+        frozen = self.plan.schedule.counts[self.epoch]
+        self._update_masks(frozen)
+        if self.sieve and self.epoch and self.epoch % self._sieve_interval == 0:
+            self.sieve.update(self.epoch)
         self._freeze(frozen)
-        self._set_learning_rates(epoch)
+        self._set_learning_rates()
 
     def observe(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Tells sieving how the samples of a step fared; never waits for the device.
@@ -123,9 +133,17 @@ class SparseTraining:
             self.sieve.observe(indices, logits.detach().argmax(dim=1) == labels)
 
     def finish(self) -> None:
-        """After the last epoch: thaws what is frozen, so that the model can be used as any other."""
-        self.masks.mask_weights()
+        """After the last epoch: thaws what is frozen and leaves plain weights with exact zeros behind."""
         self._freeze(0)
+        self.method.finish(self)
+        self.masks.mask_weights()
+
+    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels at positions of the training set, for methods that score data."""
+        if self._fetch is None:
+            cause = f"method {self.method.name} scores samples of the training set"
+            raise SpfdeError(cause, "give SparseTraining a function fetch(indices) -> (images, labels)")
+        return self._fetch(indices)
 
     @property
     def partial_set(self) -> Tensor | None:
@@ -166,12 +184,22 @@ class SparseTraining:
 
     # boundary events
 
-    def _update_masks(self, epoch: int, frozen: int) -> None:
+    def _start_round(self) -> None:
+        epochs, sieving = self.settings.training.epochs, self.settings.sieving
+        device = next(self.model.parameters()).device
+        self.step = 0
+        self.samples_seen = np.zeros(epochs, dtype=np.int64)
+        self._density_sum = np.zeros((epochs, len(self.masks)))
+        self._steps = np.zeros(epochs, dtype=np.int64)
+        self.sieve = Sieve(self.samples, sieving, self.settings.seed, device) if sieving.removed else None
+        self._sieve_interval = sieving.interval or self.settings.sparsity.interval
+
+    def _update_masks(self, frozen: int) -> None:
         for layer in self.masks.trained:
             if layer.block < frozen:
                 self.method.settle(self, layer)
-        if self.method.uses_interval and epoch % self.settings.sparsity.interval == 0:
-            self.method.update(self, epoch, [layer for layer in self.masks if layer.block >= frozen])
+        if self.method.uses_interval and self.epoch % self.settings.sparsity.interval == 0:
+            self.method.update(self, self.epoch, [layer for layer in self.masks if layer.block >= frozen])
 
     def _freeze(self, frozen: int) -> None:
         """Makes the first `frozen` blocks the frozen prefix, thawing or freezing what differs."""
@@ -201,8 +229,8 @@ class SparseTraining:
                 self._rates.append((block, float(group["lr"])))
         self.optimizer.param_groups[:] = groups
 
-    def _set_learning_rates(self, epoch: int) -> None:
-        training = self.settings.training
+    def _set_learning_rates(self) -> None:
+        training, epoch = self.settings.training, self.epoch
         warm = min(1.0, (epoch + 1) / training.warmup_epochs) if training.warmup_epochs else 1.0
         for group, (block, lr) in zip(self.optimizer.param_groups, self._rates, strict=True):
             rates = self.plan.schedule.learning_rates(len(self.blocks), lr, min(lr, training.lr_min))
@@ -215,7 +243,7 @@ class SparseTraining:
         state = {f"masks.{name}": value for name, value in self.masks.state().items()}
         state |= {f"method.{name}": value for name, value in self.method.state().items()}
         state |= {f"sieve.{name}": value for name, value in (self.sieve.state() if self.sieve else {}).items()}
-        state["progress"] = torch.tensor([self.epoch, self.step])
+        state["progress"] = torch.tensor([self.begun, self.step])
         state["steps"] = torch.from_numpy(self._steps.copy())
         state["samples"] = torch.from_numpy(self.samples_seen.copy())
         state["densities"] = torch.from_numpy(self._density_sum.copy())
@@ -232,13 +260,14 @@ class SparseTraining:
         self.method.load_state(parts["method"])
         if self.sieve:
             self.sieve.load_state(parts["sieve"])
-        self.epoch, self.step = state["progress"].tolist()
+        self.begun, self.step = state["progress"].tolist()
         self._steps = state["steps"].cpu().numpy().copy()
         self.samples_seen = state["samples"].cpu().numpy().copy()
         self._density_sum = state["densities"].cpu().numpy().copy()
-        if self.epoch >= 0:
+        if self.begun:
+            self.epoch = (self.begun - 1) % self.settings.training.epochs
             self._freeze(self.plan.schedule.counts[self.epoch])
-            self._set_learning_rates(self.epoch)
+            self._set_learning_rates()
 
 
 class _FrozenBlock:

@@ -62,7 +62,8 @@ class RunPlan:
             weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
         if extra is None:
-            extra = np.stack([self.extra_macs(epoch) for epoch in epochs])
+            layers = self.profile.layers
+            extra = np.stack([self.method.extra_macs(e, layers, int(self.samples[e])) for e in epochs])
         return build_trace(
             self.profile, forward, self.samples, np.array(self.schedule.counts), weight_grad, activation, extra
         )
@@ -77,11 +78,6 @@ class RunPlan:
         """Share of weight positions whose gradient an epoch needs, shape (layers,)."""
         steps = range(int(self.first_steps[epoch]), int(self.first_steps[epoch + 1]))
         return self.method.weight_grad_density(density, steps)
-
-    def extra_macs(self, epoch: int) -> np.ndarray:
-        """MACs outside ordinary steps: samples that went forward and backward through dense layers."""
-        passes = self.method.extra_passes(epoch)
-        return np.array([passes * layer.macs * (3 if layer.input_block >= 0 else 2) for layer in self.profile.layers])
 
     def costs(self, trace: pd.DataFrame) -> tuple[dict[str, float], dict[str, Any]]:
         """FLOPs by column and memory in bytes of a trace."""
@@ -117,7 +113,9 @@ def plan_run(
     base = make(Plan(settings, {}))
     dense = dense_layers(model, sparse.dense_layers) if base.sparse else set(found)
     shapes = {name: tuple(module.weight.shape) for name, module in found.items() if name not in dense}
-    method = make(Plan(settings, densities(sparse.distribution, shapes, sparse.target), math.ceil(samples / batch)))
+    method = make(
+        Plan(settings, densities(sparse.distribution, shapes, sparse.target), math.ceil(samples / batch), shapes)
+    )
 
     seen = samples - count(settings.sieving.removed, samples)
     first_steps = np.arange(epochs + 1) * math.ceil(seen / batch)

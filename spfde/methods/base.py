@@ -5,8 +5,8 @@ from `Method` or `DropAndGrow`, override what differs, and decorate the class wi
 settings, tables and `spfde methods`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spfde.cost.profile import LayerProfile
 from spfde.errors import lookup
 from spfde.settings import RunSettings, Section, parse
 from spfde.sparsity.masks import Masks, SparseLayer
@@ -30,11 +31,13 @@ class Plan:
         settings: the run's settings.
         densities: density of each sparse layer at the end of training, by name, in model order.
         steps_per_epoch: steps of an epoch over the whole training set.
+        shapes: weight shape of each sparse layer, by name.
     """
 
     settings: RunSettings
     densities: Mapping[str, float]
     steps_per_epoch: int = 1
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -64,17 +67,20 @@ class Run(Protocol):
     def generator(self, *key: object) -> torch.Generator:
         """The run's own random stream for `key`."""
 
+    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels at positions of the training set, without random augmentation, on the model's device."""
+
+    @property
+    def samples(self) -> int:
+        """Size of the training set."""
+
 
 class Options(Section):
     """Options of a method; each has a default and a description, which its card and `spfde methods` show."""
 
 
-@dataclass
 class Method:
     """Base of all methods: a fixed mask, random unless `initial_mask` says otherwise."""
-
-    plan: Plan
-    options: Any
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -87,6 +93,15 @@ class Method:
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # settings that differ for this method unless told, nested
+
+    def __init__(self, plan: Plan, options: Any) -> None:
+        self.plan = plan
+        self.options = options
+
+    @property
+    def rounds(self) -> int:
+        """How often the whole training is run; all but the last count as extra work."""
+        return 1
 
     # planning: pure functions of epoch and step
 
@@ -102,18 +117,27 @@ class Method:
         """Share of the saved activations that the weight gradient uses, shape (layers,)."""
         return np.ones_like(density)
 
-    def extra_passes(self, epoch: int) -> float:
-        """Work outside ordinary steps in an epoch: samples that went forward and backward through dense layers."""
-        return 0.0
+    def extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
+        """MACs outside ordinary steps that belong to an epoch (scoring, earlier rounds, extra batches), shape (layers,).
+
+        Args:
+            epoch: the epoch.
+            layers: all layers of the model, dense ones too.
+            samples: samples of the epoch's ordinary steps.
+        """
+        return np.zeros(len(layers))
 
     # acting: boundary events
+
+    def attach(self, run: Run) -> None:
+        """Called once when training is set up, resumed or not: for methods that change a layer's forward."""
 
     def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         shape = tuple(layer.weight.shape)
         return layer.scheme.random(shape, self.densities(0)[layer.name], generator)
 
     def start(self, run: Run) -> None:
-        """Puts the first masks in place."""
+        """Puts the first masks in place, before the first epoch."""
         for layer in run.masks:
             layer.start(self.initial_mask(layer, run.generator("masks", "start", layer.name)))
 
@@ -131,6 +155,12 @@ class Method:
 
     def after_step(self, run: Run, step: int) -> None:
         """Called after the optimizer's step, masks applied."""
+
+    def next_round(self, run: Run) -> None:
+        """Called between the rounds of a method that trains more than once."""
+
+    def finish(self, run: Run) -> None:
+        """Called after the last epoch: leaves plain weights with exact zeros behind."""
 
     def drop_score(self, layer: SparseLayer) -> Tensor:
         """What a weight is worth: the lowest go first."""
@@ -176,6 +206,11 @@ class DropAndGrow(Method):
 
 METHODS: dict[str, type[Method]] = {}
 M = TypeVar("M", bound=type[Method])
+
+
+def scoring_macs(layers: Sequence[LayerProfile], samples: float) -> np.ndarray:
+    """MACs of so many samples going forward and backward through the dense network, shape (layers,)."""
+    return np.array([samples * layer.macs * (3 if layer.input_block >= 0 else 2) for layer in layers])
 
 
 def register(method: M) -> M:

@@ -1,12 +1,12 @@
 """MEST: magnitude (and gradient) importance, random growth, memory bounds (Yuan et al., NeurIPS 2021)."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import DropAndGrow, DropAndGrowOptions, Options, Run, register
+from spfde.methods.base import DropAndGrow, DropAndGrowOptions, Options, Plan, Run, register
 from spfde.sparsity.masks import SparseLayer
 
 DECAY = (9 / 16, 3 / 4)  # epochs 90 and 120 of 160: the second and the third bound start here
@@ -33,7 +33,8 @@ class Mest(DropAndGrow):
     uses_interval = True
     Options: ClassVar[type[Options]] = VanillaOptions
 
-    def __post_init__(self) -> None:
+    def __init__(self, plan: Plan, options: Any) -> None:
+        super().__init__(plan, options)
         self.gradients: dict[str, Tensor] = {}  # the last masked gradients, kept where lambda asks for them
 
     def drop_score(self, layer: SparseLayer) -> Tensor:

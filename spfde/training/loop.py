@@ -56,17 +56,18 @@ def train(
     path = checkpoint.path_of(out, settings.run_id)
     snapshots = path.with_suffix(".snapshots")
     run.resume(path)
-    progress = Progress(settings.run_id, settings.training.epochs, run.total_steps, run.sparse.step)
+    progress = Progress(settings.run_id, run.sparse.epochs, run.steps_per_epoch)
     try:
-        for epoch in range(run.epoch, settings.training.epochs):
+        for epoch in range(run.epoch, run.sparse.epochs):
             run.begin(epoch, snapshots)
+            progress.begin(epoch, run.done)
             for batch in run.batches():
                 run.step(*batch)
                 progress.step()
                 if run.clock.due():
                     run.save(path)
             row = run.end()
-            progress.epoch(epoch, row["train_loss"], row["test_accuracy"])
+            progress.end(epoch, row["train_loss"], row["test_accuracy"])
     finally:
         progress.close()
     run.finish(folder, snapshots)
@@ -95,7 +96,14 @@ class Training:
         )
         shape = (data.channels, data.size, data.size)
         samples = len(splits.train.labels)
-        self.sparse = SparseTraining(self.model, self.optimizer, settings, input_shape=shape, samples=samples)
+        self.sparse = SparseTraining(
+            self.model,
+            self.optimizer,
+            settings,
+            input_shape=shape,
+            samples=samples,
+            fetch=lambda i: self.loader.fetch(i),
+        )
 
         def loader(split: Any, train: bool) -> LoaderBase:
             size = recipe.batch_size if train else max(512, recipe.batch_size)
@@ -104,10 +112,10 @@ class Training:
         self.loader = loader(splits.train, True)
         self.validation = None if splits.validation is None else loader(splits.validation, False)
         self.test = loader(splits.test, False)
-        self.total_steps = int(self.sparse.plan.first_steps[-1])
+        self.steps_per_epoch = int(self.sparse.plan.first_steps[1])
         self.rows: list[dict[str, Any]] = []
         self.resumed_from: list[dict[str, int]] = []
-        self.epoch = 0  # the epoch in hand
+        self.epoch = 0  # the epoch in hand, through all rounds
         self.done = 0  # its steps done
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses and of correct samples in this epoch
         if device.type == "cuda":
@@ -117,19 +125,21 @@ class Training:
     def begin(self, epoch: int, snapshots: Path) -> None:
         """Boundary events, unless the epoch was begun before an interruption."""
         self.epoch = epoch
-        if self.sparse.epoch == epoch:
+        if self.sparse.begun > epoch:
             return
         every = self.settings.training.snapshots
         if every and epoch % every == 0:
             save_snapshot(self.model, snapshots, epoch)
         self.sparse.begin_epoch(epoch)
+        if self.sparse.epoch == 0:
+            self.rows = []  # a round that is followed by another leaves no rows
         self.sums.zero_()
         self.done = 0
         self._lap("events")
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         self.model.train()
-        return self.loader.epoch(self.epoch, self.sparse.partial_set, skip=self.done)
+        return self.loader.epoch(self.sparse.epoch, self.sparse.partial_set, skip=self.done)
 
     def step(self, indices: Tensor, images: Tensor, labels: Tensor) -> None:
         """One training step. Nothing here waits for the device."""
@@ -149,16 +159,16 @@ class Training:
         sparse = self.sparse
         loss, correct = self.sums.tolist()  # waits for the device
         self._lap("train")
-        seen = int(sparse.samples_seen[self.epoch])
+        seen = int(sparse.samples_seen[sparse.epoch])
         test_loss, test_accuracy = self.evaluate(self.test)
         val_accuracy = self.evaluate(self.validation)[1] if self.validation else None
         self._lap("evaluate")
         recipe = self.settings.training
         rates = sparse.plan.schedule.learning_rates(len(sparse.blocks), recipe.lr, min(recipe.lr, recipe.lr_min))
         row = (
-            self.epoch,
-            float(rates[self.epoch, 0]),
-            float(rates[self.epoch, -1]),
+            sparse.epoch,
+            float(rates[sparse.epoch, 0]),
+            float(rates[sparse.epoch, -1]),
             loss / seen,
             100 * correct / seen,
             val_accuracy,
@@ -206,9 +216,7 @@ class Training:
         self.clock.saved()
         self._lap("checkpoints")
         if why := self.clock.stopped:
-            cause = (
-                f"{self.settings.run_id} stopped by {why} in epoch {self.epoch + 1} of {self.settings.training.epochs}"
-            )
+            cause = f"{self.settings.run_id} stopped by {why} in epoch {self.epoch + 1} of {self.sparse.epochs}"
             raise Stopped(cause, "run the same command again to go on from there")
 
     def resume(self, path: Path) -> None:

@@ -11,17 +11,22 @@ class Progress:
 
     PERIOD = 10.0
 
-    def __init__(self, name: str, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, name: str, epochs: int, steps: int) -> None:
         self.name = name
         self.epochs = epochs
+        self.steps = steps
         self.last = time.monotonic()
-        terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=steps, initial=done, desc=name, unit="step", dynamic_ncols=True, disable=not terminal)
+        self.bar = tqdm(
+            total=epochs * steps, desc=name, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
+        )
+
+    def begin(self, epoch: int, done: int) -> None:
+        self.bar.n = self.bar.last_print_n = epoch * self.steps + done
 
     def step(self) -> None:
         self.bar.update()
 
-    def epoch(self, epoch: int, train_loss: float, test_accuracy: float) -> None:
+    def end(self, epoch: int, train_loss: float, test_accuracy: float) -> None:
         text = f"loss {train_loss:.3f}, test {test_accuracy:.2f} %"
         if not self.bar.disable:
             self.bar.set_postfix_str(f"epoch {epoch + 1}/{self.epochs}, {text}")
