@@ -8,6 +8,7 @@ gets the prefix "achieved." ("achieved.sparsity.target").
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,25 @@ def record_folders(scale: str, results: Path) -> list[Path]:
 def collect(folders: Iterable[Path]) -> pd.DataFrame:
     """The tidy frame of these record folders, ordered by row and seed. A folder without summary.json is skipped.
 
-    Where two records claim one row and seed (the settings of a scale were edited in between), the newer one counts and
-    the other is named on stderr: means over different settings would be worthless.
+    The runs of a row share all settings but the seed, or means over them would be worthless. Where they do not (the
+    settings of a scale were edited in between), those of the newest record count and the others are named on stderr.
 
     Raises:
         SpfdeError: a record that cannot be read or that lacks a value; it names the file.
     """
     records = [_record(folder) for folder in folders if (folder / "summary.json").is_file()]
-    kept: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for record in sorted(records, key=lambda record: (not record["published"], record["written"])):
-        key = (record["scale"], record["row"], record["seed"])
-        if key in kept:
-            print(f"warning: {kept[key]['run_id']} is superseded by {record['run_id']}; remove it", file=sys.stderr)
-        kept[key] = record
-    frame = pd.DataFrame(list(kept.values()), columns=None if kept else [*FIRST, "written", *NEEDED])
-    return frame.drop(columns="written").sort_values(["scale", "row", "seed"], ignore_index=True)
+    newest: dict[tuple[str, str], _Record] = {}
+    for record in sorted(records, key=lambda record: record.age):
+        newest[record.scale_and_row] = record
+    kept = [record for record in records if record.settings == newest[record.scale_and_row].settings]
+    left = sorted(record.values["run_id"] for record in records if record not in kept)
+    if left:
+        print(
+            f"warning: {len(left)} records are of older settings of their row, e.g. {left[0]}; left out",
+            file=sys.stderr,
+        )
+    frame = pd.DataFrame([record.values for record in kept], columns=None if kept else [*FIRST, *NEEDED])
+    return frame.sort_values(["scale", "row", "seed"], ignore_index=True)
 
 
 def warn_of_other_code(frame: pd.DataFrame, digest: str) -> None:
@@ -74,7 +79,18 @@ def write(frame: pd.DataFrame, path: Path) -> None:
         frame.to_csv(temporary, index=False)
 
 
-def _record(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Record:
+    values: dict[str, Any]  # the record's line in the frame
+    settings: dict[str, Any]  # those that the runs of a row share
+    age: tuple[bool, float]  # greater for the newer; a fresh record is newer than any published one
+
+    @property
+    def scale_and_row(self) -> tuple[str, str]:
+        return self.values["scale"], self.values["row"]
+
+
+def _record(folder: Path) -> _Record:
     path = folder / "summary.json"
     try:
         summary = _flat(json.loads(path.read_text(encoding="utf-8")))
@@ -90,9 +106,10 @@ def _record(folder: Path) -> dict[str, Any]:
         reason = f"the setting {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise SpfdeError(f"broken record {path}: {reason}", f"remove {folder} and train that run again") from error
     first["published"] = folder.parent.parent.name == "published"
-    first["written"] = (folder / "summary.json").stat().st_mtime
     achieved = {f"achieved.{key}" if key in settings else key: value for key, value in summary.items()}
-    return first | settings | achieved
+    shared = {key: value for key, value in settings.items() if key != "threads"}
+    age = not first["published"], (folder / "summary.json").stat().st_mtime
+    return _Record({**first, **settings, **achieved}, shared, age)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

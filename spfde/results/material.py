@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from spfde.errors import SpfdeError
+from spfde.experiments import read_scale
 from spfde.results import load, published
 from spfde.results.labels import tag
 from spfde.results.statistics import Estimate, estimate
@@ -68,12 +68,13 @@ class Material:
         return None if tag(row) else published.lookup(self.reference, row, quantity)
 
 
-def gather(scale: str, results: Path, experiment: str, config: Path = Path("config")) -> Material:
+def gather(scale: str, results: Path, experiment: str) -> Material:
     """Reads what an artefact of this experiment needs: records, results/<scale>/plans/<experiment>.json, config/.
 
     Raises:
         SpfdeError: no plan, no such scale, a broken record.
     """
+    reference = comparable(scale)
     plan = results / scale / "plans" / f"{experiment}.json"
     command = f"spfde plan --scale {scale} --experiment {experiment} --json > {plan}"
     if not plan.is_file():
@@ -82,17 +83,14 @@ def gather(scale: str, results: Path, experiment: str, config: Path = Path("conf
         rows = json.loads(plan.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SpfdeError(f"the plan {plan} cannot be read", f"write it again with `{command}`") from error
-    return Material(scale, load(scale, results), rows, comparable(scale, config), results)
+    return Material(scale, load(scale, results), rows, reference, results)
 
 
-def comparable(scale: str, config: Path) -> pd.DataFrame:
+def comparable(scale: str) -> pd.DataFrame:
     """The published values of the scale's data set and model; none where its file does not say `paper: true`."""
-    values = published.read(config / "reference.csv")
-    path = config / "scales" / f"{scale}.yaml"
-    if not path.is_file():
-        raise SpfdeError(f"no scale at {path}", "run from the project's root or name its config folder")
-    described = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not described.get("paper"):
+    at = read_scale(scale)
+    values = published.read()
+    if not at.paper:
         return values.iloc[:0]
-    settings = parse(RunSettings, described.get("settings", {}))
+    settings = parse(RunSettings, at.settings)
     return values[(values["dataset"] == settings.data.name) & (values["model"] == settings.model.name)]

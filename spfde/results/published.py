@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from spfde.errors import SpfdeError
+from spfde.experiments import SHIPPED
 
 STANDINGS = {
     "F": "found",
@@ -41,14 +42,14 @@ class Range(NamedTuple):
     standing: str
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The published values.
+def read() -> pd.DataFrame:
+    """The published values: config/reference.csv of the working folder, or else the one that comes with the code.
 
     Raises:
-        SpfdeError: no such file, or a standing that is not known.
+        SpfdeError: a standing that is not known.
     """
-    if not path.is_file():
-        raise SpfdeError(f"no published values at {path}", "run from the project's root or name its config folder")
+    local = Path("config/reference.csv")
+    path = local if local.is_file() else SHIPPED / "reference.csv"
     values = pd.read_csv(path, dtype={"standing": str}, keep_default_na=True)
     for standing in values["standing"]:
         if standing not in STANDINGS:

@@ -11,7 +11,7 @@ from spfde.results.material import gather
 FIGURES = {module.name: module.name for module in pkgutil.iter_modules(__path__) if module.name != "style"}
 
 
-def make(name: str, scale: str, results: Path, config: Path = Path("config")) -> list[Path]:
+def make(name: str, scale: str, results: Path) -> list[Path]:
     """Writes a figure to results/<scale>/figures/ as PNG and SVG, and the values a seed behind it as CSV.
 
     Returns:
@@ -22,5 +22,5 @@ def make(name: str, scale: str, results: Path, config: Path = Path("config")) ->
     """
     module = importlib.import_module(f"{__name__}.{lookup('figure', name, FIGURES)}")
     with style.publication(name):
-        drawing = module.draw(gather(scale, results, module.EXPERIMENT, config))
+        drawing = module.draw(gather(scale, results, module.EXPERIMENT))
         return style.save(drawing, name, results / scale / "figures")

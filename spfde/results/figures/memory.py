@@ -2,8 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -16,7 +19,6 @@ from spfde.results.tables.table import bytes_unit, exponent
 
 EXPERIMENT = "table2"
 DST = ("static", "set", "rigl", "mest-em", "mest-ems")
-LEVELS = ("#FBD9BF", "#F5AE7B", "#E67F3C", "#B8520B", "#7F3705")  # one hue, darker for more freezing
 NAMES = ("paper_min", "paper_avg", "full_peak", "measured_peak")
 
 
@@ -82,7 +84,7 @@ def _paper(axes: Axes, material: Material, group: Group, place: int, power: int)
     heights = [base, *(cost["memory.paper_avg"] for cost in costs), min(cost["memory.paper_min"] for cost in costs)]
     width = 0.84 / len(heights)
     lefts = [place + width * (index - (len(heights) - 1) / 2) for index in range(len(heights))]
-    colours = [style.GREY, *LEVELS[: len(costs)], "white"]
+    colours = [style.GREY, *_shades(len(costs)), "white"]
     bars = axes.bar(lefts, [height / 10**power for height in heights], 0.92 * width, color=colours)
     bars[-1].set(hatch="//////", edgecolor=style.BLUE, linewidth=0.8)
     average, minimum = (interval(material.reference, f"memory_{part}_vs_dst_min") for part in ("avg", "min"))
@@ -90,19 +92,24 @@ def _paper(axes: Axes, material: Material, group: Group, place: int, power: int)
     for left, height, span in zip(lefts[1:], heights[1:], [*published, minimum], strict=True):
         if span:
             middle, half = base * (span.low + span.high) / 2, base * (span.high - span.low) / 2
-            black = {"ecolor": style.BLACK, "elinewidth": 1.1, "capsize": 3}
+            black: dict[str, Any] = {"ecolor": style.BLACK, "elinewidth": 1.1, "capsize": 3}
             axes.errorbar(left, middle / 10**power, half / 10**power, fmt="none", **black)
         top = max(height, base * span.high if span else 0.0) / 10**power
         text = f"{100 * (height / base - 1):+.1f}%".replace("-", "−")
         axes.annotate(text, (left, top), (0, 4), textcoords="offset points", rotation=90, ha="center", fontsize=6.5)
 
 
+def _shades(count: int) -> list[str]:
+    """One hue, darker for more freezing: lightness tells them apart without colour vision."""
+    return [to_hex(colour) for colour in colormaps["Oranges"](np.linspace(0.25, 0.85, count))]
+
+
 def _full(axes: Axes, material: Material, group: Group, place: int, power: int) -> None:
     most = list(group.spfde.values())[-1]
-    for row, left, colour in ((group.dst, place - 0.2, style.GREY), (most, place + 0.2, LEVELS[len(group.spfde) - 1])):
+    for row, left, colour in ((group.dst, place - 0.2, style.GREY), (most, place + 0.2, _shades(len(group.spfde))[-1])):
         axes.bar(left, material.costs(row)["memory.full_peak"] / 10**power, 0.36, color=colour)
         name = f"{method(row['method'])} {percent(row['freezing'], none='')}"
-        inside = {"color": "white", "rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7}
+        inside: dict[str, Any] = {"color": "white", "rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7}
         axes.annotate(name, (left, 0), (0, 4), textcoords="offset points", **inside)
         measured = _measured(material, row)
         if not pd.isna(measured):
@@ -120,7 +127,7 @@ def _legend(figure: Figure, material: Material, groups: list[Group]) -> None:
     entries: list[Patch | Line2D] = [Patch(color=style.GREY, label=f"DST minimum ({dst})")]
     entries += [
         Patch(color=colour, label=f"SpFDE average, x = {percent(level)}")
-        for level, colour in zip(levels, LEVELS, strict=False)
+        for level, colour in zip(levels, _shades(len(levels)), strict=True)
     ]
     entries.append(Patch(fc="white", ec=style.BLUE, hatch="//////", label="SpFDE minimum"))
     if any(not pd.isna(_measured(material, row)) for group in groups for row in (group.dst, *group.spfde.values())):

@@ -16,7 +16,7 @@ from spfde.results.tables.table import exponent, times_ten
 EXPERIMENT = "table2"
 COST = "flops.paper"
 ASIDE = 5.5  # points between markers of equal cost
-DENSE = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, (5, 2))}
+DENSE: dict[str, Any] = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, (5, 2))}
 
 
 def draw(material: Material) -> style.Drawing:
@@ -111,7 +111,7 @@ def _level(axes: Axes, row: dict[str, Any], cost: float, accuracy: float) -> Non
     colour, _ = style.mark(row["method"])
     low, high = axes.get_ylim()
     axes.plot([cost, cost], [low + 0.2 * (high - low), accuracy], color=colour, linewidth=0.6, linestyle=":", zorder=1)
-    foot = {"fontsize": 6, "color": colour, "ha": "center", "va": "bottom", "rotation": 90}
+    foot: dict[str, Any] = {"fontsize": 6, "color": colour, "ha": "center", "va": "bottom", "rotation": 90}
     axes.text(cost, low + 0.015 * (high - low), levels(row), **foot)
 
 
@@ -132,7 +132,7 @@ def _legend(figure: Figure, material: Material) -> None:
         colour, marker = style.mark(name)
         entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=method(name)))
     if material.comparable:
-        hollow = {"linestyle": "", "marker": "o", "mec": style.GREY, "mfc": "white", "ms": 7}
+        hollow: dict[str, Any] = {"linestyle": "", "marker": "o", "mec": style.GREY, "mfc": "white", "ms": 7}
         entries.append(Line2D([], [], label="published", **hollow))
         entries.append(Line2D([], [], linestyle="", marker="$?$", color=style.GREY, ms=4.5, label="unverified"))
     figure.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)

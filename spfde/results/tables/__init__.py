@@ -13,7 +13,7 @@ TABLES = {
 }
 
 
-def make(name: str, scale: str, results: Path, config: Path = Path("config")) -> list[Path]:
+def make(name: str, scale: str, results: Path) -> list[Path]:
     """Writes a table to results/<scale>/tables/ as Markdown, CSV, TeX, HTML and the values a seed behind it.
 
     Returns:
@@ -23,5 +23,5 @@ def make(name: str, scale: str, results: Path, config: Path = Path("config")) ->
         SpfdeError: no such table (naming the nearest), no plan of its experiment, a broken record.
     """
     module = importlib.import_module(f"{__name__}.{lookup('table', name, TABLES)}")
-    table = module.build(gather(scale, results, module.EXPERIMENT, config))
+    table = module.build(gather(scale, results, module.EXPERIMENT))
     return write(table, results / scale / "tables")

@@ -1,0 +1,57 @@
+"""`spfde collect`, `spfde table` and `spfde figure`: from records to what people read."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spfde.cli.options import Json, Scale
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of all results.")]
+
+
+def collect(
+    scale: Scale = "smoke",
+    results: Results = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV file to write; results/<scale>/runs.csv unless told.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Gather the records of a scale, fresh and published, into one tidy table: a row a run."""
+    from spfde.results import load
+    from spfde.results.collect import warn_of_other_code, write
+    from spfde.training.record import code_digest
+
+    runs = load(scale, results)
+    warn_of_other_code(runs, code_digest())
+    path = out or results / scale / "runs.csv"
+    write(runs, path)
+    typer.echo(
+        json.dumps(json.loads(runs.to_json(orient="records")), indent=1) if as_json else f"{len(runs)} runs in {path}"
+    )
+
+
+def table(
+    name: Annotated[str, typer.Argument(help="Table, e.g. table2.")],
+    scale: Scale = "smoke",
+    results: Results = Path("results"),
+) -> None:
+    """Write a table as Markdown, CSV, TeX and HTML, with the values a seed behind it."""
+    from spfde.results.tables import make
+
+    for path in make(name, scale, results):
+        typer.echo(path)
+
+
+def figure(
+    name: Annotated[str, typer.Argument(help="Figure, e.g. tradeoff.")],
+    scale: Scale = "smoke",
+    results: Results = Path("results"),
+) -> None:
+    """Draw a figure as PNG and SVG, with the values a seed behind it."""
+    from spfde.results.figures import make
+
+    for path in make(name, scale, results):
+        typer.echo(path)
