@@ -102,19 +102,19 @@ class Decoded(ABC):
         return train, test
 
 
-def folder_of(name: str, root: Path | None) -> Path:
-    """`root/name`, where the files of a data set lie.
+def folder_of(name: str, root: Path | None, remedy: str) -> Path:
+    """`root/name`, where the files of a data set lie; `remedy` says how they get there.
 
     Raises:
         SpfdeError: there is no such data root.
     """
     if root is None:
-        raise SpfdeError(f'the data of "{name}" needs a data root', f"pass --data-root DIR; {get_it(name, None)}")
+        raise SpfdeError(f'the data of "{name}" needs a data root', f"pass --data-root DIR, or {remedy}")
     if not root.is_dir():
-        raise SpfdeError(f"the data root {root} does not exist", f"name another one; {get_it(name, root)}")
+        raise SpfdeError(f"the data root {root} does not exist", f"name another one, or {remedy}")
     return root / name
 
 
-def get_it(name: str, root: Path | None) -> str:
-    """The remedy for missing data."""
-    return f"`spfde data {name} --data-root {root or 'DIR'}` gets it"
+def run_data(name: str, root: Path | None) -> str:
+    """The remedy for missing data: the command that makes it ready."""
+    return f"run `spfde data {name} --data-root {root or 'DIR'}`"

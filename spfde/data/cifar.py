@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spfde.data.cache import Decoded, Files, folder_of, get_it
+from spfde.data.cache import Decoded, Files, folder_of, run_data
 from spfde.data.parquet import parquet_files, read_parquet
 from spfde.data.split import DataInfo, Split
 from spfde.errors import SpfdeError
@@ -33,12 +33,12 @@ class Cifar(Decoded):
         self.members = {"train": train, "test": test}
 
     def files(self, root: Path | None) -> Files:
-        folder = folder_of(self.info.name, root)
+        folder = folder_of(self.info.name, root, run_data(self.info.name, root))
         found = parquet_files(folder)
         archive = folder / self._archive
         if not found and not archive.exists():
             cause = f"{folder} has neither {self._archive} nor train-*.parquet and test-*.parquet"
-            raise SpfdeError(cause, get_it(self.info.name, root))
+            raise SpfdeError(cause, run_data(self.info.name, root))
         return found or {"archive": [archive]}
 
     def fetch(self, root: Path | None) -> None:
@@ -68,7 +68,7 @@ class Cifar(Decoded):
         from torchvision.datasets.utils import check_integrity
 
         if not check_integrity(archive, self.md5):
-            remedy = f"delete it; {get_it(self.info.name, archive.parent.parent)}"
+            remedy = f"delete it and {run_data(self.info.name, archive.parent.parent)}"
             raise SpfdeError(f"{archive} is damaged: its checksum is not {self.md5}", remedy)
         with tarfile.open(archive) as tar:
             return self._records(tar, self.members["train"]), self._records(tar, self.members["test"])

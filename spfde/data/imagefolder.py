@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from spfde.data.cache import Decoded, Files, folder_of
+from spfde.data.cache import Decoded, Files, folder_of, run_data
 from spfde.data.images import decode_images
 from spfde.data.split import DataInfo, FolderSplit, Split
 from spfde.errors import SpfdeError
@@ -40,13 +40,14 @@ class StreamedFolder:
         Raises:
             SpfdeError: folders are missing, or the number of images or classes is not what `info` says.
         """
-        train, test = (FolderSplit(tuple(paths), labels_of(paths)) for paths in scan(self.info, root).values())
+        parts = scan(self.info, root).values()
+        train, test = (FolderSplit(tuple(map(str, paths)), labels_of(paths)) for paths in parts)
         return train, test
 
     def prepare(self, root: Path | None, cache: Path) -> Path:
         """Checks that the images are there; their folder."""
-        self.open(root, cache)
-        return folder_of(self.info.name, root)
+        train, _ = self.open(root, cache)
+        return Path(train.paths[0]).parents[2]
 
 
 def scan(info: DataInfo, root: Path | None) -> Files:
@@ -55,13 +56,14 @@ def scan(info: DataInfo, root: Path | None) -> Files:
     Raises:
         SpfdeError: a folder is missing, or the number of images or classes is not what `info` says.
     """
-    folder = folder_of(info.name, root)
+    place = f"{root or 'DIR'}/{info.name}"
+    remedy = f"put images into {place}/train/<class>/ and {place}/val/<class>/ and {run_data(info.name, root)}"
+    folder = folder_of(info.name, root, remedy)
     test_folder = folder / "val" if (folder / "val").is_dir() else folder / "test"
     found = {"train": _images(folder / "train"), "test": _images(test_folder)}
     for (part, paths), samples in zip(found.items(), (info.train_samples, info.test_samples), strict=True):
         if not paths:
-            remedy = f"put images into {folder}/train/<class>/ and {folder}/val/<class>/, then `spfde data {info.name}"
-            raise SpfdeError(f"{folder} has no {part} images", f"{remedy} --data-root {root}` checks them")
+            raise SpfdeError(f"{folder} has no {part} images", remedy)
         if len(paths) != samples:
             cause = f"{folder} has {len(paths)} {part} images instead of {samples}"
             raise SpfdeError(cause, "complete the folder, or register a data set with these numbers")
@@ -79,4 +81,5 @@ def labels_of(paths: list[Path]) -> torch.Tensor:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*/*") if path.suffix.lower() in EXTENSIONS)
+    found = (path for path in folder.glob("*/*") if path.suffix.lower() in EXTENSIONS)
+    return sorted(found, key=lambda path: (path.parent.name, path.name))

@@ -15,7 +15,7 @@ from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError
 
 
-def open_image(source: Path | IO[bytes], channels: int) -> Image.Image:
+def open_image(source: str | Path | IO[bytes], channels: int) -> Image.Image:
     """An image as RGB, or as grey if there is one channel; OSError if it is not one or is cut short."""
     with Image.open(source) as image:
         return image.convert("L" if channels == 1 else "RGB")

@@ -75,7 +75,7 @@ def open_loader(
     return Loader(split, settings, info, batch_size, seed, device, train)
 
 
-DIGITS = DataInfo("digits", 10, 1, 8, 1437, 360, mean=(0.30528,), std=(0.37622,))
+DIGITS = DataInfo("digits", 10, 1, 8, 1437, 360, mean=(0.30535122,), std=(0.37571714,))
 CIFAR10 = DataInfo(
     "cifar10", 10, 3, 32, 50_000, 10_000,
     mean=(0.49139968, 0.48215841, 0.44653091), std=(0.24703223, 0.24348513, 0.26158784),

@@ -56,9 +56,9 @@ class Split:
 
 @dataclass(frozen=True)
 class FolderSplit:
-    """Samples that stay on disk: one image file each, labels int64 (N,)."""
+    """Samples that stay on disk: the path of an image file each, labels int64 (N,)."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]  # not Path: a million of those take a gigabyte
     labels: Tensor
 
     def __len__(self) -> int:

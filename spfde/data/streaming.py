@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -87,7 +86,7 @@ class _Images(Dataset[Tensor | str]):
                     return f"{self.paths[index]} ({error})"
         return torch.stack(images)
 
-    def _image(self, index: int, path: Path) -> Tensor:
+    def _image(self, index: int, path: str) -> Tensor:
         from torchvision.transforms.functional import pil_to_tensor
 
         torch.default_generator.manual_seed(derive(self.seed, "augmentation", self.epoch, index))
