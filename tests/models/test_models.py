@@ -1,0 +1,114 @@
+import pytest
+import torch
+import torchvision
+
+from spfde.errors import SpfdeError
+from spfde.models import MODELS, blocks, build, register_model
+from spfde.models.resnet import CifarResNet
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_resnet32_2x_is_the_published_network():
+    model = build("resnet32_2x", 100)
+    assert parameters(model) == 1_872_132
+    convolutions = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    assert len(convolutions) == 33
+    shortcuts = {name: module for name, module in convolutions.items() if "shortcut" in name}
+    assert [(m.in_channels, m.out_channels, m.kernel_size, m.stride) for m in shortcuts.values()] == [
+        (32, 64, (1, 1), (2, 2)),
+        (64, 128, (1, 1), (2, 2)),
+    ]
+    assert all(module.bias is None for module in convolutions.values())
+
+
+def test_resnet32_2x_computes_what_its_definition_says():
+    model = build("resnet32_2x", 10).eval()
+    state = model.state_dict()
+    relu, conv = torch.relu, torch.nn.functional.conv2d
+
+    def norm(x, name):
+        keys = ("running_mean", "running_var", "weight", "bias")
+        return torch.nn.functional.batch_norm(x, *(state[f"{name}.{key}"] for key in keys))
+
+    x = torch.randn(2, 3, 32, 32)
+    out = relu(norm(conv(x, state["conv1.weight"], padding=1), "bn1"))
+    for stage in (1, 2, 3):
+        for index in range(5):
+            name, stride = f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1
+            inner = relu(norm(conv(out, state[f"{name}.conv1.weight"], stride=stride, padding=1), f"{name}.bn1"))
+            inner = norm(conv(inner, state[f"{name}.conv2.weight"], padding=1), f"{name}.bn2")
+            if stride == 2:
+                out = norm(conv(out, state[f"{name}.shortcut.0.weight"], stride=2), f"{name}.shortcut.1")
+            out = relu(inner + out)
+    expected = out.mean(dim=(2, 3)) @ state["classifier.weight"].T + state["classifier.bias"]
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    model = build("resnet32_2x", 100)
+    weight = model.layer3[4].conv2.weight  # fan-out 128 * 9
+    assert weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
+    assert model.layer3[0].shortcut[0].weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.05)
+    assert model.classifier.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not model.classifier.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [("resnet8", 1, 8), ("resnet20", 3, 32), ("resnet32_2x", 3, 32), ("vgg19", 3, 32), ("resnet50", 1, 64)],
+)
+def test_every_model_gives_logits_and_gradients(name, channels, size):
+    model = build(name, 7, channels, size, width=0.25)
+    logits = model(torch.randn(2, channels, size, size))
+    assert logits.shape == (2, 7)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_width_scales_hidden_channels_alone():
+    model = build("resnet20", 10, width=0.5)
+    assert isinstance(model, CifarResNet)
+    widths = (model.conv1.out_channels, model.layer2[0].conv1.out_channels, model.classifier.in_features)
+    assert widths == (8, 16, 32)
+    assert (model.conv1.in_channels, model.classifier.out_features) == (3, 10)
+    assert build("resnet8", 10, width=1e-3).layer3[0].conv1.out_channels == 1
+    half = build("resnet50", 10, width=0.5)
+    assert (half.conv1.out_channels, half.fc.in_features) == (32, 1024)
+    assert parameters(build("resnet50", 1000)) == 25_557_032
+
+
+def test_wide_resnet50_is_the_same_network_at_width_one():
+    torch.manual_seed(0)
+    grey = build("resnet50", 10, channels=1)
+    shapes = {name: value.shape for name, value in torchvision.models.resnet50(num_classes=10).state_dict().items()}
+    shapes["conv1.weight"] = (64, 1, 7, 7)
+    assert {name: value.shape for name, value in grey.state_dict().items()} == shapes
+    assert grey.layer2[0].conv2.stride == (2, 2)
+    assert grey.layer1[0].conv2.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
+
+
+def test_vgg19_has_the_layers_of_the_published_profile():
+    model = build("vgg19", 100)
+    convolutions = [index for index, module in enumerate(model.features) if isinstance(module, torch.nn.Conv2d)]
+    assert convolutions == [0, 3, 7, 10, 14, 17, 20, 23, 27, 30, 33, 36, 40, 43, 46, 49]
+    assert parameters(model) == 20_081_188
+    assert len(blocks(model)) == 16
+
+
+def test_errors_name_the_cause_and_the_remedy():
+    with pytest.raises(SpfdeError, match='unknown model "resnet32"; did you mean "resnet32_2x"'):
+        build("resnet32", 10)
+    with pytest.raises(SpfdeError, match="8x8 images; use images of at least 16x16"):
+        build("vgg19", 10, size=8)
+    with pytest.raises(SpfdeError, match="width 0; use positive numbers"):
+        build("resnet8", 10, width=0)
+
+
+def test_a_registered_model_is_built_by_name(monkeypatch):
+    monkeypatch.setattr("spfde.models.registry.MODELS", MODELS.copy())
+    register_model("line")(lambda classes, channels, size, width: torch.nn.Linear(channels * size, classes))
+    assert build("line", 3, channels=2, size=4).weight.shape == (3, 8)
