@@ -100,8 +100,8 @@ def test_vgg19_has_the_layers_of_the_published_profile():
 
 
 def test_errors_name_the_cause_and_the_remedy():
-    with pytest.raises(SpfdeError, match='unknown model "resnet32"; did you mean "resnet32_2x"'):
-        build("resnet32", 10)
+    with pytest.raises(SpfdeError, match='unknown model "resnet32_x2"; did you mean "resnet32_2x"'):
+        build("resnet32_x2", 10)
     with pytest.raises(SpfdeError, match="8x8 images; use images of at least 16x16"):
         build("vgg19", 10, size=8)
     with pytest.raises(SpfdeError, match="width 0; use positive numbers"):
