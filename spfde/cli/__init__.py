@@ -11,10 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import data
+from spfde.cli import data, plan, results, train
 from spfde.errors import SpfdeError
 
-COMMANDS: tuple[Callable[..., Any], ...] = (data.data,)
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    train.train,
+    plan.plan,
+    data.data,
+    results.collect,
+    results.table,
+    results.figure,
+)
 
 app = typer.Typer(name="spfde", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for command in COMMANDS:

@@ -1,0 +1,84 @@
+"""What is wanted: the runs of each chosen experiment, where their records lie, and what shows them."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from spfde.errors import SpfdeError, nearest
+from spfde.experiments import expand, experiment_names
+
+validate(config, "../schemas/config.schema.yaml")
+
+# Jobs use the Python that runs Snakemake, also where its environment is not activated.
+os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+RESULTS = f"results/{config['scale']}"
+PUBLISHED = f"results/published/{config['scale']}"
+
+
+def listed(value):
+    """A configuration value that is one thing, several separated by commas, or a list."""
+    return value if isinstance(value, list) else str(value).split(",")
+
+
+def chosen_experiments():
+    known = experiment_names()
+    if config["experiments"] == "all":
+        return known
+    for name in listed(config["experiments"]):
+        if name not in known:
+            raise SpfdeError(f'unknown experiment "{name}"', nearest(name, known))
+    return list(dict.fromkeys(listed(config["experiments"])))
+
+
+def record(run):
+    """The file that says a run is done: a published record counts as well as a fresh one."""
+    published = f"{PUBLISHED}/{run.run_id}/summary.json"
+    return published if Path(published).is_file() else f"{RESULTS}/runs/{run.run_id}/summary.json"
+
+
+def records(*experiments):
+    return list({record(run): None for name in experiments for run in RUNS[name]})
+
+
+def rows_to_train():
+    """The runs of each job, by (experiment, row). A run that several experiments share is trained for the first one."""
+    jobs, seen = {}, set()
+    for experiment, runs in RUNS.items():
+        for run in runs:
+            if run.run_id not in seen and not record(run).startswith(PUBLISHED):
+                jobs.setdefault((experiment, run.row), []).append(run)
+            seen.add(run.run_id)
+    return jobs
+
+
+def renderers(kind):
+    """The tables or figures of the chosen experiments: modules that say `EXPERIMENT = "name"`. Read, not imported."""
+    found = {}
+    for path in sorted(Path("spfde/results", kind).glob("*.py")):
+        said = re.search(r'^EXPERIMENT = "(\w+)"', path.read_text(), re.MULTILINE)
+        if said and said[1] in EXPERIMENTS:
+            found[path.stem] = said[1]
+    return found
+
+
+def artefacts(*experiments):
+    """The files that show these experiments."""
+    tables = [f"{RESULTS}/tables/{name}.html" for name, experiment in TABLES.items() if experiment in experiments]
+    figures = [f"{RESULTS}/figures/{name}.svg" for name, experiment in FIGURES.items() if experiment in experiments]
+    return tables + figures
+
+
+try:
+    EXPERIMENTS = chosen_experiments()
+    SEEDS = None if config["seeds"] is None else [int(seed) for seed in listed(config["seeds"])]
+    RUNS = {name: expand(config["scale"], name, SEEDS) for name in EXPERIMENTS}
+except SpfdeError as error:
+    raise WorkflowError(str(error))
+
+TABLES = renderers("tables")
+FIGURES = renderers("figures")

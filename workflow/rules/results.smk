@@ -1,0 +1,95 @@
+# A renderer's source is among its inputs: an edit renders its artefact again, and trains nothing.
+GATHERING = [f"spfde/results/{name}.py" for name in ("collect", "labels", "material", "published", "statistics")]
+
+
+rule collect:
+    input:
+        records(*EXPERIMENTS),
+        "spfde/results/collect.py",
+    output:
+        f"{RESULTS}/runs.csv",
+    log:
+        f"{RESULTS}/logs/collect.log",
+    conda:
+        "../../environment.yml"
+    params:
+        scale=config["scale"],
+    shell:
+        "python -m spfde collect --scale {params.scale} --results results --out {output} > {log} 2>&1"
+
+
+for table, experiment in TABLES.items():
+
+    rule:
+        name:
+            f"table_{table}"
+        input:
+            records(experiment),
+            f"{RESULTS}/plans/{experiment}.json",
+            f"config/scales/{config['scale']}.yaml",
+            "config/reference.csv",
+            GATHERING,
+            "spfde/results/tables/render.py",
+            "spfde/results/tables/table.py",
+            f"spfde/results/tables/{table}.py",
+        output:
+            multiext(f"{RESULTS}/tables/{table}", ".md", ".csv", ".tex", ".seeds.csv"),
+            report(
+                f"{RESULTS}/tables/{table}.html",
+                caption=f"../report/{table}.rst",
+                category="Tables",
+                labels={"table": table},
+            ),
+        log:
+            f"{RESULTS}/logs/tables/{table}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            scale=config["scale"],
+            table=table,
+        shell:
+            "python -m spfde table {params.table} --scale {params.scale} --results results > {log} 2>&1"
+
+
+for figure, experiment in FIGURES.items():
+
+    rule:
+        name:
+            f"figure_{figure}"
+        input:
+            records(experiment),
+            f"{RESULTS}/plans/{experiment}.json",
+            f"config/scales/{config['scale']}.yaml",
+            "config/reference.csv",
+            GATHERING,
+            "spfde/results/tables/table.py",
+            "spfde/results/figures/style.py",
+            f"spfde/results/figures/{figure}.py",
+        output:
+            multiext(f"{RESULTS}/figures/{figure}", ".png", ".csv"),
+            report(
+                f"{RESULTS}/figures/{figure}.svg",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure},
+            ),
+        log:
+            f"{RESULTS}/logs/figures/{figure}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            scale=config["scale"],
+            figure=figure,
+        shell:
+            "python -m spfde figure {params.figure} --scale {params.scale} --results results > {log} 2>&1"
+
+
+# Each experiment is a target of its own name: `snakemake table2` trains, plans and renders it alone.
+for experiment in EXPERIMENTS:
+
+    rule:
+        name:
+            experiment
+        input:
+            records(experiment),
+            artefacts(experiment),
