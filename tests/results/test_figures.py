@@ -1,0 +1,83 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.image
+import pandas as pd
+import pytest
+
+from spfde.errors import SpfdeError
+from spfde.results.figures import FIGURES, make, style, tradeoff
+from spfde.results.material import gather
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_figures_are_whole_and_the_same_each_time(name: str, smoke: Path) -> None:
+    folder = smoke / "smoke" / "figures"
+    paths = make(name, "smoke", smoke)
+    assert paths == [folder / f"{name}.{suffix}" for suffix in ("png", "svg", "csv")]
+    first = [path.read_bytes() for path in paths]
+    height, width = matplotlib.image.imread(paths[0]).shape[:2]
+    assert width >= 200 * style.DOUBLE and height >= 200 * 3
+    assert first[1].rstrip().endswith(b"</svg>") and b"<dc:date>" not in first[1]
+    assert [path.read_bytes() for path in make(name, "smoke", smoke)] == first
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_figures_draw_published_records_and_rows_that_were_not_run(name: str, cifar100: Path) -> None:
+    assert all(path.stat().st_size for path in make(name, "cifar100", cifar100))
+
+
+def test_tradeoff_draws_means_and_published_points_apart(cifar100: Path, fakes: SimpleNamespace) -> None:
+    with style.publication("tradeoff"):
+        drawing = tradeoff.draw(gather("cifar100", cifar100, "table2"))
+    lines = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "D"]
+    (hollow,) = [line for line in lines if line.get_markerfacecolor() == "white"]
+    assert (hollow.get_xdata()[0], hollow.get_ydata()[0]) == pytest.approx((0.96, 71.02))
+    means = {line.get_ydata()[0] for line in lines if line is not hollow}
+    by_hand = [fakes.accuracy(fakes.settings("cifar100", "spfde", 0.9, 0.25, seed)) for seed in (1, 2, 3)]
+    assert any(mean == pytest.approx(sum(by_hand) / 3) for mean in means) and len(means) == 4
+
+
+def test_points_behind_the_figures(smoke: Path, fakes: SimpleNamespace) -> None:
+    for name in FIGURES:
+        make(name, "smoke", smoke)
+    folder = smoke / "smoke" / "figures"
+    tradeoff_points = pd.read_csv(folder / "tradeoff.csv").set_index(["row", "seed"])
+    run = fakes.settings("smoke", "set", 0.95, seed=2)
+    assert tradeoff_points.loc[(run.row, 2), "accuracy.test_last"] == fakes.accuracy(run)
+    memory = pd.read_csv(folder / "memory.csv").set_index("row")
+    assert pd.isna(memory.loc["rigl-s98", "seed"])  # not run: the plan's, without a seed
+    assert (
+        memory.loc["rigl-s98", "paper_min"] == fakes.costs(fakes.settings("smoke", "rigl", 0.98))["memory"]["paper_min"]
+    )
+    timeline = pd.read_csv(folder / "timeline.csv")
+    assert timeline["run_id"].unique().tolist() == [fakes.settings("smoke", "spfde", 0.9, 0.25).run_id]
+    assert timeline["frozen_layers"].iloc[-1] == 5 / 8  # stem and two blocks of two layers, of eight
+
+
+def test_smoke_figures_show_no_published_point(smoke: Path) -> None:
+    with style.publication("tradeoff"):
+        drawing = tradeoff.draw(gather("smoke", smoke, "table2"))
+    faces = {line.get_markerfacecolor() for axes in drawing.figure.axes for line in axes.lines}
+    assert "white" not in faces
+    assert "published" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+def test_a_figure_that_cannot_be_drawn_says_why(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    fakes.write_plan(tmp_path, "smoke", fakes.rows("smoke"))
+    with pytest.raises(SpfdeError, match="finished run of SpFDE"):
+        make("timeline", "smoke", tmp_path)
+    make("tradeoff", "smoke", tmp_path)  # nothing was run: it says so and stands
+    folder = fakes.write_record(fakes.settings("smoke", "spfde", 0.9, 0.2), tmp_path / "smoke" / "runs")
+    (folder / "layers.csv").unlink()
+    with pytest.raises(SpfdeError, match=f"broken record .*{folder.name}"):
+        make("timeline", "smoke", tmp_path)
+    with pytest.raises(SpfdeError, match='did you mean "memory"'):
+        make("memroy", "smoke", tmp_path)
+
+
+def test_methods_differ_in_marker_not_in_colour_alone() -> None:
+    markers = [marker for _, marker in style.METHODS.values()]
+    assert len(set(markers)) == len(markers)
+    assert style.mark("unheard of") == style.mark("unheard of")
