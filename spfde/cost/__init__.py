@@ -1,0 +1,25 @@
+"""What training costs: profile (the network) x trace (what was done) -> FLOPs and memory."""
+
+from spfde.cost.flops import flops, paper_flops
+from spfde.cost.memory import Memory, memory, paper_memory
+from spfde.cost.plan import Plan, plan
+from spfde.cost.profile import LayerProfile, Profile, profile
+from spfde.cost.trace import build_trace, planned_trace, read_trace, validate_trace, write_trace
+
+__all__ = [
+    "LayerProfile",
+    "Memory",
+    "Plan",
+    "Profile",
+    "build_trace",
+    "flops",
+    "memory",
+    "paper_flops",
+    "paper_memory",
+    "plan",
+    "planned_trace",
+    "profile",
+    "read_trace",
+    "validate_trace",
+    "write_trace",
+]

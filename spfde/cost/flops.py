@@ -1,0 +1,63 @@
+"""Training FLOPs of a trace, two a multiply-accumulate, in three columns, never to be mixed.
+
+* `paper`, what published rows use: convolutions and classifier, backward = 2 x forward of every unfrozen block, the
+  density that is trained. RigL's amortised formula (3 f_S dT + 2 f_S + f_D) / (dT + 1) follows from its mean
+  weight-gradient density (RigL, Evci et al. 2020, App. H); SWAT's (1 - s) + (1 - s) + (1 - a) thirds (Raihan and
+  Aamodt 2020) from its activation density.
+* `full`, exact: no input gradient where autograd computes none, and all work outside ordinary steps.
+* `executed`, what the hardware ran: masked dense kernels, so only freezing and sieving save.
+
+`extra` is the part of `full` at positions outside the mask or outside ordinary steps.
+"""
+
+import numpy as np
+import pandas as pd
+
+from spfde.cost.profile import Profile
+from spfde.cost.trace import check_layers, matrix
+
+
+def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
+    """Training FLOPs of a trace in the columns `paper`, `full`, `executed` and `extra`.
+
+    Raises:
+        SpfdeError: the trace is of another network.
+    """
+    check_layers(profile, trace)
+    macs = np.array([layer.macs for layer in profile.layers], dtype=float)
+    samples, forward, input_grad, weight_grad, activation, frozen, extra_macs = (
+        matrix(trace, column, len(macs))
+        for column in (
+            "samples",
+            "forward_density",
+            "input_grad_density",
+            "weight_grad_density",
+            "activation_density",
+            "frozen",
+            "extra_macs",
+        )
+    )
+    work = samples * macs
+    kernels = 1 + (input_grad > 0) + (weight_grad > 0)
+    beyond_mask = np.where(frozen, 0.0, np.maximum(0.0, weight_grad - forward) * activation)
+    return {
+        "paper": paper_flops(macs, samples, forward, frozen, weight_grad * activation),
+        "full": float(2 * (work * (forward + input_grad + weight_grad * activation) + extra_macs).sum()),
+        "executed": float(2 * (work * kernels + extra_macs).sum()),
+        "extra": float(2 * (work * beyond_mask + extra_macs).sum()),
+    }
+
+
+def paper_flops(
+    macs: np.ndarray, samples: np.ndarray, forward: np.ndarray, frozen: np.ndarray, weight_grad: np.ndarray
+) -> float:
+    """The `paper` column from arrays: 2 FLOPs a multiply-accumulate, no backward in frozen layers.
+
+    Args:
+        macs: forward multiply-accumulates a sample, shape (layers,).
+        samples: samples an epoch, shape (epochs, 1) or (epochs, layers).
+        forward: density of the forward weights, shape (epochs, layers).
+        frozen: whether a layer is frozen, shape (epochs, layers).
+        weight_grad: weight-gradient work as a share of dense, shape (epochs, layers).
+    """
+    return float(2 * (samples * macs * (forward + np.where(frozen, 0.0, forward + weight_grad))).sum())

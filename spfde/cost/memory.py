@@ -1,0 +1,106 @@
+"""Training memory of a trace, in bytes, everything in fp32.
+
+Two ledgers that are never to be mixed:
+
+* `paper`, the convention of SpFDE's Fig. 4 (weights, activations and the gradients of both): sparse weights, their
+  gradients in active layers, one activation tensor a layer (its output), activation gradients of active layers.
+  Frozen layers still count their activations: this is the reading that reproduces the quoted percentages.
+* `full`: every parameter with its gradient and momentum, the masks, and the activations that autograd really saves.
+  Sparse tensors are counted as stored sparse; gradients in flight and the framework's workspaces are not counted.
+
+A layer whose every position gets a gradient in every step (SWAT, Raihan and Aamodt 2020) keeps dense master weights.
+Of the activations, only the share that the weight gradients use is kept.
+"""
+
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+
+from spfde.cost.profile import Profile
+from spfde.cost.trace import check_layers, matrix
+
+BYTES = 4  # of an fp32 number, and of an int32 index
+
+
+class Memory(TypedDict):
+    """Bytes: the paper's ledger at its least and its mean over time, the full one at its peak and what that is made of.
+
+    The breakdown has weights, gradients, momentum, masks (one bit a position of a sparse layer) and activations, which
+    add up to the peak, and indices: what 32-bit positions of the active weights would take in place of the masks.
+    """
+
+    paper_min: float
+    paper_avg: float
+    full_peak: float
+    breakdown: dict[str, float]
+
+
+def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool = True) -> Memory:
+    """Training memory of a trace.
+
+    Args:
+        profile: the network.
+        trace: its epochs x layers.
+        batch_size: samples a step.
+        momentum: whether the optimizer keeps a momentum buffer; a frozen block keeps its own.
+
+    Raises:
+        SpfdeError: the trace is of another network.
+    """
+    check_layers(profile, trace)
+    count = len(profile.layers)
+    paper = paper_memory(profile, trace, batch_size)
+    samples = matrix(trace, "samples", count)[:, 0]
+    ledger = _full(profile, trace, batch_size, momentum)
+    total = np.sum([ledger[part] for part in ledger if part != "indices"], axis=0)
+    peak = int(np.argmax(total))
+    return Memory(
+        paper_min=float(paper.min()),
+        paper_avg=float(np.average(paper, weights=samples if samples.any() else None)),
+        full_peak=float(total[peak]),
+        breakdown={part: float(values[peak]) for part, values in ledger.items()},
+    )
+
+
+def paper_memory(profile: Profile, trace: pd.DataFrame, batch_size: int) -> np.ndarray:
+    """The paper's ledger in bytes by epoch, shape (epochs,): the text of SpFDE's Fig. 4, as the module says."""
+    weights, outputs = (
+        np.array([getattr(layer, name) for layer in profile.layers], float) for name in ("weights", "output_elements")
+    )
+    active = ~matrix(trace, "frozen", len(weights))
+    activations = outputs * matrix(trace, "activation_density", len(weights))
+    return BYTES * ((weights * _stored(trace, len(weights)) + batch_size * activations) * (1 + active)).sum(axis=1)
+
+
+def _stored(trace: pd.DataFrame, layers: int) -> np.ndarray:
+    """Share of a layer's weights that is kept, shape (epochs, layers): its density, or all for dense master weights."""
+    return np.where(matrix(trace, "weight_grad_density", layers) == 1, 1.0, matrix(trace, "forward_density", layers))
+
+
+def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool) -> dict[str, np.ndarray]:
+    """The full ledger by part, each in bytes by epoch, shape (epochs,)."""
+    layers = len(profile.layers)
+    weights, inputs, block = (
+        np.array([getattr(layer, name) for layer in profile.layers]) for name in ("weights", "input_elements", "block")
+    )
+    frozen = matrix(trace, "frozen", layers)
+    stored = _stored(trace, layers)
+    kept = (weights * stored).sum(axis=1)
+    frozen_blocks = np.where(frozen, block + 1, 0).max(axis=1)
+    trained_weights = (weights * ~frozen).sum(axis=1)
+    other = profile.parameters - weights.sum()  # biases and BatchNorm, dense
+    other_trained = np.array(profile.trainable)[frozen_blocks] - trained_weights
+    dense_steps = matrix(trace, "weight_grad_density", layers) > stored + 1e-6  # the peak is a step of dense gradients
+    gradients = (weights * np.where(dense_steps, 1.0, stored) * ~frozen).sum(axis=1)
+    used = (inputs * ~frozen * matrix(trace, "activation_density", layers)).sum(axis=1)
+    share = used / np.maximum(1, (inputs * ~frozen).sum(axis=1))
+    sparse = stored < 1
+    return {
+        "weights": BYTES * (kept + other),
+        "gradients": BYTES * (gradients + other_trained),
+        "momentum": BYTES * momentum * (kept + other),
+        "masks": (weights * sparse).sum(axis=1) / 8,
+        "activations": batch_size * share * np.array(profile.saved_bytes)[frozen_blocks],
+        "indices": BYTES * (weights * stored * sparse).sum(axis=1),
+    }

@@ -1,0 +1,172 @@
+"""The trace of a run: what each layer did in each epoch, as planned or as it happened.
+
+A trace is a frame of one row an (epoch, layer), epochs from 0 and layers in profile order, dense layers too:
+
+    epoch               epoch, from 0
+    layer               qualified name of the convolution or linear module
+    samples             training samples that the epoch saw
+    forward_density     density of the weights of the forward pass, mean over the epoch's steps
+    input_grad_density  the same where the input gradient is computed, else 0
+    weight_grad_density share of the weight positions whose gradient is needed (more than the density where a method
+                        needs dense gradients), 0 for a frozen layer
+    activation_density  share of the saved activations that the weight gradient uses (1 but for SWAT)
+    frozen              whether the layer is frozen
+    extra_macs          multiply-accumulates outside ordinary steps (scoring, repeated rounds, sampled gradients)
+
+The costs are pure functions of a profile and a trace: the same code predicts, solves for the freezing epoch, accounts.
+"""
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from spfde.cost.profile import Profile
+from spfde.errors import SpfdeError
+from spfde.files import writing
+
+DTYPES = {
+    "epoch": "int64",
+    "layer": "str",
+    "samples": "int64",
+    "forward_density": "float64",
+    "input_grad_density": "float64",
+    "weight_grad_density": "float64",
+    "activation_density": "float64",
+    "frozen": "bool",
+    "extra_macs": "float64",
+}
+DENSITIES = [column for column in DTYPES if column.endswith("_density")]
+
+
+def build_trace(layers: Sequence[str], **columns: ArrayLike) -> pd.DataFrame:
+    """A trace from arrays.
+
+    Args:
+        layers: the layers' names in profile order.
+        columns: every other column but `epoch`: an array (epochs, layers), an array (epochs,) for what all layers
+            share, or a number. At least one is an array.
+    """
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    epochs = max(len(array) for array in arrays.values() if array.ndim)
+    shape = (epochs, len(layers))
+    columns = {
+        "epoch": np.repeat(np.arange(epochs), len(layers)),
+        "layer": np.tile(np.array(layers, dtype=object), epochs),
+    }
+    for name, array in arrays.items():
+        columns[name] = np.broadcast_to(array[:, None] if array.ndim == 1 else array, shape).ravel()
+    return pd.DataFrame({name: columns[name] for name in DTYPES}).astype(DTYPES)
+
+
+def planned_trace(
+    profile: Profile,
+    densities: np.ndarray,
+    samples: ArrayLike,
+    frozen_blocks: ArrayLike = 0,
+    weight_grad: ArrayLike | None = None,
+    activation_density: ArrayLike = 1.0,
+    extra_macs: ArrayLike = 0.0,
+) -> pd.DataFrame:
+    """The trace that schedules imply: what is frozen has no weight gradient, what reads the frozen prefix alone no
+    input gradient.
+
+    Args:
+        profile: the network.
+        densities: density of the forward weights, shape (epochs, layers).
+        samples: samples an epoch, shape (epochs,) or a number.
+        frozen_blocks: number of frozen leading blocks, shape (epochs,) or a number.
+        weight_grad: weight_grad_density while a layer trains, shape (epochs, layers); the densities unless given.
+        activation_density: shape (epochs, layers), (epochs,) or a number.
+        extra_macs: shape (epochs, layers), (epochs,) or a number.
+    """
+    frozen_blocks = np.broadcast_to(frozen_blocks, len(densities))[:, None]
+    frozen = np.array([layer.block for layer in profile.layers]) < frozen_blocks
+    propagates = np.array([layer.input_block for layer in profile.layers]) >= frozen_blocks
+    return build_trace(
+        [layer.name for layer in profile.layers],
+        samples=samples,
+        forward_density=densities,
+        input_grad_density=np.where(propagates, densities, 0.0),
+        weight_grad_density=np.where(frozen, 0.0, densities if weight_grad is None else weight_grad),
+        activation_density=activation_density,
+        frozen=frozen,
+        extra_macs=extra_macs,
+    )
+
+
+def validate_trace(frame: pd.DataFrame, source: str = "the trace") -> pd.DataFrame:
+    """The frame with the types of a trace, if it is one.
+
+    Raises:
+        SpfdeError: missing or foreign columns, values out of range, rows that are not epochs x layers in order.
+    """
+
+    def broken(cause: str) -> SpfdeError:
+        return SpfdeError(f"{source} is not a layer trace: {cause}", "write it again by spfde.cost.trace.write_trace")
+
+    if list(frame.columns) != list(DTYPES):
+        raise broken(f"its columns are {', '.join(map(str, frame.columns))}")
+    if not len(frame) or frame.isna().any(axis=None):
+        raise broken("values are missing")
+    try:
+        given, frame = frame.astype({"layer": "str"}), frame.astype(DTYPES)
+    except (TypeError, ValueError) as error:
+        raise broken(str(error)) from error
+    changed = [column for column in DTYPES if (given[column] != frame[column]).any()]
+    if changed:
+        raise broken(f"{changed[0]} holds other things than {DTYPES[changed[0]]}")
+    layers = frame["layer"][frame["epoch"] == 0].tolist()
+    epochs = len(frame) // max(1, len(layers))
+    in_order = len(frame) == epochs * len(layers) and len(set(layers)) == len(layers)
+    if not in_order or frame["layer"].tolist() != layers * epochs:
+        raise broken("its rows are not the same layers in every epoch")
+    if not np.array_equal(frame["epoch"], np.repeat(np.arange(epochs), len(layers))):
+        raise broken("its epochs do not count from 0")
+    outside = [column for column in DENSITIES if not frame[column].between(0, 1).all()]
+    outside += [column for column in ("samples", "extra_macs") if not frame[column].between(0, np.inf, "left").all()]
+    if outside:
+        raise broken(f"{outside[0]} is out of range")
+    return frame
+
+
+def write_trace(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a trace as CSV, compressed if the name ends in .gz; equal traces give equal bytes.
+
+    Raises:
+        SpfdeError: the frame is no trace, or the file cannot be written.
+    """
+    data = validate_trace(frame).to_csv(index=False, lineterminator="\n").encode()
+    with writing(path) as temporary:
+        temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def read_trace(path: Path) -> pd.DataFrame:
+    """Reads a trace, every number exactly as it was written.
+
+    Raises:
+        SpfdeError: the file is missing, cannot be read, or holds no trace.
+    """
+    try:
+        frame = pd.read_csv(path, float_precision="round_trip", dtype={"layer": "str"}, keep_default_na=False)
+    except FileNotFoundError:
+        raise SpfdeError(f"there is no trace {path}", "give the path of a record's layers.csv") from None
+    except (OSError, EOFError, ValueError) as error:
+        cause = f"{path} cannot be read: {error}"
+        raise SpfdeError(cause, "remove it and train that run again") from error
+    return validate_trace(frame, str(path))
+
+
+def matrix(frame: pd.DataFrame, column: str, layers: int) -> np.ndarray:
+    """A column of a trace as an array (epochs, layers)."""
+    return frame[column].to_numpy().reshape(-1, layers)
+
+
+def check_layers(profile: Profile, frame: pd.DataFrame) -> None:
+    """Raises SpfdeError where a trace is of another network than the profile."""
+    names = [layer.name for layer in profile.layers]
+    if frame["layer"].tolist() != names * (len(frame) // len(names)):
+        raise SpfdeError("trace and profile have different layers", "profile the model that the trace was made with")
