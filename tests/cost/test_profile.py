@@ -1,0 +1,171 @@
+import copy
+from collections import defaultdict
+
+import pytest
+import torch
+from torch import nn
+
+from spfde.cost import profile
+from spfde.cost.profile import LayerProfile
+from spfde.errors import SpfdeError
+from spfde.models import Block, blocks, build
+from spfde.sparsity.layers import layers
+
+
+class Branching(nn.Module):
+    """Blocks a, b, c, where b reads the network's input, c reads a and b, and a gate reads a past b."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4))
+        self.b = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU())
+        self.c = nn.Conv2d(8, 4, 3, padding=1)
+        self.gate = nn.Conv2d(4, 4, 1)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        c = self.c(torch.cat([a, b], dim=1)).sigmoid() * self.gate(a)
+        return self.out(c.mean(dim=(2, 3)))
+
+
+def inputs_that_need_gradients(model, shape):
+    found, handles = {}, []
+    for name, layer in layers(model).items():
+        hook = layer.register_forward_pre_hook(lambda _, args, name=name: found.update({name: args[0].requires_grad}))
+        handles.append(hook)
+    model(torch.randn(2, *shape))
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def saved_bytes(model, shape):
+    """What autograd hands to be saved for backward, in bytes a sample: an independent measurement."""
+
+    def measure(batch):
+        kept = {}
+
+        def keep(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = model(torch.randn(batch, *shape))
+        for tensor in [*model.parameters(), *model.buffers()]:
+            kept.pop(tensor.untyped_storage().data_ptr(), None)
+        del output
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+    return (measure(5) - measure(3)) / 2
+
+
+def test_counts_of_resnet32(resnet32_profile):
+    found = {layer.name: layer for layer in resnet32_profile.layers}
+    assert resnet32_profile.parameters == 1_872_132
+    assert resnet32_profile.blocks == 15
+    assert sum(layer.macs for layer in found.values() if layer.kind == "conv") == 275_611_648
+    assert [layer for layer in found.values() if layer.kind == "linear"] == [
+        LayerProfile("classifier", "linear", 12_800, 12_800, 100, 128, block=15, input_block=14)
+    ]
+    assert found["conv1"] == LayerProfile("conv1", "conv", 884_736, 864, 32_768, 3_072, block=0, input_block=-1)
+    assert found["layer2.0.shortcut.0"].macs == 524_288
+    assert (found["layer2.0.shortcut.0"].block, found["layer2.0.shortcut.0"].input_block) == (5, 4)
+    assert (found["layer2.0.conv2"].block, found["layer2.0.conv2"].input_block) == (5, 5)
+    assert sum(layer.output_elements for layer in found.values()) == 630_884
+
+
+def test_resnet50():
+    found = profile(build("resnet50", 1000), (3, 224, 224))
+    assert sum(layer.macs for layer in found.layers) == pytest.approx(4.089e9, rel=2e-4)
+    assert (found.parameters, found.blocks) == (25_557_032, 16)
+
+
+BRANCHES = [Block("a", ("a",)), Block("b", ("b",)), Block("c", ("c", "gate"))]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "found"),
+    [
+        (Branching(), (2, 6, 6), BRANCHES),
+        (Branching(), (2, 6, 6), BRANCHES[1:]),
+        (build("resnet8", 10, 1, 8), (1, 8, 8), None),
+        (build("vgg19", 10, 3, 16, width=0.1), (3, 16, 16), None),
+    ],
+)
+def test_freezing_as_autograd_does_it(freeze, model, shape, found):
+    """Input gradients, trained parameters and saved bytes against a real model with 0, 1, ... blocks frozen."""
+    profiled = profile(model, shape, found)
+    found = blocks(model) if found is None else found
+    for count in range(len(found) + 1):
+        frozen = copy.deepcopy(model)
+        freeze(frozen, found, count)
+        expected = inputs_that_need_gradients(frozen, shape)
+        assert {layer.name: layer.input_block >= count for layer in profiled.layers} == expected
+        trains = {name: any(p.requires_grad for p in layer.parameters()) for name, layer in layers(frozen).items()}
+        assert {layer.name: layer.block >= count for layer in profiled.layers} == trains
+        assert profiled.trainable[count] == sum(p.numel() for p in frozen.parameters() if p.requires_grad)
+        assert profiled.saved_bytes[count] == saved_bytes(frozen, shape)
+
+
+@pytest.mark.parametrize("count", [0, 5, 10, 15])
+def test_saved_bytes_of_resnet32(freeze, resnet32, resnet32_profile, count):
+    model = copy.deepcopy(resnet32)
+    freeze(model, blocks(model), count)
+    assert resnet32_profile.saved_bytes[count] == saved_bytes(model, (3, 32, 32))
+
+
+def test_blocks_that_read_only_the_input_have_no_input_gradient():
+    found = {layer.name: layer.input_block for layer in profile(Branching(), (2, 6, 6), BRANCHES).layers}
+    assert found == {"a.0": -1, "b.0": -1, "c": 1, "gate": 0, "out": 2}
+
+
+def test_parameters_outside_the_blocks_are_always_upstream():
+    found = profile(Branching(), (2, 6, 6), [Block("c", ("c",))])
+    assert {layer.name: layer.input_block for layer in found.layers} == {
+        "a.0": -1,
+        "b.0": -1,
+        "c": 1,
+        "gate": 1,
+        "out": 1,
+    }
+    assert {layer.name: layer.block for layer in found.layers} == {"a.0": 1, "b.0": 1, "c": 0, "gate": 1, "out": 1}
+
+
+def test_the_state_of_the_model_neither_matters_nor_changes(freeze):
+    model = build("resnet8", 10, 1, 8)
+    expected = profile(model, (1, 8, 8))
+    freeze(model, blocks(model), 2)
+    calls = defaultdict(int)
+    model.conv1.register_forward_hook(lambda *_: calls.update(conv1=1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [module.training for module in model.modules()], [p.requires_grad for p in model.parameters()]
+    random = torch.get_rng_state()
+    with torch.no_grad():
+        assert profile(model, (1, 8, 8)) == expected
+    assert not calls
+    assert flags == ([module.training for module in model.modules()], [p.requires_grad for p in model.parameters()])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    model(torch.zeros(2, 1, 8, 8))
+    assert calls == {"conv1": 1}
+
+
+def test_grouped_convolution_and_linear_over_tokens():
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(2), nn.Linear(16, 5))
+    first, second = profile(model, (4, 6, 6)).layers
+    assert (first.macs, first.weights) == (6 * 16 * 2 * 9, 6 * 2 * 9)
+    assert (second.macs, second.input_elements, second.output_elements) == (6 * 16 * 5, 96, 30)
+
+
+def test_a_layer_called_twice_counts_twice():
+    shared = nn.Linear(4, 4)
+    found = profile(nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared), nn.Linear(4, 2)), (4,))
+    assert [(layer.name, layer.macs, layer.input_elements) for layer in found.layers] == [("0", 32, 8), ("3", 8, 4)]
+
+
+def test_the_wrong_shape_is_one_clear_error(resnet32):
+    with pytest.raises(
+        SpfdeError, match=r"does not run on an input of shape \(1, 32, 32\).*; give the shape of one sample"
+    ):
+        profile(resnet32, (1, 32, 32))
