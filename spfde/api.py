@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Sampler
 
 from spfde import rng
+from spfde.cost.profile import Profile, profile
 from spfde.data.sieve import Sieve
 from spfde.errors import SpfdeError
 from spfde.models import Block
@@ -50,6 +51,7 @@ class SparseTraining:
         blocks: freezing blocks in forward order; found in the model unless given.
         fetch: gives images and labels at positions (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
+        costs: the model's profile, where it is known already.
 
     Attributes:
         epochs: epochs to train: the settings', times the rounds of a method that trains more than once.
@@ -70,13 +72,15 @@ class SparseTraining:
         samples: int,
         blocks: list[Block] | None = None,
         fetch: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        costs: Profile | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.settings = settings
         self.samples = samples
         self.blocks = find_blocks(model) if blocks is None else blocks
-        self.plan: RunPlan = plan_run(settings, model, input_shape, samples, self.blocks)
+        costs = costs or profile(model, input_shape, self.blocks)
+        self.plan: RunPlan = plan_run(settings, model, samples, costs)
         self.method = self.plan.method
         self.epochs = settings.training.epochs * self.method.rounds
         self._fetch = fetch

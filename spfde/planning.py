@@ -3,22 +3,25 @@
 Training asks the same plan, so what is planned and what happens differ only where a method's choice depends on data.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from spfde import freezing
 from spfde.cost.flops import flops
 from spfde.cost.memory import memory
 from spfde.cost.profile import Profile, profile
-from spfde.cost.trace import build_trace
+from spfde.cost.trace import planned_trace
+from spfde.data import DataInfo, info
 from spfde.data.split import count
 from spfde.methods import Method, Plan, make
-from spfde.models import Block
+from spfde.models import build
 from spfde.settings import RunSettings
 from spfde.sparsity.distributions import densities
 from spfde.sparsity.layers import dense_layers, layers
@@ -64,9 +67,7 @@ class RunPlan:
         if extra is None:
             layers = self.profile.layers
             extra = np.stack([self.method.extra_macs(e, layers, int(self.samples[e])) for e in epochs])
-        return build_trace(
-            self.profile, forward, self.samples, np.array(self.schedule.counts), weight_grad, activation, extra
-        )
+        return planned_trace(self.profile, forward, self.samples, self.schedule.counts, weight_grad, activation, extra)
 
     @property
     def frozen(self) -> np.ndarray:
@@ -87,27 +88,19 @@ class RunPlan:
         )
 
 
-def plan_run(
-    settings: RunSettings,
-    model: nn.Module,
-    input_shape: tuple[int, ...],
-    samples: int,
-    blocks: list[Block] | None = None,
-) -> RunPlan:
+def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profile) -> RunPlan:
     """Plans a run of any model.
 
     Args:
         settings: the run's settings.
         model: the network; it is left as it is.
-        input_shape: shape of one input, (channels, height, width).
         samples: size of the training set.
-        blocks: freezing blocks in forward order; found in the model unless given.
+        costs: the model's profile.
 
     Raises:
         SpfdeError: freezing cannot save the wanted share of FLOPs, or the method's options are wrong.
     """
     found = layers(model)
-    costs = profile(model, input_shape, blocks)
     epochs, batch = settings.training.epochs, settings.training.batch_size
     sparse = settings.sparsity
     base = make(Plan(settings, {}))
@@ -181,10 +174,14 @@ def describe(plan: RunPlan) -> dict[str, Any]:
 
 def plan_settings(settings: RunSettings) -> RunPlan:
     """The plan of a run on a known data set and model; needs no data."""
-    from spfde.data import info
-    from spfde.models import build
-
     data = info(settings.data.name)
-    samples = data.training_samples(settings.data)
-    model = build(settings.model.name, data.classes, data.channels, data.size, settings.model.width)
-    return plan_run(settings, model, (data.channels, data.size, data.size), samples)
+    model, costs = known_model(settings.model.name, data, settings.model.width)
+    return plan_run(settings, model, data.training_samples(settings.data), costs)
+
+
+@functools.cache
+def known_model(name: str, data: DataInfo, width: float) -> tuple[nn.Module, Profile]:
+    """A model to plan with, and its profile: the same for all runs of a process, since profiling takes seconds."""
+    with torch.random.fork_rng(devices=[]):
+        model = build(name, data.classes, data.channels, data.size, width)
+    return model, profile(model, (data.channels, data.size, data.size))

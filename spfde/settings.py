@@ -66,8 +66,12 @@ class SievingSettings(Section):
     criterion: Literal["forgetting", "random"] = Field(
         "forgetting", description="what leaves: the least forgotten samples, or random ones (a control)"
     )
-    never_learned: Literal["hard", "easy"] = Field("hard", description="samples never correct within an interval count as")
-    exchange: Literal["partial", "total"] = Field("partial", description="how many move: a share of the partial set or of all")
+    never_learned: Literal["hard", "easy"] = Field(
+        "hard", description="samples never correct within an interval count as"
+    )
+    exchange: Literal["partial", "total"] = Field(
+        "partial", description="how many move: a share of the partial set or of all"
+    )
     returns: Literal["head", "random"] = Field("head", description="which samples come back from the queue")
 
 
@@ -86,7 +90,9 @@ class TrainingSettings(Section):
 
 class RunSettings(Section):
     scale: str = Field("custom", description="scale the run belongs to; names its folder, does not change the result")
-    tag: str = Field("", pattern=r"^[a-z0-9.+_]*$", description="tells rows of an experiment apart; part of the row's name")
+    tag: str = Field(
+        "", pattern=r"^[a-z0-9.+_]*$", description="tells rows of an experiment apart; part of the row's name"
+    )
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     sparsity: SparsitySettings = SparsitySettings()

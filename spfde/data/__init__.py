@@ -1,0 +1,22 @@
+"""Data sets by name, their samples, and how training is served them."""
+
+from spfde.data.loader import Loader, LoaderBase
+from spfde.data.sieve import Sieve
+from spfde.data.sources import SOURCES, info, load, open_loader, prepare, register_source
+from spfde.data.split import AnySplit, DataInfo, Split, Splits
+
+__all__ = [
+    "SOURCES",
+    "AnySplit",
+    "DataInfo",
+    "Loader",
+    "LoaderBase",
+    "Sieve",
+    "Split",
+    "Splits",
+    "info",
+    "load",
+    "open_loader",
+    "prepare",
+    "register_source",
+]

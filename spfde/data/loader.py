@@ -52,6 +52,15 @@ class LoaderBase:
             order = order[members.to(order.device)[order]]
         return self._batches(epoch, list(order.split(self.batch_size))[skip:] if len(order) else [])
 
+    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (B, C, H, W) and labels (B,) of given samples, without augmentation, on the device."""
+        indices = indices.to(self.device)
+        return self._normalise(self._plain(indices)), self._labels[indices]
+
+    def _plain(self, indices: Tensor) -> Tensor:
+        """Images uint8 (B, C, H, W) without augmentation, on the device."""
+        raise NotImplementedError
+
     def _order(self, epoch: int) -> Tensor:
         if not self.train:
             return torch.arange(len(self))
@@ -88,6 +97,9 @@ class Loader(LoaderBase):
         images = F.pad(split.images.to(self.device), (border,) * 4)
         # (N, C, shifts, shifts, H, W): every crop of every image, as a view
         self._crops = images.unfold(2, info.size, 1).unfold(3, info.size, 1)
+
+    def _plain(self, indices: Tensor) -> Tensor:
+        return self._crops[indices, :, self._shifts // 2, self._shifts // 2]
 
     def _order(self, epoch: int) -> Tensor:
         return super()._order(epoch).to(self.device)

@@ -41,6 +41,12 @@ class StreamedLoader(LoaderBase):
         self.split, self.settings, self.info = split, settings, info
         self.workers = min(os.cpu_count() or 1, 16) if workers is None else workers
 
+    def _plain(self, indices: Tensor) -> Tensor:
+        images = _Images(self.split, self.settings, self.info, self.seed, 0, train=False)[indices.cpu()]
+        if isinstance(images, str):
+            raise SpfdeError(f"an image cannot be decoded: {images}", "replace it by an intact copy")
+        return images.to(self.device)
+
     def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[Batch]:
         stream: DataLoader[Tensor | str] = DataLoader(
             _Images(self.split, self.settings, self.info, self.seed, epoch, self.train),

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spfde.api import SparseTraining
-from spfde.data import LoaderBase, Splits, info, open_loader
+from spfde.data import AnySplit, LoaderBase, Splits, info, open_loader
 from spfde.errors import Stopped
 from spfde.models import build
+from spfde.planning import known_model
 from spfde.rng import derive
 from spfde.settings import RunSettings
 from spfde.training import checkpoint, record
@@ -94,24 +95,22 @@ class Training:
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
         )
-        shape = (data.channels, data.size, data.size)
-        samples = len(splits.train.labels)
+        self.loader = open_loader(splits.train, settings.data, data, recipe.batch_size, settings.seed, device)
         self.sparse = SparseTraining(
             self.model,
             self.optimizer,
             settings,
-            input_shape=shape,
-            samples=samples,
-            fetch=lambda i: self.loader.fetch(i),
+            input_shape=(data.channels, data.size, data.size),
+            samples=len(splits.train),
+            fetch=self.loader.fetch,
+            costs=known_model(settings.model.name, data, settings.model.width)[1],
         )
 
-        def loader(split: Any, train: bool) -> LoaderBase:
-            size = recipe.batch_size if train else max(512, recipe.batch_size)
-            return open_loader(split, settings.data, data, size, settings.seed, device, train)
+        def evaluation(split: AnySplit) -> LoaderBase:
+            return open_loader(split, settings.data, data, 512, settings.seed, device, train=False)
 
-        self.loader = loader(splits.train, True)
-        self.validation = None if splits.validation is None else loader(splits.validation, False)
-        self.test = loader(splits.test, False)
+        self.validation = evaluation(splits.validation) if splits.validation else None
+        self.test = evaluation(splits.test)
         self.steps_per_epoch = int(self.sparse.plan.first_steps[1])
         self.rows: list[dict[str, Any]] = []
         self.resumed_from: list[dict[str, int]] = []
