@@ -5,12 +5,12 @@ which parameters are upstream of which layer and what is saved for backward, hen
 """
 
 import copy
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._pytree import tree_leaves
@@ -128,11 +128,15 @@ def _bare_copy(model: nn.Module) -> nn.Module:
 
 def _count(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
     """Multiply-accumulates and output elements of the layers' own operations, for one sample, by fvcore."""
-    counts = []
-    for analysis in (FlopCountAnalysis(model, x), ActivationCountAnalysis(model, x)):
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        found = analysis.by_module_and_operator()
-        counts.append({name: int(sum(found[name][kind] for kind in COUNTED)) // len(x) for name in find_layers(model)})
+    with warnings.catch_warnings(action="ignore"):
+        from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis  # warns when imported
+
+        counts = []
+        for analysis in (FlopCountAnalysis(model, x), ActivationCountAnalysis(model, x)):
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+            found = analysis.by_module_and_operator()
+            names = find_layers(model)
+            counts.append({name: int(sum(found[name][kind] for kind in COUNTED)) // len(x) for name in names})
     return counts[0], counts[1]
 
 

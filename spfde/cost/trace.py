@@ -151,12 +151,16 @@ def read_trace(path: Path) -> pd.DataFrame:
         SpfdeError: the file is missing, cannot be read, or holds no trace.
     """
     try:
-        frame = pd.read_csv(path, float_precision="round_trip", dtype={"layer": "str"}, keep_default_na=False)
+        frame = pd.read_csv(path, dtype="str", keep_default_na=False)
+        numbers = frame.columns.difference(["layer", "frozen"], sort=False)
+        frame[numbers] = frame[numbers].astype("float64")  # exact; the parser of read_csv alone need not be
     except FileNotFoundError:
         raise SpfdeError(f"there is no trace {path}", "give the path of a record's layers.csv") from None
     except (OSError, EOFError, ValueError) as error:
         cause = f"{path} cannot be read: {error}"
         raise SpfdeError(cause, "remove it and train that run again") from error
+    if "frozen" in frame:
+        frame["frozen"] = frame["frozen"].map({"True": True, "False": False})
     return validate_trace(frame, str(path))
 
 

@@ -1,0 +1,179 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch.utils.flop_counter import FlopCounterMode
+
+from spfde.cost import LayerProfile, Profile, flops, paper_flops, plan, planned_trace, profile
+from spfde.errors import SpfdeError
+from spfde.models import blocks, build
+from spfde.sparsity.layers import dense_layers
+
+CHAIN = Profile(
+    layers=(
+        LayerProfile("stem", "conv", 100, 10, 7, 5, block=0, input_block=-1),
+        LayerProfile("body", "conv", 200, 20, 8, 7, block=1, input_block=0),
+        LayerProfile("head", "linear", 30, 30, 3, 8, block=2, input_block=1),
+    ),
+    blocks=2,
+    parameters=60,
+    trainable=(60, 50, 30),
+    saved_bytes=(90, 50, 20),
+)
+
+
+def test_by_hand():
+    """10 samples, densities 1 / 0.1 / 0.5, then the stem frozen; 7 multiply-accumulates of scoring in one layer."""
+    densities = np.array([[1, 0.1, 0.5]] * 2)
+    extra = np.array([[0, 7, 0], [0, 0, 0]])
+    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], extra_macs=extra))
+    active = 20 * (3 * 100 + 3 * 20 + 3 * 15)
+    assert found["paper"] == pytest.approx(active + 20 * (100 + 3 * 20 + 3 * 15))
+    first = 20 * (2 * 100 + 3 * 20 + 3 * 15) + 14  # no input gradient in the stem
+    second = 20 * (100 + 2 * 20 + 3 * 15)  # nor in what reads the frozen stem
+    assert found["full"] == pytest.approx(first + second)
+    assert found["executed"] == pytest.approx(20 * (200 + 600 + 90) + 14 + 20 * (100 + 400 + 90))
+    assert found["extra"] == pytest.approx(14)
+
+
+def test_rigl_is_its_amortised_formula():
+    """(3 f_S dT + 2 f_S + f_D) / (dT + 1): every dT + 1 steps one with a dense weight gradient (Evci et al. 2020)."""
+    density, steps = 0.1, 100
+    mean = (steps * density + 1) / (steps + 1)
+    found = flops(CHAIN, planned_trace(CHAIN, np.full((1, 3), density), 1, weight_grad=mean))
+    sparse, dense = 2 * 330 * density, 2 * 330
+    assert found["paper"] == pytest.approx((3 * sparse * steps + 2 * sparse + dense) / (steps + 1))
+    assert found["extra"] == pytest.approx((dense - sparse) / (steps + 1))
+
+
+def test_swat_is_a_third_each():
+    """Forward 1 - s, input gradient 1 - s, dense weight gradient from 1 - a of the activations."""
+    s, a = 0.9, 0.8
+    trace = planned_trace(CHAIN, np.full((1, 3), 1 - s), 1, weight_grad=1.0, activation_density=1 - a)
+    found = flops(CHAIN, trace)
+    assert found["paper"] == pytest.approx(2 * 330 * ((1 - s) + (1 - s) + (1 - a)))
+    assert found["extra"] == pytest.approx(2 * 330 * s * (1 - a))
+    frozen = flops(CHAIN, planned_trace(CHAIN, np.full((1, 3), 1 - s), 1, 2, weight_grad=1.0))
+    assert frozen["extra"] == pytest.approx(2 * 30 * s)
+
+
+@settings(max_examples=20, deadline=None)
+@given(arrays(float, (4, 3), elements=st.floats(0.01, 1)), st.lists(st.integers(0, 2), min_size=4, max_size=4))
+def test_invariants(densities, frozen):
+    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, frozen))
+    free = flops(CHAIN, planned_trace(CHAIN, densities, 10))
+    assert found["full"] <= found["executed"] * (1 + 1e-12)
+    assert all(found[column] <= free[column] * (1 + 1e-12) for column in found)
+    assert found["extra"] == 0
+    parts = [flops(CHAIN, planned_trace(CHAIN, densities[i : i + 1], 10, frozen[i]))["paper"] for i in range(4)]
+    assert found["paper"] == pytest.approx(sum(parts))
+
+
+def test_arrays_give_the_paper_column(resnet32_profile):
+    densities = np.random.default_rng(0).random((8, len(resnet32_profile.layers)))
+    macs = np.array([layer.macs for layer in resnet32_profile.layers], float)
+    frozen = np.array([layer.block for layer in resnet32_profile.layers]) < np.arange(8)[:, None]
+    trace = planned_trace(resnet32_profile, densities, 640, np.arange(8))
+    from_arrays = paper_flops(macs, np.full((8, 1), 640), densities, frozen, densities)
+    assert from_arrays == pytest.approx(flops(resnet32_profile, trace)["paper"])
+
+
+def test_a_trace_of_another_network_is_refused(resnet32_profile):
+    with pytest.raises(SpfdeError, match="different layers; profile the model"):
+        flops(resnet32_profile, planned_trace(CHAIN, np.ones((1, 3)), 1))
+
+
+def dense_step(found, frozen=0):
+    return flops(found, planned_trace(found, np.ones((1, len(found.layers))), 1, frozen))
+
+
+def test_dense_step_of_resnet32(resnet32_profile):
+    forward = 2 * sum(layer.macs for layer in resnet32_profile.layers)
+    assert forward == pytest.approx(551.249e6, rel=1e-6)
+    step = dense_step(resnet32_profile)
+    assert step["full"] / forward - 1 == pytest.approx(1.9968, abs=5e-5)
+    assert step["paper"] * 160 * 50_000 == pytest.approx(1.323e16, rel=2e-5)
+    assert step["executed"] == step["full"]
+
+
+@pytest.mark.parametrize(("frozen", "full", "paper"), [(5, 0.764, 0.770), (10, 0.546, 0.551), (15, 0.334, 0.333)])
+def test_share_of_a_dense_step_left(resnet32_profile, frozen, full, paper):
+    dense, step = dense_step(resnet32_profile), dense_step(resnet32_profile, frozen)
+    assert step["full"] / dense["full"] == pytest.approx(full, abs=5e-4)
+    assert step["paper"] / dense["paper"] == pytest.approx(paper, abs=5e-4)
+
+
+@pytest.mark.parametrize("frozen", [0, 5, 10, 15])
+def test_executed_is_what_torch_counts_in_a_real_step(freeze, resnet32, resnet32_profile, frozen):
+    model = copy.deepcopy(resnet32)
+    freeze(model, blocks(model), frozen)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        torch.nn.functional.cross_entropy(model(torch.randn(2, 3, 32, 32)), torch.tensor([1, 2])).backward()
+    assert counter.get_total_flops() / 2 == pytest.approx(dense_step(resnet32_profile, frozen)["executed"], rel=1e-3)
+
+
+PUBLISHED = {
+    "none": (1.3229, 0.6615, 0.2646),
+    "first": (1.3612, 0.7018, 0.3062),
+    "first+shortcut+classifier": (1.4071, 0.7502, 0.3561),
+}
+
+
+@pytest.mark.parametrize("rule", PUBLISHED)
+def test_static_training_of_resnet32(resnet32, resnet32_profile, rule):
+    """Also the three readings of which layers stay dense that published rows allow."""
+    sparse = np.array([layer.name not in dense_layers(resnet32, rule) for layer in resnet32_profile.layers])
+    for sparsity, expected in zip((0.90, 0.95, 0.98), PUBLISHED[rule], strict=True):
+        trace = planned_trace(resnet32_profile, np.tile(1 - sparsity * sparse, (160, 1)), 50_000)
+        assert flops(resnet32_profile, trace)["paper"] / 1e15 == pytest.approx(expected, abs=1.01e-4)
+
+
+@pytest.mark.parametrize(("t_frz", "saved"), [(90, 0.113), (75, 0.157), (60, 0.207), (45, 0.260)])
+def test_saving_of_progressive_freezing(resnet32, resnet32_profile, t_frz, saved):
+    """90 %, +0.05/+0.025/0 until epochs 90/120; a block every 5 epochs, pruned to the target as it freezes."""
+    epochs = np.arange(160)
+    upper = 0.1 + np.select([epochs < 90, epochs < 120], [0.05, 0.025], 0.0)
+    counts = np.clip((epochs - t_frz) // 5 + 1, 0, 10)
+    layers = resnet32_profile.layers
+    first = np.array([layer.name == "conv1" for layer in layers])
+    frozen = np.array([layer.block for layer in layers]) < counts[:, None]
+    free = np.where(first, 1.0, upper[:, None])
+    without = flops(resnet32_profile, planned_trace(resnet32_profile, free, 50_000))
+    settled = np.where(frozen & ~first, 0.1, free)
+    with_freezing = flops(resnet32_profile, planned_trace(resnet32_profile, settled, 50_000, counts))
+    assert 1 - with_freezing["paper"] / without["paper"] == pytest.approx(saved, abs=5.1e-4)
+    if t_frz == 45:
+        assert 0.75 * with_freezing["paper"] == pytest.approx(0.996e15, abs=5e11)
+
+
+def test_resnet50_on_imagenet():
+    cost = plan(build("resnet50", 1000), (3, 224, 224), epochs=100, samples=1_281_167, batch_size=256)
+    macs = sum(layer.macs for layer in cost.profile.layers)
+    assert macs == pytest.approx(4.089e9, rel=2e-4)
+    assert 2 * macs == pytest.approx(8.2e9, rel=5e-3)
+    assert (cost.profile.parameters, cost.profile.blocks) == (25_557_032, 16)
+    assert cost.flops["paper"] == pytest.approx(3.2e18, rel=0.02)
+
+
+def test_plan_of_any_network():
+    """8 -> 6 -> 4 -> 2 by hand: in the second epoch half sparse but the first layer, which is frozen."""
+    model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4), torch.nn.Linear(4, 2))
+    cost = plan(model, (8,), epochs=2, samples=[10, 6], batch_size=5, sparsity=[0.0, 0.5], frozen_blocks=[0, 1])
+    assert cost.trace["forward_density"].tolist() == [1, 1, 1, 1, 0.5, 0.5]
+    assert cost.flops["paper"] == 2 * (10 * 3 * (48 + 24 + 8) + 6 * (48 + 3 * 12 + 3 * 4))
+    assert cost.flops["full"] == 2 * (10 * (2 * 48 + 3 * 32) + 6 * (48 + 2 * 12 + 3 * 4))
+    assert profile(model, (8,)) == cost.profile
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"sparsity": 1.5}, {"sparsity": [0.5]}, {"frozen_blocks": 9}, {"samples": -1}, {"sparsity": np.nan}]
+)
+def test_plan_refuses_impossible_schedules(schedule):
+    model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.Linear(6, 2))
+    with pytest.raises(SpfdeError, match=next(iter(schedule))):
+        plan(model, (8,), **{"epochs": 2, "samples": 10, "batch_size": 5, **schedule})

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from spfde.cost import LayerProfile, Profile, memory, paper_memory, planned_trace
+from spfde.errors import SpfdeError
+
+CHAIN = Profile(
+    layers=(
+        LayerProfile("stem", "conv", 100, 16, 7, 5, block=0, input_block=-1),
+        LayerProfile("body", "conv", 200, 80, 8, 7, block=1, input_block=0),
+        LayerProfile("head", "linear", 30, 40, 3, 8, block=2, input_block=1),
+    ),
+    blocks=2,
+    parameters=150,  # 14 beside the weights: 4 / 7 / 3 in stem, body, head
+    trainable=(150, 130, 43),
+    saved_bytes=(90, 50, 20),
+)
+DENSITIES = np.array([[1, 0.1, 0.5]])
+
+
+def test_paper_convention_by_hand():
+    weights = 16 + 8 + 20
+    assert paper_memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64).tolist() == [4 * 2 * (weights + 64 * 18)]
+    frozen = paper_memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50, 1), 64)
+    assert frozen.tolist() == [4 * (weights + 8 + 20 + 64 * (18 + 11))]
+
+
+def test_mean_over_time_counts_steps():
+    trace = planned_trace(CHAIN, np.repeat(DENSITIES, 3, axis=0), [100, 100, 50], [0, 1, 2])
+    by_epoch = paper_memory(CHAIN, trace, 64)
+    found = memory(CHAIN, trace, 64)
+    assert found["paper_avg"] == pytest.approx((2 * by_epoch[0] + 2 * by_epoch[1] + by_epoch[2]) / 5)
+    assert found["paper_min"] == by_epoch[2] == by_epoch.min()
+
+
+def test_full_ledger_by_hand():
+    found = memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64, momentum=True)
+    parameters = 4 * (16 + 8 + 20 + 14)
+    assert found["breakdown"] == {
+        "weights": parameters,
+        "gradients": parameters,
+        "momentum": parameters,
+        "masks": (80 + 40) / 8,
+        "activations": 64 * 90,
+        "indices": 4 * (8 + 20),
+    }
+    assert found["full_peak"] == 3 * parameters + 15 + 64 * 90
+    assert memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64, momentum=False)["breakdown"]["momentum"] == 0
+
+
+def test_full_ledger_with_a_frozen_block():
+    found = memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50, 1), 64)["breakdown"]
+    assert found["gradients"] == 4 * (8 + 20 + 7 + 3)
+    assert found["activations"] == 64 * 50
+    assert found["weights"] == found["momentum"] == 4 * (16 + 8 + 20 + 14)
+
+
+def test_the_peak_is_the_worst_epoch():
+    densities = np.array([[1, 0.1, 0.1], [1, 0.9, 0.9], [1, 1.0, 1.0]])
+    trace = planned_trace(CHAIN, densities, 50, [0, 0, 2])
+    found = memory(CHAIN, trace, 1)
+    assert found["breakdown"]["weights"] == 4 * (16 + 72 + 36 + 14)
+    assert found["breakdown"]["activations"] == 90
+
+
+def test_dense_gradients_and_dense_master_weights():
+    """RigL holds a dense gradient in its update steps; SWAT keeps dense weights and a share of the activations."""
+    rigl = memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50, weight_grad=np.array([[1, 0.11, 0.5]])), 64)["breakdown"]
+    assert rigl["gradients"] == 4 * (16 + 80 + 20 + 14)
+    assert rigl["weights"] == 4 * (16 + 8 + 20 + 14)
+    share = np.array([[1, 0.25, 0.25]])
+    trace = planned_trace(CHAIN, DENSITIES, 50, weight_grad=1.0, activation_density=share)
+    swat = memory(CHAIN, trace, 64)
+    assert swat["breakdown"]["weights"] == swat["breakdown"]["momentum"] == 4 * 150
+    assert swat["breakdown"]["masks"] == swat["breakdown"]["indices"] == 0
+    assert swat["breakdown"]["activations"] == pytest.approx(64 * 90 * (5 + 0.25 * 7 + 0.25 * 8) / 20)
+    assert swat["paper_min"] == 4 * 2 * (136 + 64 * (7 + 0.25 * 8 + 0.25 * 3))
+
+
+def uniform(found, sparsity, epochs=1):
+    """First convolution dense, the others of that sparsity, a number or shape (epochs, 1)."""
+    first = np.array([layer.name == "conv1" for layer in found.layers])
+    return np.where(first, 1.0, np.broadcast_to(1 - sparsity, (epochs, 1)))
+
+
+@pytest.mark.parametrize("sparsity", [0.90, 0.95, 0.98])
+def test_resnet32_with_two_thirds_frozen(resnet32_profile, sparsity):
+    """SpFDE's Fig. 4 quotes -42.2 to -43.9 %."""
+    densities = uniform(resnet32_profile, sparsity)
+    free, frozen = (memory(resnet32_profile, planned_trace(resnet32_profile, densities, 1, k), 64) for k in (0, 10))
+    assert free["paper_min"] == pytest.approx(324e6, rel=6e-3)
+    assert frozen["paper_min"] == pytest.approx(186e6, rel=7e-3)
+    assert -0.4283 <= frozen["paper_min"] / free["paper_min"] - 1 <= -0.4270
+
+
+@pytest.mark.parametrize(("t_frz", "saved"), [(60, 0.220), (45, 0.260)])
+def test_resnet32_over_time(resnet32_profile, t_frz, saved):
+    """One block every 5 epochs until ten are frozen; SpFDE's text quotes -20 to -25.3 %."""
+    epochs = np.arange(160)
+    offset = np.select([epochs < 90, epochs < 120], [0.05, 0.025], 0.0)[:, None]
+    densities = uniform(resnet32_profile, 0.9 - offset, 160)
+    counts = np.clip((epochs - t_frz) // 5 + 1, 0, 10)
+    free, frozen = (planned_trace(resnet32_profile, densities, 50_000, k) for k in (0, counts))
+    with_freezing, without = memory(resnet32_profile, frozen, 64), memory(resnet32_profile, free, 64)
+    assert 1 - with_freezing["paper_avg"] / without["paper_avg"] == pytest.approx(saved, abs=1e-3)
+
+
+def test_a_trace_of_another_network_is_refused(resnet32_profile):
+    with pytest.raises(SpfdeError, match="different layers"):
+        memory(resnet32_profile, planned_trace(CHAIN, DENSITIES, 50), 64)
