@@ -52,10 +52,10 @@ def main() -> None:
     except SpfdeError as error:
         code = _complain(error.cause, error.remedy, error.exit_code)
     except typer.TyperException as error:
-        message = error.format_message().rstrip(".")
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "spfde"
-        code = _complain(message[:1].lower() + message[1:], f'"{path} --help" lists what it takes', 2)
+        message, _, hint = error.format_message().rstrip(".").partition(". ")
+        code = _complain(_small(message), _small(hint) or f'"{path} --help" lists what it takes', 2)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader has seen enough, e.g. `spfde plan | head`
@@ -65,5 +65,9 @@ def main() -> None:
 
 
 def _complain(cause: str, remedy: str, code: int) -> int:
-    print("error:", *f"{cause}; {remedy}".split(), file=sys.stderr)
+    print("error:", *f"{cause}; {remedy}".splitlines(), file=sys.stderr)
     return code
+
+
+def _small(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
