@@ -1,0 +1,96 @@
+"""The files around the code agree with each other."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import spfde
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def pins() -> dict[str, str]:
+    lines = [line.strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    return {canonicalize_name(line.split("==")[0]): line for line in lines if line and not line.startswith("#")}
+
+
+def direct(requirements: list[str]) -> set[str]:
+    """Names of these requirements; an extra of the project stands for what it brings."""
+    found = set()
+    for requirement in map(Requirement, requirements):
+        if requirement.name == "spfde":
+            for extra in requirement.extras:
+                found |= direct(PROJECT["project"]["optional-dependencies"][extra])
+        else:
+            found.add(canonicalize_name(requirement.name))
+    return found
+
+
+def needed() -> set[str]:
+    return direct([*PROJECT["project"]["dependencies"], "spfde[dev]"])
+
+
+def test_one_version() -> None:
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "spfde.__version__"}
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == spfde.__version__
+
+
+def test_constraints_are_exact_pins_and_name_no_host() -> None:
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line) for line in pins().values())
+    assert needed() <= set(pins())
+
+
+def test_conda_has_the_same_packages() -> None:
+    *_, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert sorted(pip["pip"]) == sorted(pins()[name] for name in needed())
+
+
+def test_every_import_is_a_dependency() -> None:
+    """What the library imports is declared, not brought along by chance."""
+    imported = set()
+    for path in (ROOT / "spfde").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    distributions = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    third_party = imported - set(sys.stdlib_module_names) - {"spfde"}
+    assert {canonicalize_name(distributions.get(name, name)) for name in third_party} <= needed()
+
+
+def test_ci_can_be_run() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+
+
+def test_a_half_made_environment_is_made_anew(tmp_path: Path) -> None:
+    """`make` removes an environment that says it is unfinished, and keeps one that is ready."""
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$@" >> pip.log\n[ ! -e broken ]\n')
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nmkdir -p .venv/bin && cp pip .venv/bin/pip\n")  # `python -m venv .venv`
+    for path in (pip, python):
+        path.chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt", "broken"):
+        (tmp_path / name).touch()
+    make = ["make", ".venv/.ready", "PYTHON=./python"]
+
+    assert subprocess.run(make, cwd=tmp_path, capture_output=True).returncode != 0
+    (tmp_path / "broken").unlink()
+    (tmp_path / ".venv" / "rubble").touch()
+    subprocess.run(make, cwd=tmp_path, capture_output=True, check=True)
+    assert not (tmp_path / ".venv" / "rubble").exists()
+    assert len((tmp_path / "pip.log").read_text().splitlines()) == 2
+    subprocess.run(make, cwd=tmp_path, capture_output=True, check=True)
+    assert len((tmp_path / "pip.log").read_text().splitlines()) == 2

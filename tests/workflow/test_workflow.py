@@ -1,0 +1,133 @@
+"""What Snakemake would do, asked in dry runs on a copy of the project in which nothing was made yet."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spfde.experiments import expand, experiment_names
+from spfde.results.figures import FIGURES
+from spfde.results.tables import TABLES
+
+ROOT = Path(__file__).parents[2]
+
+
+class Project:
+    """The workflow in a folder of its own, with nothing made yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        without = shutil.ignore_patterns("__pycache__")
+        for name in ("config", "profiles", "spfde", "workflow"):
+            shutil.copytree(ROOT / name, folder / name, ignore=without)
+        for name in ("Snakefile", "environment.yml"):
+            shutil.copy(ROOT / name, folder)
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+        )
+
+    def dry_run(self, *arguments: str) -> str:
+        """What a dry run prints."""
+        done = self.snakemake("--dry-run", "--printshellcmds", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def jobs(self, *arguments: str) -> list[str]:
+        """The rules that would run, once for each job."""
+        text = self.dry_run(*arguments)
+        return re.findall(r"^(?:local)?rule (\S+):$", text, re.MULTILINE)
+
+    def pretend(self) -> None:
+        """Writes an empty file for everything that the smoke scale makes, all of the same time."""
+        experiments = experiment_names()
+        made = [f"runs/{run.run_id}/summary.json" for name in experiments for run in expand("smoke", name)]
+        made += [f"plans/{name}.json" for name in experiments]
+        made += [f"tables/{name}.{suffix}" for name in TABLES for suffix in ("md", "csv", "tex", "seeds.csv", "html")]
+        made += [f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg", "csv")]
+        now = time.time()
+        for name in [*made, "data/digits.ready", "runs.csv", "report.html"]:
+            path = self.folder / "results/smoke" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.utime(path, (now, now))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_bare_snakemake_makes_everything(project: Project) -> None:
+    text = project.dry_run()
+    made = re.findall(r"results/smoke/runs/([^/\s,]+)/summary\.json", "\n".join(re.findall(r"output: (.*)", text)))
+    wanted = {run.run_id for name in experiment_names() for run in expand("smoke", name)}
+    assert sorted(made) == sorted(wanted)  # each run once, whatever experiments share it
+    assert len(made) >= 50
+    assert "output: results/smoke/report.html" in text
+    for suffix in ("md", "csv", "tex", "html"):
+        assert f"results/smoke/tables/table2.{suffix}" in text
+    for figure in ("tradeoff", "memory", "timeline"):
+        assert f"results/smoke/figures/{figure}.png" in text
+        assert f"results/smoke/figures/{figure}.svg" in text
+
+
+def test_command_line_overrides_config(project: Project) -> None:
+    text = project.dry_run(
+        "table2", "--config", "scale=cifar100", "experiments=table2", "seeds=1,4", "data_root=/some data"
+    )
+    (command,) = re.findall(r"python -m spfde train .*--row dense .*", text)
+    assert "--scale cifar100 --experiment table2 --row dense --seed 1 --seed 4 --data-root '/some data'" in command
+    assert "python -m spfde data cifar100 --data-root '/some data'" in text
+    assert "results/smoke" not in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("scale=smok", 'unknown scale "smok"; did you mean "smoke"?'),
+        ("experiments=tabel2", 'unknown experiment "tabel2"; did you mean "table2"?'),
+        ("seed=1", "seed"),
+    ],
+)
+def test_an_unknown_name_is_said(project: Project, setting: str, message: str) -> None:
+    done = project.snakemake("--dry-run", "--config", setting)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_edited_figure_is_rendered_alone(project: Project) -> None:
+    project.pretend()
+    source = project.folder / "spfde/results/figures/memory.py"
+    source.write_text(source.read_text() + "\n# edited\n")
+    later = time.time() + 10
+    os.utime(source, (later, later))
+    assert sorted(project.jobs()) == ["default", "figure_memory", "report"]
+
+
+def test_only_what_is_missing_is_trained(project: Project) -> None:
+    """A lost record is made again; a published one counts, and so does a row that another experiment trains."""
+    project.pretend()
+    runs = expand("smoke", "table2")
+    lost, published = (next(run for run in runs if run.row == row) for row in ("static-s90", "set-s90"))
+    (project.folder / f"results/smoke/runs/{lost.run_id}/summary.json").unlink()
+    home = project.folder / "results/published/smoke"
+    home.mkdir(parents=True)
+    shutil.move(project.folder / f"results/smoke/runs/{published.run_id}", home / published.run_id)
+    twin = {"title": "Twin", "rows": [{"method": "static"}, {"method": "set", "sparsities": [0.8]}]}
+    (project.folder / "config/experiments/twin.yaml").write_text(yaml.safe_dump(twin))
+
+    trained = [job for job in project.jobs("table2", "twin") if job.startswith("train_")]
+    assert sorted(trained) == ["train_table2_static-s90", "train_twin_set-s80"]
