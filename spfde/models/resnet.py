@@ -1,10 +1,8 @@
 """Residual networks: the CIFAR family of He et al. (2016), and torchvision's ResNet-50."""
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.resnet import Bottleneck, ResNet
 
 from spfde.models.registry import register_model, scaled
 
@@ -92,20 +90,19 @@ def resnet32_2x(classes: int, channels: int, size: int, width: float) -> nn.Modu
 @register_model("resnet50")
 def resnet50(classes: int, channels: int, size: int, width: float) -> nn.Module:
     """torchvision's ResNet-50; for another width or input its layers are made anew with those channels."""
-    model = torchvision.models.resnet50(weights=None, num_classes=classes)
-    if channels != 3 or width != 1:
-        _remake(model, classes, channels, width)
-    return model
+    from torchvision.models import resnet  # slow to import, and no other network needs it
 
-
-def _remake(model: ResNet, classes: int, channels: int, width: float) -> None:
+    model = resnet.resnet50(weights=None, num_classes=classes)
+    if channels == 3 and width == 1:
+        return model
     model.inplanes = scaled(64, width)
     model.conv1 = nn.Conv2d(channels, model.inplanes, 7, stride=2, padding=3, bias=False)
     model.bn1 = nn.BatchNorm2d(model.inplanes)
     for index, depth in enumerate((3, 4, 6, 3)):
-        stage = model._make_layer(Bottleneck, scaled(64 * 2**index, width), depth, stride=1 if index == 0 else 2)
-        setattr(model, f"layer{index + 1}", stage)
+        planes, stride = scaled(64 * 2**index, width), 1 if index == 0 else 2
+        setattr(model, f"layer{index + 1}", model._make_layer(resnet.Bottleneck, planes, depth, stride))
     model.fc = nn.Linear(model.inplanes, classes)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model
