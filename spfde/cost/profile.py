@@ -84,12 +84,14 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
         blocks: freezing blocks in forward order; found in the module tree unless given.
 
     Raises:
-        SpfdeError: the model does not run on such an input.
+        SpfdeError: the model does not run on such an input, or has no layers.
     """
     blocks = find_blocks(model) if blocks is None else blocks
-    bare = _bare_copy(model)
+    if not find_layers(model):
+        raise SpfdeError("the model has no convolution or linear layer", "give a network that has some")
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         try:
+            bare = _bare_copy(model)
             macs, outputs = _count(bare, torch.zeros(BATCH, *input_shape))
             graph = _Graph(bare, torch.zeros(BATCH, *input_shape), blocks)
             twice = _Graph(bare, torch.zeros(2 * BATCH, *input_shape), blocks)

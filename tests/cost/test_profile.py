@@ -163,3 +163,8 @@ def test_the_wrong_shape_is_one_clear_error(resnet32):
         SpfdeError, match=r"does not run on an input of shape \(1, 32, 32\).*; give the shape of one sample"
     ):
         profile(resnet32, (1, 32, 32))
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(SpfdeError, match="no convolution or linear layer"):
+        profile(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)), (4,))
