@@ -24,7 +24,7 @@ class SparseLayer:
         self.block = block
         self.scheme = scheme
         self.mask = torch.ones_like(weight, requires_grad=False)
-        self.first = self.explored = self.active
+        self.first, self.explored = self.active, self.active
         self.actual = np.ones(1)  # the density now; a view into the run's array once the layer is among `Masks`
 
     @property
@@ -54,7 +54,7 @@ class SparseLayer:
         """The first mask: from here on `explored` and the overlap with the first mask are counted."""
         mask = mask.to(self.mask.device)
         self.set_mask(mask, None)
-        self.first = self.explored = mask.clone()
+        self.first, self.explored = mask.clone(), mask.clone()
 
 
 class Masks:

@@ -161,15 +161,17 @@ def test_a_returned_sample_starts_unknown() -> None:
     assert sieve.state()["forgotten"].sum() == 0
 
 
-def test_first_in_first_out_until_all_removed_samples_were_back() -> None:
-    sieve = Sieve(1000, SievingSettings(removed=0.3), seed=7)
-    assert (sieve.removed, sieve.exchanged) == (300, 210)
+@pytest.mark.parametrize(("share", "exchanged"), [(0.3, 210), (0.5, 250)])
+def test_first_in_first_out_until_all_removed_samples_were_back(share: float, exchanged: int) -> None:
+    """The second update brings the last of them back, with some to spare or exactly."""
+    sieve = Sieve(1000, SievingSettings(removed=share), seed=7)
     start = sieve.queue.tolist()
+    assert sieve.exchanged == exchanged
     sieve.update(5)
-    assert sieve.queue.tolist()[:90] == start[210:]  # still in order: 90 of the first ones wait
     second = sieve.queue.tolist()
+    assert second[: len(start) - exchanged] == start[exchanged:]  # the first ones wait in their order
     sieve.update(10)
-    assert set(start[210:]) <= members(sieve)
+    assert set(start[exchanged:]) <= members(sieve)
     after = sieve.queue.tolist()
     waiting = [sample for sample in second if sample in set(after)]
     assert [sample for sample in after if sample in set(waiting)] != waiting  # shuffled from now on
