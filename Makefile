@@ -23,7 +23,7 @@ bench: $(READY)
 	spfde bench
 
 soak: $(READY)
-	pytest -m soak
+	pytest -m soak --timeout 3600
 
 # Everything generated but the environment, the decoded data and the published records.
 clean:
