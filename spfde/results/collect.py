@@ -19,7 +19,8 @@ from spfde.errors import SpfdeError
 from spfde.files import writing
 
 FIRST = ["run_id", "row", "scale", "tag", "seed", "published"]
-NEEDED = ["accuracy.test_last", "flops.paper", "flops.full", "flops.executed", "memory.paper_min", "memory.paper_avg"]
+NEEDED = ["accuracy.test_last", *(f"flops.{column}" for column in ("paper", "full", "executed"))]
+NEEDED += [f"memory.{column}" for column in ("paper_min", "paper_avg", "full_peak")]
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads a record ten times faster
 
 
@@ -52,7 +53,9 @@ def collect(folders: Iterable[Path]) -> pd.DataFrame:
             f"warning: {len(left)} records are of older settings of their row, e.g. {left[0]}; left out",
             file=sys.stderr,
         )
-    frame = pd.DataFrame([record.values for record in kept], columns=None if kept else [*FIRST, *NEEDED])
+    frame = pd.DataFrame(
+        [record.values for record in kept], columns=None if kept else [*FIRST, *NEEDED, "memory.measured_peak"]
+    )
     return frame.sort_values(["scale", "row", "seed"], ignore_index=True)
 
 

@@ -11,18 +11,12 @@ import pandas as pd
 from spfde.errors import SpfdeError
 from spfde.experiments import read_scale
 from spfde.results import load, published
+from spfde.results.collect import NEEDED
 from spfde.results.labels import tag
 from spfde.results.statistics import Estimate, estimate
 from spfde.settings import RunSettings, parse
 
-COSTS = [
-    "flops.paper",
-    "flops.full",
-    "flops.executed",
-    "memory.paper_min",
-    "memory.paper_avg",
-    "memory.full_peak",
-]
+COSTS = [name for name in NEEDED if not name.startswith("accuracy")]
 
 
 @dataclass(frozen=True)

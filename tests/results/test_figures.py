@@ -69,6 +69,7 @@ def test_a_figure_that_cannot_be_drawn_says_why(fakes: SimpleNamespace, tmp_path
     with pytest.raises(SpfdeError, match="finished run of SpFDE"):
         make("timeline", "smoke", tmp_path)
     make("tradeoff", "smoke", tmp_path)  # nothing was run: it says so and stands
+    make("memory", "smoke", tmp_path)
     folder = fakes.write_record(fakes.settings("smoke", "spfde", 0.9, 0.2), tmp_path / "smoke" / "runs")
     (folder / "layers.csv").unlink()
     with pytest.raises(SpfdeError, match=f"broken record .*{folder.name}"):

@@ -176,3 +176,13 @@ def test_every_published_value_has_a_standing_and_a_range() -> None:
     assert (values["low"] <= values["high"]).all()
     keys = ["dataset", "model", "method", "sparsity", "freezing", "sieving", "quantity"]
     assert not values.duplicated(keys).any()
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cifar100"])
+def test_a_scale_without_any_run_still_has_its_table(scale: str, fakes: SimpleNamespace, tmp_path: Path) -> None:
+    fakes.write_plan(tmp_path, scale, fakes.rows(scale))
+    make("table2", scale, tmp_path)
+    values = pd.read_csv(tmp_path / scale / "tables" / "table2.csv")
+    assert (values["status"] == "not run").all() and (values["costs_from"] == "plan").all()
+    planned = [fakes.costs(run)["flops"]["paper"] for run in fakes.rows(scale)]
+    assert values["flops.paper"].tolist() == pytest.approx(planned)

@@ -45,25 +45,32 @@ def points(material: Material) -> pd.DataFrame:
 def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: int) -> None:
     missing = sum(not material.accuracy(row).n for row in rows)
     if missing:
-        axes.set_title(
-            f"{missing} of {len(rows)} not run", loc="right", fontsize=6.5, color=style.GREY, weight="normal"
-        )
-    _dense(axes, material)
+        note = f"{missing} of {len(rows)} not run"
+        axes.set_title(note, loc="right", fontsize=6.5, color=style.GREY, weight="normal")
     for row in rows:
         _published(axes, material, row, power)
     for row, aside in zip(rows, _asides(material, rows), strict=True):
         _measured(axes, material, row, power, aside)
+    if not axes.lines:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", color=style.GREY)
+        return
+    _dense(axes, material)
     axes.margins(x=0.14, y=0.1)
     axes.autoscale_view()
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.24 * (high - low), high)  # room for the levels along the bottom
     for row in rows:
-        if material.accuracy(row).n and (row["freezing"] or row["sieving"]):
+        if material.accuracy(row).n and _levelled(row):
             _level(axes, row, material.costs(row)[COST] / 10**power, material.accuracy(row).mean)
 
 
+def _levelled(row: dict[str, Any]) -> bool:
+    return bool(row["freezing"] or row["sieving"])
+
+
 def _asides(material: Material, rows: list[dict[str, Any]]) -> list[float]:
-    """Shifts, in points, that set markers of nearly equal cost side by side instead of upon each other."""
+    """Shifts, in points, that set markers of nearly equal cost side by side; those with a level stay on their line."""
     costs = [material.costs(row)[COST] for row in rows]
     near = 0.02 * (max(costs) - min(costs))
     shifts = []
@@ -71,10 +78,10 @@ def _asides(material: Material, rows: list[dict[str, Any]]) -> list[float]:
         together = [
             other["row"]
             for other, its in zip(rows, costs, strict=True)
-            if abs(its - cost) <= near and material.accuracy(other).n
+            if abs(its - cost) <= near and material.accuracy(other).n and not _levelled(other)
         ]
-        place = together.index(row["row"]) if row["row"] in together else 0
-        shifts.append(ASIDE * (place - (len(together) - 1) / 2))
+        place = together.index(row["row"]) - (len(together) - 1) / 2 if row["row"] in together else 0.0
+        shifts.append(ASIDE * place)
     return shifts
 
 

@@ -77,6 +77,11 @@ def exponent(values: Iterable[float]) -> int:
     return 3 * (math.floor(math.log10(largest)) // 3) if largest else 0
 
 
+def decimals(values: Iterable[float], power: int, digits: int) -> int:
+    """Decimals that show values scaled by a power of ten: `digits`, or one fewer from 100 on."""
+    return digits - (max(values, default=0.0) >= 100 * 10**power)
+
+
 def times_ten(power: int) -> str:
     """A power of ten in a title, e.g. "×10¹⁵"."""
     return f"×10{str(power).translate(SUPERSCRIPTS)}"

@@ -14,6 +14,7 @@ from spfde.results.tables.table import (
     Column,
     Table,
     bytes_unit,
+    decimals,
     exponent,
     plus_minus,
     times_ten,
@@ -65,12 +66,14 @@ def _values(material: Material, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _columns(material: Material, power: int) -> list[Column]:
-    size = exponent(material.costs(row)[name] for row in material.plan for name in MEMORY)
+    costs = [material.costs(row) for row in material.plan]
+    size = exponent(cost[name] for cost in costs for name in MEMORY)
     flops = f"Training FLOPs ({times_ten(power)})"
     memory = f"Memory ({bytes_unit(size)})"
 
-    def scaled(name: str, power: int, digits: int) -> Any:
-        return lambda row: f"{row[name] / 10**power:.{digits}f}"
+    def scaled(name: str, power: int, digits: int, alike: list[str]) -> Any:
+        places = decimals((cost[other] for cost in costs for other in alike), power, digits)
+        return lambda row: f"{row[name] / 10**power:.{places}f}"
 
     def share(name: str) -> Any:
         return lambda row: percent(row[name], none="–")
@@ -95,9 +98,9 @@ def _columns(material: Material, power: int) -> list[Column]:
         Column("Sieving", share("sieving")),
         Column("mean ± std", accuracy, "Test accuracy (%)"),
         Column("n", lambda row: str(row["accuracy.n"]), "Test accuracy (%)"),
-        *(Column(name.split(".")[1], scaled(name, power, 3), flops) for name in FLOPS),
+        *(Column(name.split(".")[1], scaled(name, power, 3, FLOPS), flops) for name in FLOPS),
         *(
-            Column(title, scaled(name, size, 1), memory)
+            Column(title, scaled(name, size, 2, MEMORY), memory)
             for title, name in zip(("paper, min", "paper, avg", "full, peak"), MEMORY, strict=True)
         ),
     ]
