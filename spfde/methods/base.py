@@ -118,7 +118,7 @@ class Method:
         return np.ones_like(density)
 
     def extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
-        """MACs outside ordinary steps that belong to an epoch (scoring, earlier rounds, extra batches), shape (layers,).
+        """MACs outside ordinary steps (scoring, earlier rounds, extra batches) of an epoch, shape (layers,).
 
         Args:
             epoch: the epoch.
