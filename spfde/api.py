@@ -16,7 +16,7 @@ them the step is static; gradients and weights are masked by hooks around `optim
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -92,12 +92,12 @@ class SparseTraining:
         block_of = {layer.name: layer.block for layer in self.plan.profile.layers}
         found = layers(model)
         self.masks = Masks(
-            SparseLayer(name, found[name].weight, density, block_of[name], scheme(settings.sparsity.scheme))
+            SparseLayer(
+                name, cast(nn.Parameter, found[name].weight), density, block_of[name], scheme(settings.sparsity.scheme)
+            )
             for name, density in self.method.plan.densities.items()
         )
-        self._columns = [
-            column for column, layer in enumerate(self.plan.profile.layers) if layer.name in self.masks.layers
-        ]
+        self._sparse = np.array([layer.name in self.masks.layers for layer in self.plan.profile.layers])
         self._start_round()
         self._split_groups()
         self.method.attach(self)
@@ -163,8 +163,8 @@ class SparseTraining:
         """What happened, by epoch and layer (columns: `spfde.cost.trace`)."""
         forward = self.plan.forward.copy()
         done = self._steps > 0
-        forward[np.ix_(done, self._columns)] = self._density_sum[done] / self._steps[done, None]
-        return self.plan.trace(forward)
+        forward[done[:, None] & self._sparse] = (self._density_sum[done] / self._steps[done, None]).ravel()
+        return self.plan.trace(forward, np.where(done, self.samples_seen, self.plan.samples))
 
     def generator(self, *key: object) -> torch.Generator:
         """The run's random stream for `key`."""

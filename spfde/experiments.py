@@ -143,18 +143,18 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
 def check(settings: RunSettings) -> RunSettings:
     """Refuses names that no registry knows and combinations that cannot run."""
     from spfde.data import SOURCES
-    from spfde.methods import METHODS
+    from spfde.methods import METHODS, check_scheme
     from spfde.models import MODELS
     from spfde.sparsity.distributions import DISTRIBUTIONS
-    from spfde.sparsity.schemes import SCHEMES
 
-    for kind, name, registry in (
+    known: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("data set", settings.data.name, SOURCES),
         ("model", settings.model.name, MODELS),
         ("distribution", settings.sparsity.distribution, DISTRIBUTIONS),
-        ("scheme", settings.sparsity.scheme, SCHEMES),
-    ):
+    )
+    for kind, name, registry in known:
         lookup(kind, name, registry)
+    check_scheme(settings.sparsity)
     epochs = settings.training.epochs
     events = METHODS[settings.sparsity.method].uses_interval or settings.freezing.flops_reduction
     used = {"sparsity.interval": settings.sparsity.interval} if events else {}
@@ -209,16 +209,9 @@ def _cells(row: Row, scale: Scale, limit: Limit) -> list[dict[str, Any]]:
     levels = (
         [] if row.levels == "none" else _limited(scale.levels if row.levels == "scale" else row.levels, limit.levels)
     )
-    cells = []
-    for target in sparsities if sparse else [None]:
-        for level in levels or [None]:
-            cell: dict[str, Any] = {"sparsity.method": row.method}
-            if target is not None:
-                cell["sparsity.target"] = target
-            if level is not None:
-                cell |= {"freezing.flops_reduction": level, "sieving.removed": level}
-            cells.append({**cell, **row.set})
-    return cells
+    targets = [{"sparsity.target": target} for target in sparsities] if sparse else [{}]
+    shares = [{"freezing.flops_reduction": level, "sieving.removed": level} for level in levels] or [{}]
+    return [{"sparsity.method": row.method, **target, **share, **row.set} for target in targets for share in shares]
 
 
 def _limited(values: list[float], limit: list[float] | None) -> list[float]:

@@ -37,7 +37,7 @@ class Schedule:
         (SpFDE, Sec. 3.2; methods.md, "Learning rate").
         """
         active = np.array(self.counts)[:, None] <= np.arange(blocks + 1)[None, :]
-        done = np.cumsum(active, axis=0) - active
+        done: np.ndarray = np.cumsum(active, axis=0) - active
         share = done / np.maximum(1, active.sum(axis=0))
         return np.where(active, lr_min + (lr - lr_min) * (1 + np.cos(np.pi * share)) / 2, 0.0)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from spfde import freezing
 from spfde.cost.flops import flops
-from spfde.cost.memory import memory
+from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
 from spfde.cost.trace import planned_trace
 from spfde.data import DataInfo, info
@@ -54,20 +54,21 @@ class RunPlan:
     forward: np.ndarray
     settled: np.ndarray
 
-    def trace(
-        self, forward: np.ndarray | None = None, weight_grad: np.ndarray | None = None, extra: np.ndarray | None = None
-    ) -> pd.DataFrame:
-        """The trace of the plan, or of what happened where arrays (epochs, layers) of that are given."""
+    def trace(self, forward: np.ndarray | None = None, samples: np.ndarray | None = None) -> pd.DataFrame:
+        """The trace of the plan, or of what happened.
+
+        Args:
+            forward: density of the forward weights that training saw, shape (epochs, layers).
+            samples: samples that it saw, shape (epochs,).
+        """
         if forward is None:
             forward = np.where(self.frozen, self.settled, self.forward)
-        epochs = range(self.settings.training.epochs)
-        if weight_grad is None:
-            weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
+        samples = self.samples if samples is None else samples
+        epochs, layers = range(self.settings.training.epochs), self.profile.layers
+        weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
-        if extra is None:
-            layers = self.profile.layers
-            extra = np.stack([self.method.extra_macs(e, layers, int(self.samples[e])) for e in epochs])
-        return planned_trace(self.profile, forward, self.samples, self.schedule.counts, weight_grad, activation, extra)
+        extra = np.stack([self.method.extra_macs(epoch, layers, int(samples[epoch])) for epoch in epochs])
+        return planned_trace(self.profile, forward, samples, self.schedule.counts, weight_grad, activation, extra)
 
     @property
     def frozen(self) -> np.ndarray:
@@ -80,7 +81,7 @@ class RunPlan:
         steps = range(int(self.first_steps[epoch]), int(self.first_steps[epoch + 1]))
         return self.method.weight_grad_density(density, steps)
 
-    def costs(self, trace: pd.DataFrame) -> tuple[dict[str, float], dict[str, Any]]:
+    def costs(self, trace: pd.DataFrame) -> tuple[dict[str, float], Memory]:
         """FLOPs by column and memory in bytes of a trace."""
         training = self.settings.training
         return flops(self.profile, trace), memory(
@@ -150,7 +151,7 @@ class _Exact:
 
     def __call__(self, density: float) -> float:
         if density not in self.known:
-            self.known[density] = self.scheme.unit_count(self.shape, density) / self.scheme.unit_count(self.shape, 1.0)
+            self.known[density] = self.scheme.weight_count(self.shape, density) / math.prod(self.shape)
         return self.known[density]
 
 

@@ -104,7 +104,7 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
             name=name,
             kind="linear" if isinstance(layer, nn.Linear) else "conv",
             macs=macs[name],
-            weights=cast(Tensor, layer.weight).numel(),
+            weights=layer.weight.numel(),
             output_elements=outputs[name],
             input_elements=graph.input_elements[name] // BATCH,
             block=min(graph.block[parameter] for parameter in layer.parameters()),

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spfde.cost.profile import LayerProfile
-from spfde.errors import lookup
-from spfde.settings import RunSettings, Section, parse
+from spfde.errors import SpfdeError, lookup
+from spfde.settings import RunSettings, Section, SparsitySettings, parse
 from spfde.sparsity.masks import Masks, SparseLayer
+from spfde.sparsity.schemes import scheme
 
 PAPER_STEPS = 160 * 782  # steps of the paper's CIFAR runs; intervals in steps are stated at that length
 
@@ -91,6 +92,7 @@ class Method:
     needs_dense_gradient: ClassVar[bool] = False
     sparse: ClassVar[bool] = True  # False: no layer is masked and the target is ignored
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
+    structured: ClassVar[bool] = False  # True: masks can have any scheme; False: unstructured alone
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # settings that differ for this method unless told, nested
 
@@ -176,17 +178,19 @@ class Method:
         """Takes back what `state` gave."""
 
 
+Regrown = Literal["zero", "keep", "exclude"]
+REGROWN = "a weight dropped and regrown in one update: starts at 0, keeps its value, or is no candidate"
+
+
 class DropAndGrowOptions(Options):
-    regrown: Literal["zero", "keep", "exclude"] = Field(
-        "zero",
-        description="a weight dropped and regrown in one update: starts at 0, keeps its value, or is no candidate",
-    )
+    regrown: Regrown = Field("zero", description=REGROWN)
 
 
 class DropAndGrow(Method):
     """Dynamic sparse training: every update drops the weights worth least and grows others."""
 
     kind = "dynamic"
+    structured = True
     Options: ClassVar[type[Options]] = DropAndGrowOptions
 
     def grow_score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
@@ -220,6 +224,20 @@ def register(method: M) -> M:
 
 
 def make(plan: Plan) -> Method:
-    """The method that the settings name, with its options checked."""
+    """The method that the settings name, with its options and its scheme checked."""
+    check_scheme(plan.settings.sparsity)
     method = lookup("method", plan.settings.sparsity.method, METHODS)
     return method(plan, parse(method.Options, plan.settings.sparsity.options, "sparsity.options"))
+
+
+def check_scheme(sparsity: SparsitySettings) -> None:
+    """Refuses an unknown scheme, one that the method cannot have, and one that cannot have the target."""
+    shape = scheme(sparsity.scheme)
+    method = lookup("method", sparsity.method, METHODS)
+    if not method.sparse:
+        return
+    if sparsity.scheme != "unstructured" and not method.structured:
+        able = ", ".join(name for name, other in METHODS.items() if other.structured)
+        cause = f"method {sparsity.method} chooses single weights and cannot have the scheme {sparsity.scheme}"
+        raise SpfdeError(cause, f"use a method that drops and grows by layer ({able}), or leave sparsity.scheme")
+    shape.check(sparsity)

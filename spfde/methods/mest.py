@@ -96,11 +96,12 @@ class MestEm(BoundedMest):
         return (1 - self.relative(epoch)) * layer.density, layer.density
 
 
+Preset = Literal["flops", "readme", "scripts"]
+PRESET = "upper bounds: those that give the FLOPs of MEST's rows, of MEST's README, or of its scripts"
+
+
 class SoftBoundOptions(MestOptions):
-    preset: Literal["flops", "readme", "scripts"] = Field(
-        "flops",
-        description="upper bounds: those that give the FLOPs of MEST's rows, of MEST's README, or of its scripts",
-    )
+    preset: Preset = Field("flops", description=PRESET)
     offset: float | None = Field(
         None,
         gt=0,

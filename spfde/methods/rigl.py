@@ -8,14 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import DropAndGrow, DropAndGrowOptions, Options, Run, register
+from spfde.methods.base import REGROWN, DropAndGrow, DropAndGrowOptions, Options, Regrown, Run, register
 from spfde.sparsity.masks import SparseLayer
 
 
 class RiglOptions(DropAndGrowOptions):
-    regrown: str = Field(
-        "keep", pattern="^(zero|keep|exclude)$", description=DropAndGrowOptions.model_fields["regrown"].description
-    )
+    regrown: Regrown = Field("keep", description=REGROWN)
     alpha: float = Field(
         0.3, gt=0, lt=1, description="share of a layer's active weights that the first update replaces"
     )

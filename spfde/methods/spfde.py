@@ -5,13 +5,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from spfde.methods.base import Options, register
-from spfde.methods.mest import MestEms, SoftBoundOptions
+from spfde.methods.mest import PRESET, MestEms, Preset, SoftBoundOptions
 
 
 class SpfdeOptions(SoftBoundOptions):
-    preset: str = Field(
-        "scripts", pattern="^(flops|readme|scripts)$", description=SoftBoundOptions.model_fields["preset"].description
-    )
+    preset: Preset = Field("scripts", description=PRESET)
 
 
 @register

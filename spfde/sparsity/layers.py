@@ -8,7 +8,7 @@ from torch.nn.modules.conv import _ConvNd
 SHORTCUT = re.compile(r"(^|\.)(shortcut|downsample)")
 
 
-def layers(model: nn.Module) -> dict[str, nn.Module]:
+def layers(model: nn.Module) -> dict[str, _ConvNd | nn.Linear]:
     """Convolutions and linear layers by qualified name, in definition order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, _ConvNd | nn.Linear)}
 

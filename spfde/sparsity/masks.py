@@ -79,7 +79,7 @@ class Masks:
     def select(self, frozen_blocks: int) -> None:
         """Which layers the step masks: those outside the frozen prefix (frozen ones do not move at all)."""
         self.trained = [layer for layer in self if layer.block >= frozen_blocks]
-        self._weights = [layer.weight for layer in self.trained]
+        self._weights: list[Tensor] = [layer.weight for layer in self.trained]
         self._masks = [layer.mask for layer in self.trained]
 
     def mask_gradients(self) -> None:
