@@ -1,6 +1,6 @@
 """The methods of the tables. Importing this package registers them all, in the order of the tables."""
 
 from spfde.methods import static, set, rigl, mest, spfde  # noqa: F401, I001
-from spfde.methods.base import METHODS, DropAndGrow, Method, Options, Plan, Run, make, register
+from spfde.methods.base import METHODS, DropAndGrow, Method, Options, Plan, Run, check_scheme, make, register
 
-__all__ = ["METHODS", "DropAndGrow", "Method", "Options", "Plan", "Run", "make", "register"]
+__all__ = ["METHODS", "DropAndGrow", "Method", "Options", "Plan", "Run", "check_scheme", "make", "register"]

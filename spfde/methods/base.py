@@ -232,7 +232,7 @@ def make(plan: Plan) -> Method:
 
 def check_scheme(sparsity: SparsitySettings) -> None:
     """Refuses an unknown scheme, one that the method cannot have, and one that cannot have the target."""
-    shape = scheme(sparsity.scheme)
+    wanted = scheme(sparsity.scheme)
     method = lookup("method", sparsity.method, METHODS)
     if not method.sparse:
         return
@@ -240,4 +240,4 @@ def check_scheme(sparsity: SparsitySettings) -> None:
         able = ", ".join(name for name, other in METHODS.items() if other.structured)
         cause = f"method {sparsity.method} chooses single weights and cannot have the scheme {sparsity.scheme}"
         raise SpfdeError(cause, f"use a method that drops and grows by layer ({able}), or leave sparsity.scheme")
-    shape.check(sparsity)
+    wanted.check(sparsity)

@@ -23,3 +23,4 @@ class Static(Method):
     title = "Static random"
     paper = "-"
     kind = "static"
+    structured = True

@@ -24,7 +24,7 @@ class FakeRun:
         self.optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=1e-4)
         densities = method.plan.densities
         self.masks = Masks(
-            SparseLayer(name, weight, densities[name], index, scheme("unstructured"))
+            SparseLayer(name, weight, densities[name], index, scheme(method.plan.settings.sparsity.scheme))
             for index, (name, weight) in enumerate(zip(densities, weights, strict=True))
         )
         self.method = method
