@@ -9,7 +9,7 @@ import pytest
 from spfde.errors import SpfdeError
 from spfde.results import published
 from spfde.results.labels import label, tag
-from spfde.results.material import gather
+from spfde.results.material import comparable, gather
 from spfde.results.tables import make
 from spfde.results.tables.render import markdown, page, tex
 from spfde.results.tables.table import Column, Table, exponent, times_ten
@@ -186,3 +186,14 @@ def test_a_scale_without_any_run_still_has_its_table(scale: str, fakes: SimpleNa
     assert (values["status"] == "not run").all() and (values["costs_from"] == "plan").all()
     planned = [fakes.costs(run)["flops"]["paper"] for run in fakes.rows(scale)]
     assert values["flops.paper"].tolist() == pytest.approx(planned)
+
+
+@pytest.mark.parametrize("paper_scale", [True, False])
+def test_a_short_scale_on_the_papers_data_is_not_comparable(
+    paper_scale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config" / "scales").mkdir(parents=True)
+    text = f"settings: {{training: {{epochs: 10}}}}\npaper: {str(paper_scale).lower()}\n"
+    (tmp_path / "config" / "scales" / "quick.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert comparable("quick").empty != paper_scale
