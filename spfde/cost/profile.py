@@ -8,7 +8,6 @@ import copy
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
