@@ -1,7 +1,9 @@
 """What a network costs: multiply-accumulates, elements and saved activations of its layers, counted without training.
 
-fvcore counts the multiply-accumulates (one each) and the output elements. Autograd's own graph of one forward pass says
-which parameters are upstream of which layer and what is saved for backward, hence what freezing leading blocks leaves.
+fvcore counts the multiply-accumulates (one each) and the output elements of convolutions and linear layers, and of
+nothing else: attention's products of activations have no weights that could be sparse, and stay uncounted. Autograd's
+own graph of one forward pass says which parameters are upstream of which layer and what is saved for backward, hence
+what freezing leading blocks leaves.
 """
 
 import copy

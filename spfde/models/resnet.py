@@ -7,17 +7,32 @@ from torch.nn import functional
 from spfde.models.registry import register_model, scaled
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: a 1x1 convolution with BatchNorm where the shape changes, else nothing."""
+class PaddedShortcut(nn.Module):
+    """Shortcut without parameters (He et al. 2016, option A): every other pixel, new channels are zero."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.before = stride, (outputs - inputs) // 2
+        self.after = outputs - inputs - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: nothing, or where the shape changes a 1x1 convolution with BatchNorm, or
+    padding."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, padded: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
+        if padded and (stride != 1 or inputs != outputs):
+            self.shortcut.append(PaddedShortcut(inputs, outputs, stride))
+        elif stride != 1 or inputs != outputs:
             self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
             self.shortcut.append(nn.BatchNorm2d(outputs))
 
@@ -33,13 +48,15 @@ class CifarResNet(nn.Module):
     distribution over the fan-out, the classifier from N(0, 0.01).
     """
 
-    def __init__(self, classes: int, channels: int, widths: tuple[int, int, int], depth: int) -> None:
+    def __init__(
+        self, classes: int, channels: int, widths: tuple[int, int, int], depth: int, padded: bool = False
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = _stage(widths[0], widths[0], depth, stride=1)
-        self.layer2 = _stage(widths[0], widths[1], depth, stride=2)
-        self.layer3 = _stage(widths[1], widths[2], depth, stride=2)
+        self.layer1 = _stage(widths[0], widths[0], depth, 1, padded)
+        self.layer2 = _stage(widths[0], widths[1], depth, 2, padded)
+        self.layer3 = _stage(widths[1], widths[2], depth, 2, padded)
         self.classifier = nn.Linear(widths[2], classes)
         initialise(self)
 
@@ -49,9 +66,9 @@ class CifarResNet(nn.Module):
         return self.classifier(torch.mean(x, dim=(2, 3)))
 
 
-def _stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, stride=1) for _ in range(depth - 1)))
+def _stage(inputs: int, outputs: int, depth: int, stride: int, padded: bool) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride, padded)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1, padded) for _ in range(depth - 1)))
 
 
 def initialise(model: nn.Module) -> None:
@@ -64,9 +81,9 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _cifar(base: int, depth: int, classes: int, channels: int, width: float) -> CifarResNet:
+def _cifar(base: int, depth: int, classes: int, channels: int, width: float, padded: bool = False) -> CifarResNet:
     widths = (scaled(base, width), scaled(2 * base, width), scaled(4 * base, width))
-    return CifarResNet(classes, channels, widths, depth)
+    return CifarResNet(classes, channels, widths, depth, padded)
 
 
 @register_model("resnet8")
@@ -85,6 +102,12 @@ def resnet20(classes: int, channels: int, size: int, width: float) -> nn.Module:
 def resnet32_2x(classes: int, channels: int, size: int, width: float) -> nn.Module:
     """Five basic blocks a stage, 32/64/128 channels: the twice widened ResNet-32 of MEST and SpFDE (Section 4)."""
     return _cifar(32, 5, classes, channels, width)
+
+
+@register_model("resnet56")
+def resnet56(classes: int, channels: int, size: int, width: float) -> nn.Module:
+    """Nine basic blocks a stage, 16/32/64 channels, shortcuts without parameters: the ResNet-56 of GSE."""
+    return _cifar(16, 9, classes, channels, width, padded=True)
 
 
 @register_model("resnet50")

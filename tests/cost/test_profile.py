@@ -85,6 +85,8 @@ BRANCHES = [Block("a", ("a",)), Block("b", ("b",)), Block("c", ("c", "gate"))]
         (Branching(), (2, 6, 6), BRANCHES[1:]),
         (build("resnet8", 10, 1, 8), (1, 8, 8), None),
         (build("vgg19", 10, 3, 16, width=0.1), (3, 16, 16), None),
+        (build("vgg16-small", 10, 3, 32, width=0.2), (3, 32, 32), None),
+        (build("simple-vit-tiny", 10, 3, 8, width=0.2), (3, 8, 8), None),
     ],
 )
 def test_freezing_as_autograd_does_it(freeze, model, shape, found):
