@@ -27,7 +27,7 @@ from torch.utils.data import Sampler
 
 from spfde import rng
 from spfde.cost.profile import Profile, profile
-from spfde.data.sieve import Sieve
+from spfde.data import SCHEDULES, update_epochs
 from spfde.errors import SpfdeError
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
@@ -119,7 +119,7 @@ class SparseTraining:
             self._start_round()
         frozen = self.plan.schedule.counts[self.epoch]
         self._update_masks(frozen)
-        if self.sieve and self.epoch and self.epoch % self._sieve_interval == 0:
+        if self.sieve and self.epoch in self._sieve_epochs:
             self.sieve.update(self.epoch)
         self._freeze(frozen)
         self._set_learning_rates()
@@ -195,8 +195,10 @@ class SparseTraining:
         self.samples_seen = np.zeros(epochs, dtype=np.int64)
         self._density_sum = np.zeros((epochs, len(self.masks)))
         self._steps = np.zeros(epochs, dtype=np.int64)
-        self.sieve = Sieve(self.samples, sieving, self.settings.seed, device) if sieving.removed else None
-        self._sieve_interval = sieving.interval or self.settings.sparsity.interval
+        self.sieve = None
+        if sieving.removed:
+            self.sieve = SCHEDULES[sieving.schedule](self.samples, sieving, self.settings.seed, device)
+            self._sieve_epochs = update_epochs(sieving, self.settings.sparsity.interval, epochs)
 
     def _update_masks(self, frozen: int) -> None:
         for layer in self.masks.trained:
@@ -312,4 +314,4 @@ class PartialSetSampler(Sampler[int]):
         yield from (order if member is None else order[member.cpu()[order]]).tolist()
 
     def __len__(self) -> int:
-        return int(self.sparse.plan.samples[0])
+        return int(self.sparse.plan.samples[max(0, self.sparse.epoch)])

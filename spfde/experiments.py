@@ -142,7 +142,7 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
 
 def check(settings: RunSettings) -> RunSettings:
     """Refuses names that no registry knows and combinations that cannot run."""
-    from spfde.data import SOURCES
+    from spfde.data import SOURCES, update_epochs
     from spfde.methods import METHODS, check_scheme
     from spfde.models import MODELS
     from spfde.sparsity.distributions import DISTRIBUTIONS
@@ -161,6 +161,7 @@ def check(settings: RunSettings) -> RunSettings:
     if settings.sieving.removed:
         key = "sieving.interval" if settings.sieving.interval else "sparsity.interval"
         used[key] = settings.sieving.interval or settings.sparsity.interval
+        update_epochs(settings.sieving, settings.sparsity.interval, epochs)
     for key, interval in used.items():
         if interval >= epochs and epochs > 1:
             raise SpfdeError(

@@ -18,8 +18,7 @@ from spfde.cost.flops import flops
 from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
 from spfde.cost.trace import planned_trace
-from spfde.data import DataInfo, info
-from spfde.data.split import count
+from spfde.data import DataInfo, info, samples_by_epoch
 from spfde.methods import Method, Plan, make
 from spfde.models import build
 from spfde.settings import RunSettings
@@ -111,8 +110,8 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
         Plan(settings, densities(sparse.distribution, shapes, sparse.target), math.ceil(samples / batch), shapes)
     )
 
-    seen = samples - count(settings.sieving.removed, samples)
-    first_steps = np.arange(epochs + 1) * math.ceil(seen / batch)
+    seen = samples_by_epoch(settings.sieving, sparse.interval, epochs, samples)
+    first_steps = np.concatenate([[0], np.cumsum(-(-seen // batch))])
     exact = {name: _Exact(sparse.scheme, shape) for name, shape in shapes.items()}
     names = [layer.name for layer in costs.layers]
     forward = np.ones((epochs, len(names)))
@@ -128,7 +127,7 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
         method,
         shapes,
         freezing.Schedule((0,) * epochs),
-        np.full(epochs, seen),
+        seen,
         first_steps,
         forward,
         settled,

@@ -1,16 +1,19 @@
 """Data sets by name, their samples, and how training is served them."""
 
 from spfde.data.loader import Loader, LoaderBase
+from spfde.data.removal import SCHEDULES, Removal, samples_by_epoch, update_epochs
 from spfde.data.sieve import Sieve
 from spfde.data.sources import SOURCES, info, load, open_loader, prepare, register_source
 from spfde.data.split import AnySplit, DataInfo, Split, Splits
 
 __all__ = [
+    "SCHEDULES",
     "SOURCES",
     "AnySplit",
     "DataInfo",
     "Loader",
     "LoaderBase",
+    "Removal",
     "Sieve",
     "Split",
     "Splits",
@@ -19,4 +22,6 @@ __all__ = [
     "open_loader",
     "prepare",
     "register_source",
+    "samples_by_epoch",
+    "update_epochs",
 ]

@@ -1,0 +1,69 @@
+"""When data are sieved, and the one-shot removal of MEST's data-efficient training beside the circular sieve.
+
+Two schedules: `circular` exchanges samples at every update (SpFDE, Sec. 3.3); `once` trains on the whole set first and
+then removes the least forgotten samples for good (data-efficient MEST, Yuan et al. 2021).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spfde.data.sieve import Sieve
+from spfde.data.split import count
+from spfde.errors import SpfdeError
+from spfde.rng import generator
+from spfde.settings import SievingSettings
+
+
+class Removal(Sieve):
+    """The whole training set until the one update; then the set without its least forgotten samples, never learned
+    ones last. Forgetting is counted from the first epoch; nothing comes back.
+    """
+
+    def __init__(self, samples: int, settings: SievingSettings, seed: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(samples, settings, seed, device)
+        self.partial.fill_(True)
+        self.queue = self.queue[:0]
+        self.exchanged = self.removed
+
+    def update(self, epoch: int) -> None:
+        """The removal, before `epoch`."""
+        self.queue = self._easiest(generator(self.seed, "sieve", epoch))
+        self.partial[self.queue] = False
+        self.updates += 1
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.queue = self.queue.new_empty(self.removed if int(state.get("updates", torch.tensor(0))) else 0)
+        super().load_state(state)
+
+
+SCHEDULES: dict[str, type[Sieve]] = {"circular": Sieve, "once": Removal}
+
+
+def update_epochs(settings: SievingSettings, interval: int, epochs: int) -> range:
+    """Epochs before which the partial set changes.
+
+    Args:
+        settings: the sieving settings.
+        interval: update interval of the masks, which holds where sieving names none of its own.
+        epochs: epochs of training.
+
+    Raises:
+        SpfdeError: a one-shot removal before the first epoch, when nothing is known of the samples.
+    """
+    interval = settings.interval or interval
+    if settings.schedule == "circular":
+        return range(interval, epochs, interval)
+    epoch = int(settings.start * epochs + 1e-9) // interval * interval
+    if not epoch:
+        cause = f"sieving.start = {settings.start:g} of {epochs} epochs is before the first update, epoch {interval}"
+        raise SpfdeError(cause, "raise it, train longer or update more often")
+    return range(epoch, epoch + 1)
+
+
+def samples_by_epoch(settings: SievingSettings, interval: int, epochs: int, samples: int) -> np.ndarray:
+    """Training samples of each epoch, shape (epochs,); arguments as for `update_epochs`, and the training set's size."""
+    seen = np.full(epochs, samples - count(settings.removed, samples))
+    if settings.removed and settings.schedule == "once":
+        seen[: update_epochs(settings, interval, epochs).start] = samples
+    return seen
