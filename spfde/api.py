@@ -27,7 +27,7 @@ from torch.utils.data import Sampler
 
 from spfde import rng
 from spfde.cost.profile import Profile, profile
-from spfde.data import SCHEDULES, update_epochs
+from spfde.data import SCHEDULES, Sieve, update_epochs
 from spfde.errors import SpfdeError
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
@@ -195,7 +195,7 @@ class SparseTraining:
         self.samples_seen = np.zeros(epochs, dtype=np.int64)
         self._density_sum = np.zeros((epochs, len(self.masks)))
         self._steps = np.zeros(epochs, dtype=np.int64)
-        self.sieve = None
+        self.sieve: Sieve | None = None
         if sieving.removed:
             self.sieve = SCHEDULES[sieving.schedule](self.samples, sieving, self.settings.seed, device)
             self._sieve_epochs = update_epochs(sieving, self.settings.sparsity.interval, epochs)

@@ -65,9 +65,7 @@ class SievingSettings(Section):
     schedule: Literal["circular", "once"] = Field(
         "circular", description="exchange samples at every update, or train on all of them first and remove some once"
     )
-    start: float = Field(
-        70 / 160, gt=0, lt=1, description="share of training before the one removal of `schedule: once`"
-    )
+    start: float = Field(70 / 160, gt=0, lt=1, description="share of training before the removal of `schedule: once`")
     interval: int | None = Field(None, ge=1, description="epochs between exchanges; none: the update interval")
     criterion: Literal["forgetting", "random"] = Field(
         "forgetting", description="what leaves: the least forgotten samples, or random ones (a control)"
