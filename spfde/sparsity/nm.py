@@ -2,10 +2,10 @@
 
 import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spfde.errors import SpfdeError
@@ -19,11 +19,11 @@ class NofM(Scheme):
     """At most n of every m consecutive weights of a filter, exactly n at the target (Mishra et al. 2021: 2:4).
 
     A filter's input positions are ordered as its weights lie in memory: channel, kernel row, kernel column. Where m
-    does not divide their number, the last group is smaller.
+    does not divide their number, the last groups of the filters are smaller and have a count of their own.
 
     During training other densities d occur: below the target after a drop, above it under a soft memory bound. A mask
     of density d has round(d x size) active weights, and every group of k holds between floor(d k) and ceil(d k) of
-    them: n at d = n/m, at most n below it, at most n + 1 just above it. So every drop share works for every n:m.
+    them: n at d = n/m, at most n below it, at most n + 1 just above it. So every drop share works with every n:m.
     """
 
     family = "n:m"
@@ -47,6 +47,11 @@ class NofM(Scheme):
             raise SpfdeError(cause, f"set sparsity.target={1 - self.n / self.m:.6g}{other}")
         require_uniform(name, sparsity, "it fixes the sparsity of every layer")
 
+    def unit_count(self, shape: Sequence[int], density: float) -> int:
+        inputs = math.prod(shape[1:])
+        rest = inputs % self.m
+        return active_count(density, shape[0] * (inputs - rest)) + active_count(density, shape[0] * rest)
+
     def keep(self, mask: Tensor, score: Tensor, density: float) -> Tensor:
         return self._fill(torch.zeros_like(mask), score, density, mask)
 
@@ -54,19 +59,29 @@ class NofM(Scheme):
         return self._fill(mask, score, density, candidates & ~mask)
 
     def _fill(self, mask: Tensor, score: Tensor, density: float, free: Tensor) -> Tensor:
-        """Adds free weights, best first: every group to its lower bound, then the best of all, up to the upper ones."""
-        have, scores, open_ = (self._groups(values) for values in (mask, score, free))
-        sizes = self._groups(torch.ones_like(mask)).sum(dim=2, keepdim=True)
-        share = (sizes * density * 1e6).round() / 1e6  # 0.1 of 10 is 1, and not a hair less
-        order = scores.masked_fill(~open_, -torch.inf).argsort(dim=2, descending=True, stable=True)
-        place = have.sum(dim=2, keepdim=True) + order.argsort(dim=2)  # active weights of the group before this one
-        wanted = active_count(density, mask.numel()) - int(mask.sum())
-        needed = top(scores, open_ & (place < share.floor()), wanted)
-        rest = top(scores, open_ & ~needed & (place < share.ceil()), wanted - int(needed.sum()))
-        added = (needed | rest).flatten(1)[:, : math.prod(mask.shape[1:])]
-        return mask | added.reshape(mask.shape)
+        parts = zip(*map(self._parts, (mask, score, free)), strict=True)
+        filled = [fill(old, scores, open_, density).flatten(1) for old, scores, open_ in parts]
+        return torch.cat(filled, dim=1).view(mask.shape)
 
-    def _groups(self, values: Tensor) -> Tensor:
-        """(filters, groups, m); the last group is filled up with zeros."""
+    def _parts(self, values: Tensor) -> list[Tensor]:
+        """The full groups, (filters, groups, m), and the rest of each filter, (filters, 1, rest)."""
         flat = values.flatten(1)
-        return F.pad(flat, (0, -flat.shape[1] % self.m)).unflatten(1, (-1, self.m))
+        full = flat.shape[1] // self.m * self.m
+        parts = ((flat[:, :full], self.m), (flat[:, full:], flat.shape[1] - full))
+        return [part.unflatten(1, (-1, size)) for part, size in parts if part.shape[1]]
+
+
+def fill(mask: Tensor, score: Tensor, free: Tensor, density: float) -> Tensor:
+    """Adds free weights, best first: to every group its lower bound, then the best of all, up to the upper bounds.
+
+    Args:
+        mask, score, free: shape (filters, groups, weights of a group).
+        density: share of active weights wanted.
+    """
+    share = round(density * mask.shape[2], 6)  # 0.1 of 10 is 1, and not a hair less
+    order = score.masked_fill(~free, -torch.inf).argsort(dim=2, descending=True, stable=True)
+    place = mask.sum(dim=2, keepdim=True) + order.argsort(dim=2)  # active weights of its group before it
+    wanted = active_count(density, mask.numel()) - int(mask.sum())
+    needed = top(score, free & (place < math.floor(share)), wanted)
+    rest = top(score, free & ~needed & (place < math.ceil(share)), wanted - int(needed.sum()))
+    return mask | needed | rest
