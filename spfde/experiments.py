@@ -26,6 +26,12 @@ class Limit(Section):
     seeds: list[int] | None = None
     sparsities: list[float] | None = None
     levels: list[float] | None = None
+    methods: dict[str, "Limit"] = Field({}, description="what it takes of a method's rows, where less than of others")
+
+    def of(self, method: str) -> "Limit":
+        """The limit of a method's rows."""
+        own = self.methods.get(method, Limit())
+        return self.model_copy(update=own.model_dump(exclude_none=True, exclude={"methods"}))
 
 
 class Scale(Section):
@@ -81,13 +87,17 @@ def expand(
     Raises:
         SpfdeError: an unknown scale, experiment or setting, or a combination that cannot run.
     """
-    at = read_scale(scale)
+    from spfde.methods import METHODS
+
+    at, chosen = read_scale(scale), list(seeds or ())
     limit = at.experiments.get(experiment, Limit())
-    chosen = list(seeds or limit.seeds or at.seeds)
+    for name in limit.methods:
+        lookup("method", name, METHODS)
     runs: dict[str, RunSettings] = {}
     for row in read_experiment(experiment).rows:
-        for values in _cells(row, at, limit):
-            for seed in chosen:
+        own = limit.of(row.method)
+        for values in _cells(row, at, own):
+            for seed in chosen or own.seeds or at.seeds:
                 run = resolve(scale, {**values, **(overrides or {})}, seed, row.tag)
                 runs[run.run_id] = run
     return list(runs.values())
