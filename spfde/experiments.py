@@ -142,12 +142,12 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
     layered: dict[str, Any] = {}
     for layer in (method.defaults, values, {"scale": scale, "seed": seed, "tag": tag}, told):
         _merge(layered, layer)
-    if not method.sparse:
-        layered.setdefault("sparsity", {})["target"] = 0.0  # the target says nothing about a dense run
+    if not method.uses_target:
+        layered.setdefault("sparsity", {})["target"] = 0.0
     settings = parse(RunSettings, layered)
     options = parse(method.Options, settings.sparsity.options, "sparsity.options").model_dump(exclude_defaults=True)
     sparsity = settings.sparsity.model_copy(update={"options": options})
-    return check(settings.model_copy(update={"sparsity": sparsity, "model": _with_digest(settings)}))
+    return method.adjust(check(settings.model_copy(update={"sparsity": sparsity, "model": _with_digest(settings)})))
 
 
 def check(settings: RunSettings) -> RunSettings:
@@ -215,12 +215,12 @@ def _cells(row: Row, scale: Scale, limit: Limit) -> list[dict[str, Any]]:
     """The dotted values of each row that a group stands for."""
     from spfde.methods import METHODS
 
-    sparse = lookup("method", row.method, METHODS).sparse
+    uses_target = lookup("method", row.method, METHODS).uses_target
     sparsities = _limited(scale.sparsities if row.sparsities == "scale" else row.sparsities, limit.sparsities)
     levels = (
         [] if row.levels == "none" else _limited(scale.levels if row.levels == "scale" else row.levels, limit.levels)
     )
-    targets = [{"sparsity.target": target} for target in sparsities] if sparse else [{}]
+    targets = [{"sparsity.target": target} for target in sparsities] if uses_target else [{}]
     shares = [{"freezing.flops_reduction": level, "sieving.removed": level} for level in levels] or [{}]
     return [{"sparsity.method": row.method, **target, **share, **row.set} for target in targets for share in shares]
 

@@ -67,7 +67,16 @@ class RunPlan:
         weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
         extra = np.stack([self.method.extra_macs(epoch, layers, int(samples[epoch])) for epoch in epochs])
+        extra += self._earlier_macs(samples)
         return planned_trace(self.profile, forward, samples, self.schedule.counts, weight_grad, activation, extra)
+
+    def _earlier_macs(self, samples: np.ndarray) -> np.ndarray:
+        """MACs of the rounds before the last one, which freeze and sieve like it, shape (epochs, layers)."""
+        layers = self.profile.layers
+        macs = np.array([layer.macs for layer in layers]) * self.method.earlier_density(layers)
+        input_blocks = np.array([layer.input_block for layer in layers])
+        propagates = input_blocks[None, :] >= np.array(self.schedule.counts)[:, None]
+        return samples[:, None] * macs * (1.0 + propagates + ~self.frozen)
 
     @property
     def frozen(self) -> np.ndarray:

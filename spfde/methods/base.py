@@ -90,7 +90,8 @@ class Method:
     kind: ClassVar[Literal["dense", "static", "before training", "dynamic", "iterative", "sparse and dense"]]
     scope: ClassVar[Literal["none", "layer", "global"]] = "layer"
     needs_dense_gradient: ClassVar[bool] = False
-    sparse: ClassVar[bool] = True  # False: no layer is masked and the target is ignored
+    sparse: ClassVar[bool] = True  # False: no layer is masked
+    uses_target: ClassVar[bool] = True  # False: the target says nothing and is 0
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
     structured: ClassVar[bool] = False  # True: masks can have any scheme; False: unstructured alone
     Options: ClassVar[type[Options]] = Options
@@ -99,6 +100,11 @@ class Method:
     def __init__(self, plan: Plan, options: Any) -> None:
         self.plan = plan
         self.options = options
+
+    @classmethod
+    def adjust(cls, settings: RunSettings) -> RunSettings:
+        """Resolved settings as the method needs them, where it sets one of them itself."""
+        return settings
 
     @property
     def rounds(self) -> int:
@@ -127,6 +133,10 @@ class Method:
             layers: all layers of the model, dense ones too.
             samples: samples of the epoch's ordinary steps.
         """
+        return np.zeros(len(layers))
+
+    def earlier_density(self, layers: Sequence[LayerProfile]) -> np.ndarray:
+        """Each layer's density summed over the rounds before the last one, shape (layers,)."""
         return np.zeros(len(layers))
 
     # acting: boundary events
