@@ -62,7 +62,7 @@ def update_epochs(settings: SievingSettings, interval: int, epochs: int) -> rang
 
 
 def samples_by_epoch(settings: SievingSettings, interval: int, epochs: int, samples: int) -> np.ndarray:
-    """Training samples of each epoch, shape (epochs,); arguments as for `update_epochs`, and the training set's size."""
+    """Training samples of each epoch, shape (epochs,), of a training set of `samples`; the rest as `update_epochs`."""
     seen = np.full(epochs, samples - count(settings.removed, samples))
     if settings.removed and settings.schedule == "once":
         seen[: update_epochs(settings, interval, epochs).start] = samples
