@@ -163,7 +163,8 @@ class SparseTraining:
         """What happened, by epoch and layer (columns: `spfde.cost.trace`)."""
         forward = self.plan.forward.copy()
         done = self._steps > 0
-        forward[done[:, None] & self._sparse] = (self._density_sum[done] / self._steps[done, None]).ravel()
+        active = self._active_sum.cpu().numpy()[done] / self._steps[done, None]
+        forward[done[:, None] & self._sparse] = (active / self.masks.sizes).ravel()
         return self.plan.trace(forward, np.where(done, self.samples_seen, self.plan.samples))
 
     def generator(self, *key: object) -> torch.Generator:
@@ -182,7 +183,7 @@ class SparseTraining:
     def _after_step(self, *_: object) -> None:
         self.masks.mask_weights()
         self.method.after_step(self, self.step)
-        self._density_sum[self.epoch] += self.masks.densities
+        self._active_sum[self.epoch] += self.masks.counts
         self._steps[self.epoch] += 1
         self.step += 1
 
@@ -193,7 +194,7 @@ class SparseTraining:
         device = next(self.model.parameters()).device
         self.step = 0
         self.samples_seen = np.zeros(epochs, dtype=np.int64)
-        self._density_sum = np.zeros((epochs, len(self.masks)))
+        self._active_sum = torch.zeros(epochs, len(self.masks), dtype=torch.int64, device=device)
         self._steps = np.zeros(epochs, dtype=np.int64)
         self.sieve: Sieve | None = None
         if sieving.removed:
@@ -217,21 +218,26 @@ class SparseTraining:
         self.masks.select(frozen)
 
     def _split_groups(self) -> None:
-        """Splits each of the optimizer's groups by block, so that every block can have its own learning rate."""
+        """Splits each of the optimizer's groups by block, so that every block can have its own learning rate.
+
+        Sparse weights without weight decay, where the method has none, become groups of their own.
+        """
         block_of = {
             parameter: index
             for index, block in enumerate(self.blocks)
             for name in block.modules
             for parameter in self.model.get_submodule(name).parameters()
         }
+        undecayed = set() if self.method.decays else {layer.weight for layer in self.masks}
         groups: list[dict[str, Any]] = []
         self._rates: list[tuple[int, float]] = []  # block and initial learning rate of each group
         for group in self.optimizer.param_groups:
-            by_block: dict[int, list[nn.Parameter]] = {}
+            parts: dict[tuple[int, bool], list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                by_block.setdefault(block_of.get(parameter, len(self.blocks)), []).append(parameter)
-            for block, parameters in sorted(by_block.items()):
-                groups.append({**group, "params": parameters})
+                part = block_of.get(parameter, len(self.blocks)), parameter in undecayed
+                parts.setdefault(part, []).append(parameter)
+            for (block, without), parameters in sorted(parts.items()):
+                groups.append({**group, "params": parameters, **({"weight_decay": 0.0} if without else {})})
                 self._rates.append((block, float(group["lr"])))
         self.optimizer.param_groups[:] = groups
 
@@ -252,7 +258,7 @@ class SparseTraining:
         state["progress"] = torch.tensor([self.begun, self.step])
         state["steps"] = torch.from_numpy(self._steps.copy())
         state["samples"] = torch.from_numpy(self.samples_seen.copy())
-        state["densities"] = torch.from_numpy(self._density_sum.copy())
+        state["active"] = self._active_sum.clone()
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -269,7 +275,7 @@ class SparseTraining:
         self.begun, self.step = state["progress"].tolist()
         self._steps = state["steps"].cpu().numpy().copy()
         self.samples_seen = state["samples"].cpu().numpy().copy()
-        self._density_sum = state["densities"].cpu().numpy().copy()
+        self._active_sum.copy_(state["active"])
         if self.begun:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
             self._freeze(self.plan.schedule.counts[self.epoch])

@@ -48,9 +48,9 @@ class Plan:
     def steps(self) -> int:
         return self.epochs * self.steps_per_epoch
 
-    def step_interval(self, paper: int) -> int:
-        """An interval of so many steps at the paper's scale: the same share of all steps here, at least 10."""
-        return max(10, round(paper * self.steps / PAPER_STEPS))
+    def step_interval(self, paper: int, of: int = PAPER_STEPS) -> int:
+        """An interval of so many steps in a training of `of` steps: the same share of all steps here, at least 10."""
+        return max(10, round(paper * self.steps / of))
 
     def epoch_at(self, share: float) -> int:
         """The epoch at a share of training, rounded down to the grid of the update interval."""
@@ -64,6 +64,8 @@ class Run(Protocol):
     model: nn.Module
     optimizer: Optimizer
     masks: Masks
+    epoch: int
+    frozen_blocks: int
 
     def generator(self, *key: object) -> torch.Generator:
         """The run's own random stream for `key`."""
@@ -74,6 +76,10 @@ class Run(Protocol):
     @property
     def samples(self) -> int:
         """Size of the training set."""
+
+    @property
+    def partial_set(self) -> Tensor | None:
+        """Which samples training sees, (samples,) booleans; none where it sees all."""
 
 
 class Options(Section):
@@ -93,6 +99,7 @@ class Method:
     sparse: ClassVar[bool] = True  # False: no layer is masked
     uses_target: ClassVar[bool] = True  # False: the target says nothing and is 0
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
+    decays: ClassVar[bool] = True  # False: the optimizer's weight decay spares the sparse weights
     structured: ClassVar[bool] = False  # True: masks can have any scheme; False: unstructured alone
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # settings that differ for this method unless told, nested

@@ -25,7 +25,7 @@ class SparseLayer:
         self.scheme = scheme
         self.mask = torch.ones_like(weight, requires_grad=False)
         self.first, self.explored = self.active, self.active
-        self.actual = np.ones(1)  # the density now; a view into the run's array once the layer is among `Masks`
+        self.count = torch.tensor(weight.numel(), device=weight.device)  # active weights; a view once among `Masks`
 
     @property
     def active(self) -> Tensor:
@@ -42,7 +42,7 @@ class SparseLayer:
         survive = mask if survive is None else survive.to(mask.device) & mask
         self.mask.copy_(mask)
         self.explored = self.explored | mask
-        self.actual[:] = int(mask.sum()) / mask.numel()
+        self.count.copy_(mask.sum())
         keep = survive.to(self.weight.dtype)
         with torch.no_grad():
             self.weight.mul_(keep)
@@ -58,13 +58,19 @@ class SparseLayer:
 
 
 class Masks:
-    """All sparse layers of a model, by name, in the order of the model."""
+    """All sparse layers of a model, by name, in the order of the model.
+
+    `counts` are the layers' active weights, int64, kept on the device so that changing a mask never waits for it;
+    `sizes` are all their weights.
+    """
 
     def __init__(self, layers: Iterable[SparseLayer]) -> None:
         self.layers = {layer.name: layer for layer in layers}
-        self.densities = np.ones(len(self.layers))
-        for column, layer in enumerate(self):
-            layer.actual = self.densities[column : column + 1]
+        self.sizes = np.array([layer.weight.numel() for layer in self], dtype=np.int64)
+        device = next((layer.weight.device for layer in self), None)
+        self.counts = torch.from_numpy(self.sizes.copy()).to(device)
+        for layer, count in zip(self, self.counts, strict=True):
+            layer.count = count
         self.select(0)
 
     def __iter__(self) -> Iterator[SparseLayer]:
@@ -95,10 +101,14 @@ class Masks:
             torch._foreach_mul_(self._weights, self._masks)
 
     @property
+    def densities(self) -> np.ndarray:
+        """Density of each layer, shape (layers,); waits for the device."""
+        return self.counts.cpu().numpy() / self.sizes
+
+    @property
     def sparsity(self) -> float:
-        """Share of zeros over all sparse layers together."""
-        sizes = np.array([layer.weight.numel() for layer in self])
-        return float(1 - np.round(self.densities * sizes).sum() / sizes.sum()) if len(self) else 0.0
+        """Share of zeros over all sparse layers together; waits for the device."""
+        return 1 - int(self.counts.sum()) / int(self.sizes.sum()) if len(self) else 0.0
 
     def explored(self) -> float:
         """Share of maskable weights that were active at any time, first mask included: R_s of ITOP, Liu et al. 2021."""
@@ -123,7 +133,7 @@ class Masks:
             layer.mask.copy_(state[f"{layer.name}.mask"])
             layer.first = state[f"{layer.name}.first"].to(device).clone()
             layer.explored = state[f"{layer.name}.explored"].to(device).clone()
-            layer.actual[:] = int(layer.mask.count_nonzero()) / layer.mask.numel()
+            layer.count.copy_(layer.mask.count_nonzero())
 
 
 def _share(part: Tensor | int, whole: Tensor | int) -> float:
