@@ -93,7 +93,12 @@ class SparseTraining:
         found = layers(model)
         self.masks = Masks(
             SparseLayer(
-                name, cast(nn.Parameter, found[name].weight), density, block_of[name], scheme(settings.sparsity.scheme)
+                name,
+                cast(nn.Parameter, found[name].weight),
+                density,
+                block_of[name],
+                scheme(settings.sparsity.scheme),
+                self.method.dense_masters,
             )
             for name, density in self.method.plan.densities.items()
         )
@@ -182,8 +187,8 @@ class SparseTraining:
 
     def _after_step(self, *_: object) -> None:
         self.masks.mask_weights()
+        self._active_sum[self.epoch] += self.masks.counts  # before the method turns to the next step
         self.method.after_step(self, self.step)
-        self._active_sum[self.epoch] += self.masks.counts
         self._steps[self.epoch] += 1
         self.step += 1
 

@@ -96,6 +96,7 @@ class Method:
     kind: ClassVar[Literal["dense", "static", "before training", "dynamic", "iterative", "sparse and dense"]]
     scope: ClassVar[Literal["none", "layer", "global"]] = "layer"
     needs_dense_gradient: ClassVar[bool] = False
+    dense_masters: ClassVar[bool] = False  # True: all weights train; masks say which of them the forward pass uses
     sparse: ClassVar[bool] = True  # False: no layer is masked
     uses_target: ClassVar[bool] = True  # False: the target says nothing and is 0
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs

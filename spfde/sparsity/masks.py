@@ -14,15 +14,25 @@ class SparseLayer:
     """One sparse layer: its weight, its mask, and the union of all the masks it has had.
 
     `mask` is a tensor of the weight's shape and dtype holding 0 and 1, so that the training step multiplies without a
-    conversion. `density` is the layer's density at the end of training.
+    conversion. `density` is the layer's density at the end of training. With `dense_master` all weights are trained,
+    and the mask says which of them the forward pass uses: nothing becomes 0 by it.
     """
 
-    def __init__(self, name: str, weight: nn.Parameter, density: float, block: int, scheme: Scheme) -> None:
+    def __init__(
+        self,
+        name: str,
+        weight: nn.Parameter,
+        density: float,
+        block: int,
+        scheme: Scheme,
+        dense_master: bool = False,
+    ) -> None:
         self.name = name
         self.weight = weight
         self.density = density
         self.block = block
         self.scheme = scheme
+        self.dense_master = dense_master
         self.mask = torch.ones_like(weight, requires_grad=False)
         self.first, self.explored = self.active, self.active
         self.count = torch.tensor(weight.numel(), device=weight.device)  # active weights; a view once among `Masks`
@@ -43,6 +53,11 @@ class SparseLayer:
         self.mask.copy_(mask)
         self.explored = self.explored | mask
         self.count.copy_(mask.sum())
+        if not self.dense_master:
+            self.clear_outside(survive, optimizer)
+
+    def clear_outside(self, survive: Tensor, optimizer: Optimizer | None = None) -> None:
+        """Weights and optimizer state outside `survive` become exactly 0."""
         keep = survive.to(self.weight.dtype)
         with torch.no_grad():
             self.weight.mul_(keep)
@@ -83,10 +98,11 @@ class Masks:
         return self.layers[name]
 
     def select(self, frozen_blocks: int) -> None:
-        """Which layers the step masks: those outside the frozen prefix (frozen ones do not move at all)."""
+        """Which layers train: those outside the frozen prefix. The step masks all of them but dense masters."""
         self.trained = [layer for layer in self if layer.block >= frozen_blocks]
-        self._weights: list[Tensor] = [layer.weight for layer in self.trained]
-        self._masks = [layer.mask for layer in self.trained]
+        masked = [layer for layer in self.trained if not layer.dense_master]
+        self._weights: list[Tensor] = [layer.weight for layer in masked]
+        self._masks = [layer.mask for layer in masked]
 
     def mask_gradients(self) -> None:
         """Zeroes the gradients of masked weights, so that momentum never gathers there."""

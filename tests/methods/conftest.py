@@ -23,8 +23,9 @@ class FakeRun:
         self.model.weights = nn.ParameterList(weights)
         self.optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=1e-4)
         densities = method.plan.densities
+        shape = scheme(method.plan.settings.sparsity.scheme)
         self.masks = Masks(
-            SparseLayer(name, weight, densities[name], index, scheme(method.plan.settings.sparsity.scheme))
+            SparseLayer(name, weight, densities[name], index, shape, method.dense_masters)
             for index, (name, weight) in enumerate(zip(densities, weights, strict=True))
         )
         self.method = method
