@@ -66,8 +66,8 @@ class RunPlan:
         epochs, layers = range(self.settings.training.epochs), self.profile.layers
         weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
-        extra = np.stack([self.method.extra_macs(epoch, layers, int(samples[epoch])) for epoch in epochs])
-        extra += self._earlier_macs(samples)
+        extra = self._earlier_macs(samples)
+        extra += np.stack([self.method.extra_macs(epoch, layers, int(samples[epoch])) for epoch in epochs])
         return planned_trace(self.profile, forward, samples, self.schedule.counts, weight_grad, activation, extra)
 
     def _earlier_macs(self, samples: np.ndarray) -> np.ndarray:
