@@ -1,18 +1,24 @@
 """Progressive layer freezing: which blocks are frozen in which epoch, solved for a wanted share of training FLOPs.
 
 The frozen set is always a prefix of the model's blocks, so a schedule is one number an epoch: how many leading blocks
-are frozen. SpFDE, Sec. 3.2 (arXiv 2209.11204).
+are frozen. SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). The schemes themselves: `spfde.freezing_schemes`.
+
+All schemes save the same FLOPs: single-shot is solved first (the latest schedule on the interval's grid that saves at
+least what is wanted), and every other one is solved to what single-shot *achieves*, by parameters of its own.
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from spfde.cost.profile import Profile
 from spfde.errors import SpfdeError
+from spfde.freezing_schemes import SCHEMES, Grid, single_shot
 from spfde.settings import FreezingSettings
+
+TOLERANCE = 0.005  # a scheme is solved once its FLOPs are so near to single-shot's, as a share of those
+ALLOWED = 0.01  # farther from them than this is another cost
 
 
 @dataclass(frozen=True)
@@ -21,13 +27,31 @@ class Schedule:
 
     Attributes:
         counts: frozen leading blocks by epoch.
-        t_frz: epoch at which the first block freezes; none where nothing freezes.
         achieved: share of the training FLOPs (paper column, before sieving) that it saves.
     """
 
     counts: tuple[int, ...]
-    t_frz: int | None = None
     achieved: float = 0.0
+
+    @property
+    def t_frz(self) -> int | None:
+        """Epoch at which the first block freezes; none where nothing freezes."""
+        return next((epoch for epoch, count in enumerate(self.counts) if count), None)
+
+    def frozen(self, blocks: int) -> np.ndarray:
+        """Whether a block is frozen, shape (epochs, blocks + 1); the last column is what never freezes."""
+        return np.arange(blocks + 1)[None, :] < np.array(self.counts)[:, None]
+
+    def settled(self, blocks: int, interval: int) -> np.ndarray:
+        """Whether a block has its final density, shape (epochs, blocks + 1).
+
+        Freezing prunes a block to it, and after thawing it stays so until the next mask update.
+        """
+        settled = self.frozen(blocks)
+        for epoch in range(1, len(settled)):
+            if epoch % interval:
+                settled[epoch] |= settled[epoch - 1]
+        return settled
 
     def learning_rates(self, blocks: int, lr: float, lr_min: float) -> np.ndarray:
         """Learning rates by epoch and block, shape (epochs, blocks + 1); the last column is what never freezes.
@@ -36,10 +60,40 @@ class Schedule:
         lr_min + (lr - lr_min) (1 + cos(pi t / F)) / 2, t = epochs it has been active, F = all it will be
         (SpFDE, Sec. 3.2; methods.md, "Learning rate").
         """
-        active = np.array(self.counts)[:, None] <= np.arange(blocks + 1)[None, :]
+        active = ~self.frozen(blocks)
         done: np.ndarray = np.cumsum(active, axis=0) - active
         share = done / np.maximum(1, active.sum(axis=0))
         return np.where(active, lr_min + (lr - lr_min) * (1 + np.cos(np.pi * share)) / 2, 0.0)
+
+
+class Ledger:
+    """What a run's schedules save, in the `paper` column before sieving.
+
+    Args:
+        interval: update interval in epochs.
+        profile: costs and blocks of the layers.
+        trained: density of the forward weights while a layer trains, shape (epochs, layers).
+        weight_grad: weight-gradient work while a layer trains, as a share of dense, shape (epochs, layers).
+        settled: density of a layer that was frozen, shape (layers,).
+    """
+
+    def __init__(
+        self, interval: int, profile: Profile, trained: np.ndarray, weight_grad: np.ndarray, settled: np.ndarray
+    ) -> None:
+        self.interval, self.blocks, self.epochs = interval, profile.blocks, len(trained)
+        self._macs = np.array([layer.macs for layer in profile.layers], dtype=float)
+        self._block = np.array([layer.block for layer in profile.layers])
+        self._settled = settled
+        self._active = 2 * trained + weight_grad  # backward is 2 x forward
+        self._thawed = self._active - 3 * (trained - settled)  # active, but not grown again yet
+        self._total = float((self._active @ self._macs).sum())
+
+    def saved(self, schedule: Schedule) -> float:
+        """The share of the training FLOPs that a schedule saves; forward of a frozen block still runs."""
+        frozen = schedule.frozen(self.blocks)[:, self._block]
+        settled = schedule.settled(self.blocks, self.interval)[:, self._block]
+        cost = np.where(frozen, self._settled, np.where(settled, self._thawed, self._active))
+        return 1 - float((cost @ self._macs).sum()) / self._total
 
 
 def blocks_to_freeze(settings: FreezingSettings, blocks: int) -> int:
@@ -47,55 +101,50 @@ def blocks_to_freeze(settings: FreezingSettings, blocks: int) -> int:
     return max(1, min(blocks, math.floor(settings.share * blocks + 0.5)))
 
 
-def single_shot(epochs: int, interval: int, wanted: int) -> Iterator[Schedule]:
-    """From T_frz on, one more block every interval until the wanted ones are frozen; the latest T_frz first."""
-    for t_frz in range((epochs - 1) // interval * interval, 0, -interval):
-        counts = (min(wanted, (epoch - t_frz) // interval + 1) if epoch >= t_frz else 0 for epoch in range(epochs))
-        yield Schedule(tuple(counts), t_frz)
+def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule:
+    """The schedule of the wanted scheme that saves the wanted share of training FLOPs.
 
-
-SCHEMES: dict[str, Callable[[int, int, int], Iterator[Schedule]]] = {"single-shot": single_shot}
-
-
-def solve(
-    settings: FreezingSettings,
-    interval: int,
-    profile: Profile,
-    trained: np.ndarray,
-    weight_grad: np.ndarray,
-    settled: np.ndarray,
-) -> Schedule:
-    """The latest schedule on the interval's grid that saves at least the wanted share of training FLOPs.
+    Single-shot: the latest on the interval's grid that saves at least that much. The others: the first candidate of
+    the scheme whose FLOPs are within 0.5 % of single-shot's, or else the nearest one.
 
     Args:
         settings: wanted share of FLOPs, share of blocks, scheme.
-        interval: update interval in epochs.
-        profile: costs and blocks of the layers.
-        trained: density of the forward weights while a layer trains, shape (epochs, layers).
-        weight_grad: weight-gradient work while a layer trains, as a share of dense, shape (epochs, layers).
-        settled: density of a frozen layer, shape (layers,).
+        ledger: what schedules save in this run.
+        seed: the run's, for the random control.
 
     Raises:
-        SpfdeError: even the earliest schedule saves less than is wanted.
+        SpfdeError: even the earliest single-shot schedule saves less than is wanted, or the scheme cannot come within
+            1 % of its FLOPs.
     """
-    epochs = len(trained)
     if not settings.flops_reduction:
-        return Schedule((0,) * epochs)
-    macs = np.array([layer.macs for layer in profile.layers], dtype=float)
-    block = np.array([layer.block for layer in profile.layers])
-    saving = (
-        2 * trained + weight_grad - settled
-    ) * macs  # backward is 2 x forward; forward of a frozen block still runs
-    frozen = block[None, :] < np.arange(profile.blocks + 1)[:, None]
-    saved = saving @ frozen.T.astype(float)  # (epochs, number of frozen blocks)
-    total = ((2 * trained + weight_grad) * macs).sum()
+        return Schedule((0,) * ledger.epochs)
+    grid = Grid(
+        ledger.epochs, ledger.interval, ledger.blocks, blocks_to_freeze(settings, ledger.blocks), settings.resume, seed
+    )
     best = 0.0
-    for schedule in SCHEMES[settings.scheme](epochs, interval, blocks_to_freeze(settings, profile.blocks)):
-        achieved = float(saved[np.arange(epochs), list(schedule.counts)].sum() / total)
-        best = max(best, achieved)
-        if achieved >= settings.flops_reduction:
-            return Schedule(schedule.counts, schedule.t_frz, achieved)
+    for counts in single_shot(grid):
+        shot = Schedule(counts, ledger.saved(Schedule(counts)))
+        best = max(best, shot.achieved)
+        if shot.achieved >= settings.flops_reduction:
+            return _equal(settings.scheme, grid, ledger, shot) if settings.scheme in SCHEMES else shot
     cause = (
         f"freezing.flops_reduction = {settings.flops_reduction:g} is more than freezing can save (at most {best:.3f})"
     )
     raise SpfdeError(cause, "lower it, or raise freezing.share")
+
+
+def _equal(scheme: str, grid: Grid, ledger: Ledger, shot: Schedule) -> Schedule:
+    """The schedule of a scheme that costs what single-shot does."""
+    left, nearest = 1 - shot.achieved, Schedule(())
+    for counts in SCHEMES[scheme](grid, shot.counts):
+        found = Schedule(counts, ledger.saved(Schedule(counts)))
+        if abs(found.achieved - shot.achieved) < abs(nearest.achieved - shot.achieved):
+            nearest = found
+        if abs(nearest.achieved - shot.achieved) <= TOLERANCE * left:
+            return nearest
+    if abs(nearest.achieved - shot.achieved) <= ALLOWED * left:
+        return nearest
+    cause = f"freezing.scheme = {scheme} cannot save the {shot.achieved:.3f} that single-shot saves"
+    raise SpfdeError(
+        f"{cause} (nearest: {nearest.achieved:.3f})", "change freezing.flops_reduction or sparsity.interval"
+    )

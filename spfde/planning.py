@@ -5,7 +5,7 @@ Training asks the same plan, so what is planned and what happens differ only whe
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class RunPlan:
             samples: samples that it saw, shape (epochs,).
         """
         if forward is None:
-            forward = np.where(self.frozen, self.settled, self.forward)
+            forward = np.where(self.at_target, self.settled, self.forward)
         samples = self.samples if samples is None else samples
         epochs, layers = range(self.settings.training.epochs), self.profile.layers
         weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
@@ -83,6 +83,23 @@ class RunPlan:
         """Which layer is frozen in which epoch, shape (epochs, layers)."""
         blocks = np.array([layer.block for layer in self.profile.layers])
         return blocks[None, :] < np.array(self.schedule.counts)[:, None]
+
+    @property
+    def at_target(self) -> np.ndarray:
+        """Which layer has its final density in which epoch because it is or was frozen, shape (epochs, layers)."""
+        settled = self.schedule.settled(self.profile.blocks, self.settings.sparsity.interval)
+        return settled[:, [layer.block for layer in self.profile.layers]]
+
+    @property
+    def ledger(self) -> freezing.Ledger:
+        """What freezing schedules save in this run."""
+        epochs = range(self.settings.training.epochs)
+        work = [
+            self.weight_grad(epoch, self.forward[epoch]) * self.method.activation_density(self.forward[epoch])
+            for epoch in epochs
+        ]
+        interval = self.settings.sparsity.interval
+        return freezing.Ledger(interval, self.profile, self.forward, np.stack(work), self.settled)
 
     def weight_grad(self, epoch: int, density: np.ndarray) -> np.ndarray:
         """Share of weight positions whose gradient an epoch needs, shape (layers,)."""
@@ -143,11 +160,7 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
     )
     if not settings.freezing.flops_reduction:
         return draft
-    weight_grad = np.stack(
-        [draft.weight_grad(e, forward[e]) * method.activation_density(forward[e]) for e in range(epochs)]
-    )
-    schedule = freezing.solve(settings.freezing, sparse.interval, costs, forward, weight_grad, settled)
-    return RunPlan(**{**draft.__dict__, "schedule": schedule})
+    return replace(draft, schedule=freezing.solve(settings.freezing, draft.ledger, settings.seed))
 
 
 class _Exact:
@@ -176,6 +189,9 @@ def describe(plan: RunPlan) -> dict[str, Any]:
         "dense_layers": settings.sparsity.dense_layers,
         "t_frz": plan.schedule.t_frz,
         "freezing_achieved": plan.schedule.achieved,
+        "freezing_scheme": settings.freezing.scheme,
+        "blocks": plan.profile.blocks,
+        "frozen_blocks": list(plan.schedule.counts),
         "flops": {column: counted[column] for column in ("paper", "full", "executed", "extra")},
         "memory": {column: ledger[column] for column in ("paper_min", "paper_avg", "full_peak")},
     }

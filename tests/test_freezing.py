@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spfde import freezing
+from spfde import freezing_schemes as schemes
 from spfde.cost.profile import LayerProfile, Profile
 from spfde.errors import SpfdeError
+from spfde.experiments import resolve
+from spfde.planning import plan_settings
 from spfde.settings import FreezingSettings
 
 
@@ -22,15 +25,19 @@ def profile_of(macs: list[int]) -> Profile:
     return Profile(layers, blocks, 10 * len(macs), (0,) * (blocks + 1), (0,) * (blocks + 1))
 
 
+def ledger_of(epochs: int, interval: int, macs: list[int], density: np.ndarray | None = None) -> freezing.Ledger:
+    ones = np.ones((epochs, len(macs)))
+    trained = ones if density is None else ones * density[:, None]
+    return freezing.Ledger(interval, profile_of(macs), trained, trained, np.ones(len(macs)))
+
+
 def solve(reduction: float, epochs: int = 20, interval: int = 2, share: float = 2 / 3) -> freezing.Schedule:
-    ones = np.ones((epochs, 4))
     settings = FreezingSettings(flops_reduction=reduction, share=share)
-    return freezing.solve(settings, interval, profile_of([30, 20, 10, 40]), ones, ones, np.ones(4))
+    return freezing.solve(settings, ledger_of(epochs, interval, [30, 20, 10, 40]))
 
 
 def test_one_more_block_freezes_every_interval() -> None:
-    first = next(schedule for schedule in freezing.single_shot(12, 3, 2) if schedule.t_frz == 3)
-    assert first.counts == (0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2)
+    assert (0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2) in list(schemes.single_shot(schemes.Grid(12, 3, 4, 2)))
 
 
 def test_the_latest_schedule_that_saves_enough_is_chosen() -> None:
@@ -56,14 +63,12 @@ def test_no_reduction_freezes_nothing() -> None:
 
 def test_a_denser_beginning_lowers_what_late_freezing_saves() -> None:
     epochs = 20
-    dense_first = np.ones((epochs, 4))
-    dense_first[:10] = 2.0
+    density = np.where(np.arange(epochs) < 10, 2.0, 1.0)
     settings = FreezingSettings(flops_reduction=0.1)
-    found = freezing.solve(settings, 2, profile_of([30, 20, 10, 40]), dense_first, dense_first, np.ones(4))
+    found = freezing.solve(settings, ledger_of(epochs, 2, [30, 20, 10, 40], density))
     by_hand = 0.0
     for epoch, frozen in enumerate(found.counts):
-        density = dense_first[epoch, 0]
-        by_hand += sum((30, 20)[:frozen]) * (3 * density - 1)
+        by_hand += sum((30, 20)[:frozen]) * (3 * density[epoch] - 1)
     assert found.achieved == pytest.approx(by_hand / (100 * 3 * (10 * 2 + 10)))
 
 
@@ -88,12 +93,12 @@ def test_a_thawed_block_goes_on_with_its_cosine() -> None:
 
 @given(st.integers(2, 60), st.integers(1, 10), st.integers(1, 8))
 def test_freezing_is_monotone_and_on_the_grid(epochs: int, interval: int, wanted: int) -> None:
-    for schedule in freezing.single_shot(epochs, interval, wanted):
-        assert len(schedule.counts) == epochs
-        assert list(schedule.counts) == sorted(schedule.counts)
-        changes = [e for e in range(1, epochs) if schedule.counts[e] != schedule.counts[e - 1]]
+    for counts in schemes.single_shot(schemes.Grid(epochs, interval, 8, wanted)):
+        assert len(counts) == epochs
+        assert list(counts) == sorted(counts)
+        changes = [e for e in range(1, epochs) if counts[e] != counts[e - 1]]
         assert all(epoch % interval == 0 for epoch in changes)
-        assert schedule.t_frz in changes and max(schedule.counts) <= wanted
+        assert freezing.Schedule(counts).t_frz in changes and max(counts) <= wanted
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,76 @@ def test_freezing_is_monotone_and_on_the_grid(epochs: int, interval: int, wanted
 )
 def test_share_of_blocks(blocks: int, share: float, count: int) -> None:
     assert freezing.blocks_to_freeze(FreezingSettings(share=share), blocks) == count
+
+
+GRID = schemes.Grid(epochs=16, interval=2, blocks=4, wanted=2, resume=0.25)
+SHOT = (0,) * 10 + (1, 1) + (2,) * 4
+
+
+def test_resume_freezes_earlier_by_what_it_thaws_at_the_end() -> None:
+    first = next(schemes.resume(GRID, SHOT))
+    assert first == (0,) * 6 + (1, 1) + (2,) * 4 + (0,) * 4
+    epochs = np.array([SHOT, first])
+    assert [(row >= 1).sum() for row in epochs] == [6, 6] and [(row >= 2).sum() for row in epochs] == [4, 4]
+    ledger = ledger_of(16, 2, [30, 20, 10, 15, 25])
+    assert ledger.saved(freezing.Schedule(first)) == pytest.approx(ledger.saved(freezing.Schedule(SHOT)))
+
+
+def test_resume_needs_room_before_the_first_freeze_epoch() -> None:
+    assert not list(schemes.resume(GRID, (0, 0) + (1, 1) + (2,) * 12))
+
+
+def test_periodic_trains_super_blocks_one_epoch_in_four_and_in_two() -> None:
+    candidates = list(schemes.periodic(GRID, SHOT))
+    assert (0, 2, 1, 2) * 4 in candidates
+    for counts in candidates:
+        assert set(counts) <= {0, 1, 2, 3}  # the last block always trains
+    active = np.array((0, 2, 1, 2) * 4)[:, None] <= np.arange(3)
+    assert active.mean(axis=0).tolist() == [0.25, 0.5, 1.0]
+
+
+def test_delayed_periodic_trains_all_blocks_first() -> None:
+    first = next(counts for counts in schemes.delayed_periodic(GRID, SHOT) if any(counts))
+    assert first[:4] == (0,) * 4 and first[4:8] == (0, first[5], first[6], first[7]) and first[5] == first[7]
+
+
+def test_random_freeze_epochs_are_ordered_on_the_grid_and_follow_the_seed() -> None:
+    for counts, _ in zip(schemes.random(GRID, SHOT), range(50), strict=False):
+        assert list(counts) == sorted(counts) and counts[0] == 0 and counts[-1] == 2
+        assert all(counts[epoch] == counts[epoch - 1] for epoch in range(1, 16, 2))
+    one, two = (next(schemes.random(schemes.Grid(160, 5, 15, 10, seed=seed), SHOT)) for seed in (1, 2))
+    assert one != two and one == next(schemes.random(schemes.Grid(160, 5, 15, 10, seed=1), SHOT))
+
+
+def test_a_thawed_block_keeps_its_final_density_until_the_next_update() -> None:
+    settled = freezing.Schedule((0, 0, 1, 0, 0, 1, 0)).settled(1, 2)
+    assert settled[:, 0].tolist() == [False, False, True, True, False, True, False]
+    assert not settled[:, 1].any()
+
+
+def test_savings_of_a_thawed_block_by_hand() -> None:
+    """Dense 2 while trained, 1 once settled; an epoch costs 6 trained, 1 frozen, 3 thawed and not grown yet."""
+    ledger = ledger_of(4, 4, [1, 0], np.full(4, 2.0))
+    assert ledger.saved(freezing.Schedule((0, 1, 0, 0))) == pytest.approx(1 - (6 + 1 + 3 + 3) / 24)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cifar100"])
+@pytest.mark.parametrize("level", [0.1, 0.15, 0.2, 0.25])
+def test_schemes_cost_the_same_in_the_ledger(scale: str, level: float) -> None:
+    """The plan's trace, and so the `paper` column, is counted apart from the solver."""
+    flops = {}
+    for scheme in ("single-shot", *schemes.SCHEMES):
+        values = {"sparsity.method": "spfde", "freezing.flops_reduction": level, "sieving.removed": 0.0}
+        plan = plan_settings(resolve(scale, {**values, "freezing.scheme": scheme}))
+        flops[scheme] = plan.costs(plan.trace())[0]["paper"]
+        without = plan_settings(resolve(scale, {**values, "freezing.flops_reduction": 0.0}))
+        full = without.costs(without.trace())[0]["paper"]
+        assert plan.schedule.achieved == pytest.approx(1 - flops[scheme] / full, abs=1e-9)
+    for scheme in schemes.SCHEMES:
+        assert flops[scheme] == pytest.approx(flops["single-shot"], rel=0.01)
+
+
+def test_a_scheme_that_cannot_cost_the_same_is_refused() -> None:
+    settings = FreezingSettings(flops_reduction=0.28, scheme="single-shot-resume")
+    with pytest.raises(SpfdeError, match=r"single-shot-resume cannot save the 0\.287 that single-shot saves"):
+        freezing.solve(settings, ledger_of(20, 2, [30, 20, 10, 40]))

@@ -1,0 +1,112 @@
+"""The freezing schemes: candidates, in order of preference, for which leading blocks are frozen in which epoch.
+
+Sources: SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). A candidate is a tuple of counts: frozen blocks by epoch.
+`spfde.freezing` takes the first one that costs what single-shot does.
+
+* single-shot: from T_frz on, one more block every interval until the wanted ones are frozen. Free: T_frz.
+* single-shot-resume: every freeze epoch t earlier, all blocks thaw for the last t epochs. At constant density that
+  saves the same; where density falls over time, the thaw epoch is moved until it does. Free: the thaw epoch.
+* periodic: three super-blocks, updated one epoch in four, one in two, always. The periods are powers of two, so a
+  frozen block never follows an active one. Free: the borders of the super-blocks; where blocks are too few for that,
+  also the first periodic epoch, the earliest that will do.
+* delayed-periodic: all active first, then periodic with more blocks in the first two super-blocks. Free: the borders,
+  and the first periodic epoch, the nearest to a quarter of training that will do.
+* random, gradient-norm: controls for *when* the blocks freeze, in the same order and at the same FLOPs. The order is
+  not free: freezing saves the input gradients of a prefix alone, and a set with holes would cost other FLOPs for the
+  same blocks, so it could not be compared at equal cost. random: the freeze epochs are drawn. gradient-norm: the run
+  itself decides (`spfde.freezing_adaptive`); until then single-shot stands for it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import torch
+
+from spfde import rng
+
+Counts = tuple[int, ...]
+DRAWS = 5000  # of random freeze epochs, at most
+DELAY = 1 / 4  # share of training before delayed-periodic begins
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What schemes have to work with.
+
+    Attributes:
+        epochs: epochs of training.
+        interval: update interval in epochs; blocks freeze on its grid.
+        blocks: blocks of the model.
+        wanted: how many of them single-shot freezes.
+        resume: share of training for which single-shot-resume thaws all blocks at the end.
+        seed: of the random control.
+    """
+
+    epochs: int
+    interval: int
+    blocks: int
+    wanted: int
+    resume: float = 0.1
+    seed: int = 0
+
+    def counts(self, freeze_epochs: list[int]) -> Counts:
+        """Frozen blocks by epoch, from the epochs at which the blocks freeze, one each, in ascending order."""
+        return tuple(sum(freeze <= epoch for freeze in freeze_epochs) for epoch in range(self.epochs))
+
+    @property
+    def starts(self) -> range:
+        """Epochs at which a block may freeze."""
+        return range(self.interval, self.epochs, self.interval)
+
+
+def single_shot(grid: Grid) -> Iterator[Counts]:
+    """One candidate a T_frz, the latest first."""
+    for t_frz in reversed(grid.starts):
+        yield grid.counts([t_frz + index * grid.interval for index in range(grid.wanted)])
+
+
+def resume(grid: Grid, shot: Counts) -> Iterator[Counts]:
+    """The freeze epochs are fixed, on the grid; the thaw epochs nearest to t before the end come first."""
+    t_frz = next(epoch for epoch, count in enumerate(shot) if count)
+    wanted = max(1, math.floor(grid.resume * grid.epochs / grid.interval)) * grid.interval
+    earlier = min(wanted, t_frz - grid.interval)
+    if not earlier:
+        return
+    frozen = shot[earlier:] + (shot[-1],) * earlier
+    for thaw in sorted(range(t_frz, grid.epochs), key=lambda epoch: abs(epoch - (grid.epochs - earlier))):
+        yield frozen[:thaw] + (0,) * (grid.epochs - thaw)
+
+
+def periodic(grid: Grid, shot: Counts, delay: float = 0.0) -> Iterator[Counts]:
+    """All borders (blocks updated 1 epoch in 4, blocks updated at most 1 in 2), those of like size first; at each
+    first periodic epoch, those nearest to a share `delay` of training first."""
+    pairs = combinations_with_replacement(range(grid.blocks), 2)  # the last block always trains
+    borders = sorted(pairs, key=lambda pair: (abs(pair[1] - 2 * pair[0]), pair))
+    for start in sorted(range(grid.epochs), key=lambda epoch: abs(epoch - delay * grid.epochs)):
+        for first, second in borders:
+            cycle = (0, second, first, second)
+            yield tuple(cycle[epoch % 4] if epoch >= start else 0 for epoch in range(grid.epochs))
+
+
+def delayed_periodic(grid: Grid, shot: Counts) -> Iterator[Counts]:
+    return periodic(grid, shot, DELAY)
+
+
+def random(grid: Grid, shot: Counts) -> Iterator[Counts]:
+    """Freeze epochs drawn from a random stretch of the grid."""
+    draws = rng.generator(grid.seed, "freezing")
+    points = torch.tensor(grid.starts)
+    for _ in range(DRAWS):
+        low, high = torch.randint(len(points), (2,), generator=draws).sort().values.tolist()
+        chosen = torch.randint(low, high + 1, (grid.wanted,), generator=draws)
+        yield grid.counts(points[chosen].sort().values.tolist())
+
+
+SCHEMES: dict[str, Callable[[Grid, Counts], Iterator[Counts]]] = {
+    "single-shot-resume": resume,
+    "periodic": periodic,
+    "delayed-periodic": delayed_periodic,
+    "random": random,
+}
