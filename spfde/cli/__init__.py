@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import data, plan, results, train
+from spfde.cli import data, methods, plan, results, train
 from spfde.errors import SpfdeError
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
     train.train,
     plan.plan,
+    methods.methods,
     data.data,
     results.collect,
     results.table,

@@ -1,18 +1,6 @@
-"""Training whose masks never change: dense, and a fixed random mask."""
+"""A fixed random mask."""
 
 from spfde.methods.base import Method, register
-
-
-@register
-class Dense(Method):
-    """No sparsity: the reference of every table. Freezing and sieving work around it and save real time."""
-
-    name = "dense"
-    title = "Dense"
-    paper = "-"
-    kind = "dense"
-    scope = "none"
-    sparse = False
 
 
 @register

@@ -1,0 +1,100 @@
+"""GraSP: prune before training what hinders the flow of gradients least."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from spfde.cost.profile import LayerProfile
+from spfde.methods.base import Options, Run, register, scoring_macs
+from spfde.methods.ranked import Scored, gradient
+
+P = TypeVar("P")
+CHUNK = 256  # samples looked at together in the search for enough of each class
+
+
+class GraspOptions(Options):
+    per_class: int = Field(10, ge=1, description="random training samples of each class that are scored")
+    temperature: float = Field(200.0, gt=0, description="what logits are divided by")
+    parts: int = Field(
+        2, ge=1, description="equal parts of the samples, sorted by class, that go through the network one by one"
+    )
+
+
+@register
+class Grasp(Scored):
+    """Removes the weights with the highest -w (H g) of the dense network at initialisation: Wang et al. 2020, Eq. 8.
+
+    g is the gradient and H the Hessian of the loss, summed over the parts; BatchNorm uses each part's own statistics.
+    All convolutions and the classifier are ranked together, unless `sparsity.dense_layers` is told.
+    """
+
+    name = "grasp"
+    title = "GraSP"
+    paper = "Wang et al., ICLR"
+    year = 2020
+    Options: ClassVar[type[Options]] = GraspOptions
+    defaults: ClassVar[dict[str, Any]] = {"sparsity": {"dense_layers": "none"}}
+
+    def scores(self, run: Run, network: nn.Module, weights: list[Tensor]) -> list[Tensor]:
+        images, labels = self._samples(run, network)
+        parts = list(zip(images.tensor_split(self.options.parts), labels.tensor_split(self.options.parts), strict=True))
+        network.train()
+        product = hessian_gradient(
+            lambda part: F.cross_entropy(network(part[0]) / self.options.temperature, part[1]), parts, weights
+        )
+        return [weight.detach() * hg for weight, hg in zip(weights, product, strict=True)]
+
+    @torch.no_grad()
+    def _samples(self, run: Run, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """Random samples, as many of each class (or all there are of a rare one), sorted by class."""
+        order = torch.randperm(run.samples, generator=run.generator("method", "samples"))
+        network.eval()
+        found: list[tuple[Tensor, Tensor]] = []
+        missing = torch.empty(0)
+        for indices in order.split(CHUNK):
+            images, labels = run.fetch(indices)
+            if not found:
+                classes = network(images[:1]).shape[1]
+                missing = torch.full((classes,), self.options.per_class, device=labels.device)
+            member = F.one_hot(labels, len(missing))
+            taken = ((member.cumsum(0) <= missing) & member.bool()).any(dim=1)  # the first so many of each class
+            found.append((images[taken], labels[taken]))
+            missing = missing - member[taken].sum(0)
+            if not missing.any():
+                break
+        images, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+        by_class = labels.argsort(stable=True)
+        return images[by_class], labels[by_class]
+
+    def extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
+        """One pass for g and a longer one for H g, before epoch 0.
+
+        H g costs a forward and a backward pass and the reverse pass through both (Pearlmutter 1994, Sec. 3): each
+        multiplication of the two passes gives two in reverse, so 3 x 3 forward passes a layer, and 2 + 2 in a first
+        layer, whose input has no gradient.
+        """
+        classes = layers[-1].output_elements
+        scored = min(self.options.per_class * classes, samples) if epoch == 0 else 0
+        product = [scored * layer.macs * (9 if layer.input_block >= 0 else 4) for layer in layers]
+        return scoring_macs(layers, scored) + np.array(product)
+
+
+def hessian_gradient(loss: Callable[[P], Tensor], parts: Sequence[P], weights: list[Tensor]) -> list[Tensor]:
+    """H g, with g the gradient and H the Hessian of the sum of `loss(part)` over the parts, by double backward.
+
+    One part's graph is alive at a time: g first, then each part's share of H g.
+    """
+    g = [torch.zeros_like(weight) for weight in weights]
+    for part in parts:
+        torch._foreach_add_(g, gradient(loss(part), weights))
+    product = [torch.zeros_like(weight) for weight in weights]
+    for part in parts:
+        own = gradient(loss(part), weights, create_graph=True)
+        inner = torch.stack([(a * b).sum() for a, b in zip(g, own, strict=True)]).sum()
+        torch._foreach_add_(product, gradient(inner, weights))
+    return product

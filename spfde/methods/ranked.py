@@ -1,0 +1,67 @@
+"""Methods that rank all weights of the network together, and so leave each layer the density that the ranking gives."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spfde.methods.base import Method, Run
+from spfde.sparsity.distributions import active_count
+from spfde.sparsity.masks import SparseLayer
+
+
+def best(scores: Sequence[Tensor], density: float) -> list[Tensor]:
+    """Masks of the highest scores of all tensors together: exactly density x size weights in all, rounded half up."""
+    flat = torch.cat([score.flatten() for score in scores])
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[flat.topk(active_count(density, flat.numel())).indices] = True
+    parts = chosen.split([score.numel() for score in scores])
+    return [part.view_as(score) for part, score in zip(parts, scores, strict=True)]
+
+
+class Ranked(Method):
+    """A mask by a ranking over all sparse layers, fixed while training runs.
+
+    How dense a layer gets depends on data, so plans have the distribution's densities and traces the real ones.
+    """
+
+    scope = "global"
+
+    @property
+    def density(self) -> float:
+        """Share of active weights over all sparse layers together."""
+        return 1 - self.plan.settings.sparsity.target
+
+    def settle(self, run: Run, layer: SparseLayer) -> None:
+        """A fixed mask is final as it is, whatever density the layer was planned to have."""
+
+
+class Scored(Ranked, ABC):
+    """Pruning before training: scores every weight of the dense network on a few samples and keeps the best.
+
+    The network is scored on a copy of itself: what starts to train are the scored weights, with no trace of the
+    scoring in gradients, BatchNorm statistics or random streams.
+    """
+
+    kind = "before training"
+    needs_dense_gradient: ClassVar[bool] = True
+
+    @abstractmethod
+    def scores(self, run: Run, network: nn.Module, weights: list[Tensor]) -> list[Tensor]:
+        """What each weight is worth, highest kept; `weights` are the sparse layers' weights in `network`, a copy."""
+
+    def start(self, run: Run) -> None:
+        network = copy.deepcopy(run.model)
+        weights: list[Tensor] = [network.get_parameter(f"{layer.name}.weight") for layer in run.masks]
+        with torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
+            scores = self.scores(run, network, weights)
+        for layer, mask in zip(run.masks, best(scores, self.density), strict=True):
+            layer.start(mask)
+
+
+def gradient(value: Tensor, weights: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Gradient of a scalar by each weight; zeros where a weight is not used."""
+    return torch.autograd.grad(value, weights, create_graph=create_graph, materialize_grads=True)
