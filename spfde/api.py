@@ -11,12 +11,13 @@
             sparse.observe(indices, logits, labels)
     sparse.finish()
 
-Boundary events happen in `begin_epoch`: mask update, sieving update, freezing, learning rates, in this order. Between
-them the step is static; gradients and weights are masked by hooks around `optimizer.step`.
+docs/own_model.md has longer examples, and says what goes together with it: mixed precision, compilation, accumulated
+gradients, schedulers. Boundary events happen in `begin_epoch`: mask update, sieving update, freezing, learning rates, in
+this order. Between them the step is static; gradients and weights are masked by hooks around `optimizer.step`.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,11 @@ from spfde import rng
 from spfde.cost.profile import Profile, profile
 from spfde.data import SCHEDULES, Sieve, update_epochs
 from spfde.errors import SpfdeError
+from spfde.frozen import FrozenBlock
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import RunPlan, plan_run
+from spfde.requirements import check_decay, check_schedulers, check_weights, unwrapped
 from spfde.settings import RunSettings
 from spfde.sparsity.layers import layers
 from spfde.sparsity.masks import Masks, SparseLayer
@@ -42,15 +45,19 @@ class SparseTraining:
     """Masks, freezing and sieving of one run.
 
     Args:
-        model: any module with convolutions or linear layers.
+        model: any module with convolutions or linear layers, on the device that it trains on; what `torch.compile` or
+            DistributedDataParallel made of it will do as well.
         optimizer: holds the model's parameters; its groups are split by freezing block here, once, and afterwards only
             their `lr` changes.
-        settings: the run's settings.
+        settings: the run's settings, e.g. from `spfde.settings_for`; of `training` the epochs, the batch size (samples
+            an optimizer step) and the learning rates' end and warm-up are used.
         input_shape: shape of one input, (channels, height, width).
         samples: size of the training set.
         blocks: freezing blocks in forward order; found in the model unless given.
         fetch: gives images and labels at positions (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
+        learning_rates: "cosine" makes each block's rate follow its own cosine, from the optimizer's `lr` on (SpFDE,
+            Sec. 3.2); "own" leaves rates and groups to the caller and his scheduler.
         costs: the model's profile, where it is known already.
 
     Attributes:
@@ -59,7 +66,7 @@ class SparseTraining:
         epoch: the epoch in hand, within its round.
 
     Raises:
-        SpfdeError: the settings cannot be had with this model.
+        SpfdeError: the settings cannot be had with this model or optimizer.
     """
 
     def __init__(
@@ -72,9 +79,10 @@ class SparseTraining:
         samples: int,
         blocks: list[Block] | None = None,
         fetch: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        learning_rates: Literal["cosine", "own"] = "cosine",
         costs: Profile | None = None,
     ) -> None:
-        self.model = model
+        self.model = model = unwrapped(model, settings)
         self.optimizer = optimizer
         self.settings = settings
         self.samples = samples
@@ -87,8 +95,9 @@ class SparseTraining:
         self.begun = 0
         self.epoch = -1
         self.frozen_blocks = 0
-        self._frozen: dict[int, _FrozenBlock] = {}
+        self._frozen: dict[int, FrozenBlock] = {}
 
+        check_weights(model, optimizer, self.method.plan.densities)
         block_of = {layer.name: layer.block for layer in self.plan.profile.layers}
         found = layers(model)
         self.masks = Masks(
@@ -104,10 +113,17 @@ class SparseTraining:
         )
         self._sparse = np.array([layer.name in self.masks.layers for layer in self.plan.profile.layers])
         self._start_round()
-        self._split_groups()
+        self._rates: list[tuple[int, float]] | None = None  # block and initial learning rate of each group
+        if learning_rates == "cosine":
+            check_schedulers(optimizer)
+            self._rates = self._split_groups()
+        elif not self.method.decays:
+            check_decay(optimizer, self.method.name, {layer.weight for layer in self.masks})
         self.method.attach(self)
-        optimizer.register_step_pre_hook(self._before_step)
-        optimizer.register_step_post_hook(self._after_step)
+        self._hooks = (
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        )
 
     # what a training loop calls
 
@@ -119,6 +135,8 @@ class SparseTraining:
         self.epoch = epoch % self.settings.training.epochs
         if epoch == 0:
             self.method.start(self)
+            for layer in self.masks:  # an optimizer may have gathered momentum before
+                layer.set_mask(layer.active, None, self.optimizer)
         elif self.epoch == 0:
             self.method.next_round(self)
             self._start_round()
@@ -142,7 +160,9 @@ class SparseTraining:
             self.sieve.observe(indices, logits.detach().argmax(dim=1) == labels)
 
     def finish(self) -> None:
-        """After the last epoch: thaws what is frozen and leaves plain weights with exact zeros behind."""
+        """After the last epoch: thaws what is frozen, lets go of the optimizer, leaves plain weights with zeros."""
+        for hook in self._hooks:
+            hook.remove()
         self._freeze(0)
         self.method.finish(self)
         self.masks.mask_weights()
@@ -152,7 +172,9 @@ class SparseTraining:
         if self._fetch is None:
             cause = f"method {self.method.name} scores samples of the training set"
             raise SpfdeError(cause, "give SparseTraining a function fetch(indices) -> (images, labels)")
-        return self._fetch(indices)
+        images, labels = self._fetch(indices)
+        device = next(self.model.parameters()).device
+        return images.to(device), labels.to(device)
 
     @property
     def partial_set(self) -> Tensor | None:
@@ -178,7 +200,25 @@ class SparseTraining:
 
     # masks around the optimizer's step
 
-    def _before_step(self, *_: object) -> None:
+    def _before_step(
+        self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Masks the gradients that the step uses: those that are there, or those that its closure will compute."""
+        if not self.begun:
+            raise SpfdeError("a step before the first epoch began", "call begin_epoch(0) first")
+        me, closure, *rest = (*args, kwargs.get("closure")) if len(args) == 1 else args
+        if closure is None:
+            self._prepare_gradients()
+            return args, kwargs
+
+        def masked() -> Any:
+            loss = closure()
+            self._prepare_gradients()
+            return loss
+
+        return (me, masked, *rest), {name: value for name, value in kwargs.items() if name != "closure"}
+
+    def _prepare_gradients(self) -> None:
         if not self.method.before_step(self, self.step):
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
@@ -218,24 +258,26 @@ class SparseTraining:
         for index in [index for index in self._frozen if index >= frozen]:
             self._frozen.pop(index).thaw(self.model.training)
         for index in range(self.frozen_blocks, frozen):
-            self._frozen[index] = _FrozenBlock([self.model.get_submodule(name) for name in self.blocks[index].modules])
+            self._frozen[index] = FrozenBlock([self.model.get_submodule(name) for name in self.blocks[index].modules])
         self.frozen_blocks = frozen
         self.masks.select(frozen)
 
-    def _split_groups(self) -> None:
+    def _split_groups(self) -> list[tuple[int, float]]:
         """Splits each of the optimizer's groups by block, so that every block can have its own learning rate.
 
         Sparse weights without weight decay, where the method has none, become groups of their own.
         """
         block_of = {
             parameter: index
-            for index, block in enumerate(self.blocks)
+            for index, block in reversed(
+                list(enumerate(self.blocks))
+            )  # a shared parameter freezes with its first block
             for name in block.modules
             for parameter in self.model.get_submodule(name).parameters()
         }
         undecayed = set() if self.method.decays else {layer.weight for layer in self.masks}
         groups: list[dict[str, Any]] = []
-        self._rates: list[tuple[int, float]] = []  # block and initial learning rate of each group
+        rates: list[tuple[int, float]] = []
         for group in self.optimizer.param_groups:
             parts: dict[tuple[int, bool], list[nn.Parameter]] = {}
             for parameter in group["params"]:
@@ -243,10 +285,14 @@ class SparseTraining:
                 parts.setdefault(part, []).append(parameter)
             for (block, without), parameters in sorted(parts.items()):
                 groups.append({**group, "params": parameters, **({"weight_decay": 0.0} if without else {})})
-                self._rates.append((block, float(group["lr"])))
+                rates.append((block, float(group["lr"])))
         self.optimizer.param_groups[:] = groups
+        return rates
 
     def _set_learning_rates(self) -> None:
+        if self._rates is None:
+            return
+        check_schedulers(self.optimizer)
         training, epoch = self.settings.training, self.epoch
         warm = min(1.0, (epoch + 1) / training.warmup_epochs) if training.warmup_epochs else 1.0
         for group, (block, lr) in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -274,7 +320,8 @@ class SparseTraining:
             if dot:
                 parts[part][rest] = value
         self.masks.load_state(parts["masks"])
-        self.method.load_state(parts["method"])
+        device = next(self.model.parameters()).device
+        self.method.load_state({name: value.to(device) for name, value in parts["method"].items()})
         if self.sieve:
             self.sieve.load_state(parts["sieve"])
         self.begun, self.step = state["progress"].tolist()
@@ -285,31 +332,6 @@ class SparseTraining:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
             self._freeze(self.plan.schedule.counts[self.epoch])
             self._set_learning_rates()
-
-
-class _FrozenBlock:
-    """A block without autograd whose modules stay in evaluation mode, whatever the user's `model.train()` says."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        inner = [module for outer in modules for module in outer.modules()]
-        self.modules = modules
-        self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        self.hooks = [module.register_forward_pre_hook(_stay_in_evaluation) for module in inner]
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
-            parameter.grad = None
-
-    def thaw(self, training: bool) -> None:
-        for hook in self.hooks:
-            hook.remove()
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
-        for module in self.modules:
-            module.train(training)
-
-
-def _stay_in_evaluation(module: nn.Module, _: object) -> None:
-    module.training = False
 
 
 class PartialSetSampler(Sampler[int]):

@@ -1,5 +1,6 @@
 """Data sets by name, their samples, and how training is served them."""
 
+from spfde.data.indexed import Indexed
 from spfde.data.loader import Loader, LoaderBase
 from spfde.data.removal import SCHEDULES, Removal, samples_by_epoch, update_epochs
 from spfde.data.sieve import Sieve
@@ -11,6 +12,7 @@ __all__ = [
     "SOURCES",
     "AnySplit",
     "DataInfo",
+    "Indexed",
     "Loader",
     "LoaderBase",
     "Removal",

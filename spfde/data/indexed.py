@@ -1,0 +1,40 @@
+"""Any data set of (image, label), with the position of each sample."""
+
+from collections.abc import Sized
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+
+class Samples(Sized, Protocol):
+    """Samples by position, such as torchvision's data sets: (image, label) each."""
+
+    def __getitem__(self, position: int, /) -> Any: ...
+
+
+class Indexed(Dataset[tuple[int, Any, Any]]):
+    """Gives (position, image, label) of each sample, so that sieving knows which one it was.
+
+    Args:
+        samples: the training set.
+        plain: the same samples without random augmentation, for methods that score data; the training set itself
+            unless given.
+    """
+
+    def __init__(self, samples: Samples, plain: Samples | None = None) -> None:
+        self.samples = samples
+        self.plain = samples if plain is None else plain
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> tuple[int, Any, Any]:
+        image, label = self.samples[position]
+        return position, image, label
+
+    def fetch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels at positions (int64), as SparseTraining's `fetch` wants them."""
+        images, labels = default_collate([self.plain[position] for position in positions.tolist()])
+        return images, torch.as_tensor(labels)
