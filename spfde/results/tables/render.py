@@ -8,12 +8,13 @@ from spfde.files import write_text
 from spfde.results.tables.table import Table
 
 STYLE = """
-body { margin: 1.5rem auto; max-width: 80rem; padding: 0 1rem; color: #1a1a1a; background: #fff;
-       font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+body { margin: 1.5rem auto; max-width: 96rem; padding: 0 1rem; color: #1a1a1a; background: #fff;
+       font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.15rem; font-weight: 600; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; border-top: 2px solid #1a1a1a; border-bottom: 2px solid #1a1a1a; }
-th, td { padding: .28rem .7rem; text-align: left; white-space: nowrap; }
+th, td { padding: .26rem .55rem; text-align: left; white-space: nowrap; }
+tr > :first-child { position: sticky; left: 0; background: #fff; }
 th { font-weight: 600; vertical-align: bottom; }
 thead tr:last-child th { border-bottom: 1px solid #1a1a1a; }
 th.group { text-align: center; border-bottom: 1px solid #b0b0b0; }
