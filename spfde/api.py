@@ -12,11 +12,11 @@
     sparse.finish()
 
 docs/own_model.md has longer examples, and says what goes together with it: mixed precision, compilation, accumulated
-gradients, schedulers. Boundary events happen in `begin_epoch`: mask update, sieving update, freezing, learning rates, in
-this order. Between them the step is static; gradients and weights are masked by hooks around `optimizer.step`.
+gradients, schedulers. Boundary events happen in `begin_epoch`: mask update, sieving update, freezing, learning rates,
+in this order. Between them the step is static; gradients and weights are masked by hooks around `optimizer.step`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -24,7 +24,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import Sampler
 
 from spfde import rng
 from spfde.cost.profile import Profile, profile
@@ -35,6 +34,7 @@ from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import RunPlan, plan_run
 from spfde.requirements import check_decay, check_schedulers, check_weights, unwrapped
+from spfde.sampler import PartialSetSampler
 from spfde.settings import RunSettings
 from spfde.sparsity.layers import layers
 from spfde.sparsity.masks import Masks, SparseLayer
@@ -182,9 +182,9 @@ class SparseTraining:
         return self.sieve.partial if self.sieve else None
 
     @property
-    def sampler(self) -> "PartialSetSampler":
+    def sampler(self) -> PartialSetSampler:
         """Shuffled positions of the partial set, for a DataLoader whose data set also gives each sample's position."""
-        return PartialSetSampler(self)
+        return PartialSetSampler(lambda: self)
 
     def trace(self) -> pd.DataFrame:
         """What happened, by epoch and layer (columns: `spfde.cost.trace`)."""
@@ -332,19 +332,3 @@ class SparseTraining:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
             self._freeze(self.plan.schedule.counts[self.epoch])
             self._set_learning_rates()
-
-
-class PartialSetSampler(Sampler[int]):
-    """Positions of the partial set in a fresh order each epoch: a subsequence of the order of the whole set."""
-
-    def __init__(self, sparse: SparseTraining) -> None:
-        self.sparse = sparse
-
-    def __iter__(self) -> Iterator[int]:
-        sparse = self.sparse
-        order = torch.randperm(sparse.samples, generator=sparse.generator("order", max(0, sparse.epoch)))
-        member = sparse.partial_set
-        yield from (order if member is None else order[member.cpu()[order]]).tolist()
-
-    def __len__(self) -> int:
-        return int(self.sparse.plan.samples[max(0, self.sparse.epoch)])

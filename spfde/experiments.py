@@ -131,39 +131,95 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
         seed: root seed, unless the overrides name one.
         tag: tells rows apart that differ in other settings.
     """
+    from spfde.data import SOURCES
+    from spfde.methods import METHODS
+    from spfde.models import MODELS
+
+    at = {"scale": scale, "seed": seed, "tag": tag}
+    settings = _layered(read_scale(scale).settings, at, nested(overrides))
+    lookup("data set", settings.data.name, SOURCES)
+    lookup("model", settings.model.name, MODELS)
+    return METHODS[settings.sparsity.method].adjust(settings)
+
+
+def settings_for(
+    method: str = "spfde",
+    *,
+    epochs: int,
+    batch_size: int,
+    sparsity: float | None = None,
+    freezing: float | None = None,
+    sieving: float | None = None,
+    interval: int | None = None,
+    seed: int = 1,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> RunSettings:
+    """Resolved, checked settings for a model and data of your own, as `spfde.SparseTraining` takes them.
+
+    What is not given has the method's default: sparsity 0.9, an update every 5 epochs, freezing and sieving 0.2 with
+    method spfde and none with the others.
+
+    Args:
+        method: one that `spfde methods` lists.
+        epochs: epochs of the whole training; mask updates, freezing and learning rates are planned over them.
+        batch_size: samples an optimizer step, all accumulated ones together.
+        sparsity: share of zeros of the sparse layers at the end.
+        freezing: share of the training FLOPs that freezing removes.
+        sieving: share of the training set that rests in the removed queue.
+        interval: epochs between mask updates.
+        seed: root seed of masks, order and sieving.
+        options: the method's own options.
+        more: any other setting, with two underscores for a dot: sparsity__scheme="2:4", training__lr_min=1e-5.
+
+    Raises:
+        SpfdeError: an unknown name, a value out of range, or a combination that cannot run.
+    """
+    from spfde.methods import METHODS
+
+    given = {
+        "sparsity.target": sparsity,
+        "freezing.flops_reduction": freezing,
+        "sieving.removed": sieving,
+        "sparsity.interval": interval,
+        "sparsity.options": options,
+    }
+    told = {"sparsity.method": method, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
+    told |= {key: value for key, value in given.items() if value is not None}
+    told |= {key.replace("__", "."): value for key, value in more.items()}
+    settings = _layered({}, {"data": {"name": "own"}, "model": {"name": "own"}}, nested(told))
+    if "adjust" in vars(METHODS[settings.sparsity.method]):
+        cause = f"method {settings.sparsity.method} makes its own network out of a known one"
+        raise SpfdeError(cause, "change your model yourself, and train it with method dense")
+    return settings
+
+
+def _layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str, Any]) -> RunSettings:
+    """Checked settings: the method's own defaults under the scale's values, what names the run, what was told."""
     from spfde.methods import METHODS
 
     values: dict[str, Any] = {}
-    _merge(values, read_scale(scale).settings)
-    told = nested(overrides)
-    _merge(values, told)
-    raw = parse(RunSettings, {**values, "scale": scale})
-    method = lookup("method", raw.sparsity.method, METHODS)
+    for layer in (scale, run, told):
+        _merge(values, layer)
+    method = lookup("method", parse(RunSettings, values).sparsity.method, METHODS)
     layered: dict[str, Any] = {}
-    for layer in (method.defaults, values, {"scale": scale, "seed": seed, "tag": tag}, told):
+    for layer in (method.defaults, values):
         _merge(layered, layer)
     if not method.uses_target:
         layered.setdefault("sparsity", {})["target"] = 0.0
     settings = parse(RunSettings, layered)
     options = parse(method.Options, settings.sparsity.options, "sparsity.options").model_dump(exclude_defaults=True)
     sparsity = settings.sparsity.model_copy(update={"options": options})
-    return method.adjust(check(settings.model_copy(update={"sparsity": sparsity, "model": _with_digest(settings)})))
+    return check(settings.model_copy(update={"sparsity": sparsity, "model": _with_digest(settings)}))
 
 
 def check(settings: RunSettings) -> RunSettings:
-    """Refuses names that no registry knows and combinations that cannot run."""
-    from spfde.data import SOURCES, update_epochs
+    """Refuses a distribution that is not known and combinations that cannot run."""
+    from spfde.data import update_epochs
     from spfde.methods import METHODS, check_scheme
-    from spfde.models import MODELS
     from spfde.sparsity.distributions import DISTRIBUTIONS
 
-    known: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("data set", settings.data.name, SOURCES),
-        ("model", settings.model.name, MODELS),
-        ("distribution", settings.sparsity.distribution, DISTRIBUTIONS),
-    )
-    for kind, name, registry in known:
-        lookup(kind, name, registry)
+    lookup("distribution", settings.sparsity.distribution, DISTRIBUTIONS)
     check_scheme(settings.sparsity)
     epochs = settings.training.epochs
     events = METHODS[settings.sparsity.method].uses_interval or settings.freezing.flops_reduction
