@@ -127,8 +127,9 @@ class Training:
         if self.sparse.begun > epoch:
             return
         every = self.settings.training.snapshots
-        if every and epoch % every == 0:
-            save_snapshot(self.model, snapshots, epoch)
+        done = epoch - (self.sparse.epochs - self.settings.training.epochs)  # epochs of the last round
+        if every and (epoch == 0 or (done > 0 and done % every == 0)):
+            save_snapshot(self.model, snapshots, max(0, done))
         self.sparse.begin_epoch(epoch)
         if self.sparse.epoch == 0:
             self.rows = []  # a round that is followed by another leaves no rows
