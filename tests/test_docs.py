@@ -1,0 +1,71 @@
+"""What the documentation says about methods and settings is what they are."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+
+from spfde.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+CARDS = sorted((ROOT / "docs/methods").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_nothing_generated_is_stale(generator: ModuleType) -> None:
+    stale = [path.name for path, text in generator.generate().items() if not path.exists() or path.read_text() != text]
+    assert not stale, "run `python docs/generate.py`"
+
+
+def test_a_changed_option_makes_its_card_stale(generator: ModuleType) -> None:
+    """The tables come from the models: name, values, default and description of every option are in them."""
+    text = (ROOT / "docs/methods/set.md").read_text()
+    for name, field in METHODS["set"].Options.model_fields.items():
+        default = f"{field.default:g}" if isinstance(field.default, float) else json.dumps(field.default)
+        assert re.search(rf"^\| `{name}` \| .* \| `{re.escape(default)}` \|", text, re.MULTILINE)
+        assert (field.description or "").replace("|", "\\|") in text
+    settings = (ROOT / "config/README.md").read_text()
+    assert "| `sparsity.target` | number ≥ 0 and < 1 | `0.9` |" in settings
+    assert "| `data.train_limit` | whole number ≥ 1, null | `null` |" in settings
+
+
+def test_every_method_has_a_card() -> None:
+    assert {path.stem for path in CARDS} == set(METHODS)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
+def test_a_card_is_complete_and_its_example_runs(card: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = card.read_text()
+    for part in ("## Cost", "## Caveats", "> **Where sources disagree", f"sparsity.method={card.stem}"):
+        assert part in text
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert f'"sparsity.method": "{card.stem}"' in example
+    assert len([line for line in example.splitlines() if line]) <= 5
+    exec(example, {})
+    assert "'paper':" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["scale", "experiment"])
+def test_the_projects_files_fit_the_schemas(kind: str) -> None:
+    schemas = {path.name: json.loads(path.read_text()) for path in (ROOT / "workflow/schemas").glob("*.schema.json")}
+    registry: Registry = Registry().with_resources(
+        (name, Resource.from_contents(schema)) for name, schema in schemas.items()
+    )
+    validator = Draft202012Validator(schemas[f"{kind}.schema.json"], registry=registry)
+    for path in (ROOT / f"config/{kind}s").glob("*.yaml"):
+        assert not list(validator.iter_errors(yaml.safe_load(path.read_text()))), path
+    assert list(validator.iter_errors({"sedes": [1]}))
