@@ -1,0 +1,201 @@
+"""SNIP and GraSP against autograd and an explicit Hessian on a two-layer network."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.functional import hessian
+from torch.utils.flop_counter import FlopCounterMode
+
+from spfde.api import SparseTraining
+from spfde.cost.profile import profile
+from spfde.experiments import nested
+from spfde.methods import make
+from spfde.methods.base import Plan
+from spfde.methods.grasp import hessian_gradient
+from spfde.methods.ranked import best, gradient
+from spfde.settings import RunSettings, parse
+
+SAMPLES, CLASSES, FEATURES = 60, 3, 6
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, CLASSES))
+
+
+def data() -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(4)
+    images = torch.randn(SAMPLES, 1, 2, 3, generator=draws)
+    return images, torch.randint(CLASSES, (SAMPLES,), generator=draws)
+
+
+def prepared(method: str, target: float = 0.7, **options: object) -> tuple[SparseTraining, list[Tensor]]:
+    """A run before its first epoch, and a list that gathers the positions it will fetch."""
+    dotted = {"sparsity.method": method, "sparsity.target": target, "sparsity.dense_layers": "none"}
+    settings = parse(RunSettings, nested({**dotted, "sparsity.options": options, "training.epochs": 2}))
+    model, (images, labels) = network(), data()
+    fetched: list[Tensor] = []
+
+    def fetch(indices: Tensor) -> tuple[Tensor, Tensor]:
+        fetched.append(indices)
+        return images[indices], labels[indices]
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    return SparseTraining(model, optimizer, settings, input_shape=(1, 2, 3), samples=SAMPLES, fetch=fetch), fetched
+
+
+def started(method: str, target: float = 0.7, **options: object) -> tuple[SparseTraining, dict[str, Tensor], Tensor]:
+    """A run whose masks are in place, the state that the network had before, and the positions that were fetched."""
+    run, fetched = prepared(method, target, **options)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.begin_epoch(0)
+    return run, before, torch.cat(fetched)
+
+
+def highest(scores: list[Tensor], count: int) -> list[Tensor]:
+    """Masks of the highest entries of all tensors together, by sorting."""
+    everything = sorted(value for score in scores for value in score.flatten().tolist())
+    return [score >= everything[-count] for score in scores]
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_snip_keeps_the_largest_sensitivities(mode: str) -> None:
+    run, before, fetched = started("snip", samples=20, batch_norm=mode)
+    images, labels = data()
+    model = network()
+    model.load_state_dict(before)
+    model.train(mode == "training")
+    F.cross_entropy(model(images[fetched]), labels[fetched]).backward()
+    weights = [model[1].weight, model[4].weight]
+    expected = highest([(w * w.grad).abs() for w in weights], round(0.3 * sum(w.numel() for w in weights)))
+    for layer, mask in zip(run.masks, expected, strict=True):
+        assert torch.equal(layer.active, mask)
+    assert len(fetched) == len(set(fetched.tolist())) == 20
+
+
+def test_grasp_removes_the_highest_scores() -> None:
+    """-w (H g) with the Hessian written out, over two halves sorted by class, logits divided by the temperature."""
+    run, before, fetched = started("grasp", per_class=5, temperature=2.0)
+    images, labels = data()
+    chosen: list[int] = []
+    for index in fetched.tolist():
+        if sum(int(labels[other]) == int(labels[index]) for other in chosen) < 5:
+            chosen.append(index)
+    chosen.sort(key=lambda index: int(labels[index]))  # stable: drawn order within a class
+    halves = [chosen[: len(chosen) // 2 + len(chosen) % 2], chosen[len(chosen) // 2 + len(chosen) % 2 :]]
+    assert len(chosen) == 5 * CLASSES
+    shapes = [(8, FEATURES), (CLASSES, 8)]
+
+    def loss(flat: Tensor) -> Tensor:
+        first, second = (part.view(shape) for part, shape in zip(flat.split([48, 24]), shapes, strict=True))
+        total = torch.zeros(())
+        for half in halves:
+            hidden = images[half].flatten(1) @ first.T + before["1.bias"]
+            hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
+            logits = hidden.tanh() @ second.T + before["4.bias"]
+            total = total + F.cross_entropy(logits / 2.0, labels[half])
+        return total
+
+    flat = torch.cat([before["1.weight"].flatten(), before["4.weight"].flatten()]).requires_grad_()
+    gradients = torch.autograd.grad(loss(flat), flat)[0]
+    removal = -flat.detach() * (hessian(loss, flat.detach()) @ gradients)
+    kept = removal.argsort()[: round(0.3 * flat.numel())]
+    expected = torch.zeros(flat.numel(), dtype=torch.bool)
+    expected[kept] = True
+    assert torch.equal(torch.cat([layer.active.flatten() for layer in run.masks]), expected)
+
+
+def test_hessian_gradient_product_is_that_of_the_explicit_hessian() -> None:
+    draws = torch.Generator().manual_seed(0)
+    weights = [torch.randn(4, 3, generator=draws, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    parts = [torch.randn(5, 3, generator=draws, dtype=torch.float64) for _ in range(3)]
+
+    def loss(part: Tensor, first: Tensor = weights[0], second: Tensor = weights[1]) -> Tensor:
+        return ((part @ first.T).tanh() @ second).exp().mean()
+
+    def whole(flat: Tensor) -> Tensor:
+        first, second = flat.view(2, 4, 3)
+        return torch.stack([loss(part, first, second) for part in parts]).sum()
+
+    flat = torch.stack([weight.detach() for weight in weights]).flatten().requires_grad_()
+    expected = hessian(whole, flat.detach()) @ torch.autograd.grad(whole(flat), flat)[0]
+    product = hessian_gradient(loss, parts, weights)
+    torch.testing.assert_close(torch.cat([part.flatten() for part in product]), expected)
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp"])
+@pytest.mark.parametrize("target", [0.5, 0.71, 0.9])
+def test_the_total_is_exact_and_densities_differ(method: str, target: float) -> None:
+    run, _, _ = started(method, target)
+    sizes, counts = [48, 24], [int(layer.active.sum()) for layer in run.masks]
+    assert sum(counts) == int((1 - target) * 72 + 0.5)
+    assert counts != [int((1 - target) * size + 0.5) for size in sizes]
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp"])
+def test_scoring_leaves_nothing_behind(method: str) -> None:
+    """What trains are the scored weights: only masked; no gradient, no BatchNorm statistics, no random draw."""
+    run, _ = prepared(method)
+    run.model.append(nn.Dropout(0.5))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    draws = torch.get_rng_state()
+    run.begin_epoch(0)
+    assert torch.equal(torch.get_rng_state(), draws)
+    masks = {f"{layer.name}.weight": layer.mask for layer in run.masks}
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, before[name] * masks[name] if name in masks else before[name])
+    assert all(parameter.grad is None for parameter in run.model.parameters())
+    assert all(module.training for module in run.model.modules())
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp"])
+def test_a_layer_that_freezes_keeps_its_own_density(method: str) -> None:
+    run, _, _ = started(method)
+    before = [layer.active for layer in run.masks]
+    for layer in run.masks:
+        run.method.settle(run, layer)
+    assert all(torch.equal(layer.active, mask) for layer, mask in zip(run.masks, before, strict=True))
+
+
+def test_costs_of_scoring_are_those_that_are_counted() -> None:
+    """Matrix products of a SNIP pass and of GraSP's two, as torch's own counter sees them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 5))
+    layers = profile(model, (3, 2, 2)).layers
+    images, labels = torch.randn(50, 3, 2, 2), torch.arange(5).repeat(10)
+    weights = [model[index].weight for index in (1, 3, 5)]
+
+    def loss(part: slice) -> Tensor:
+        return F.cross_entropy(model(images[part]), labels[part])
+
+    cases: dict[str, Callable[[], object]] = {
+        "snip": lambda: gradient(loss(slice(0, 50)), weights),
+        "grasp": lambda: hessian_gradient(loss, [slice(0, 25), slice(25, 50)], weights),
+    }
+    for name, score in cases.items():
+        options = {"samples": 50} if name == "snip" else {}
+        settings = nested({"sparsity.method": name, "sparsity.options": options})
+        method = make(Plan(parse(RunSettings, settings), {}))
+        with FlopCounterMode(display=False) as counter:
+            score()
+        macs = method.extra_macs(0, layers, samples=1000)
+        assert counter.get_total_flops() == 2 * macs.sum()
+        assert not method.extra_macs(1, layers, samples=1000).any()
+
+
+def test_the_record_counts_scoring_as_extra_work() -> None:
+    run, _, fetched = started("snip", samples=20)
+    flops, _ = run.plan.costs(run.trace())
+    first, second = 48, 24
+    assert flops["extra"] == 2 * len(fetched) * (2 * first + 3 * second)
+
+
+def test_best_takes_exactly_so_many_even_of_equals() -> None:
+    masks = best([torch.zeros(3, 5), torch.zeros(7)], 0.25)
+    assert [mask.shape for mask in masks] == [(3, 5), (7,)]
+    assert sum(int(mask.sum()) for mask in masks) == 6  # 5.5, half up
+    assert np.array_equal(best([torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0])], 0.5)[1], [True, False])
