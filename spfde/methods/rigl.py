@@ -36,10 +36,23 @@ class Rigl(DropAndGrow):
     needs_dense_gradient = True
     Options: ClassVar[type[Options]] = RiglOptions
 
+    @property
+    def interval(self) -> int:
+        """dT: optimizer steps between two updates."""
+        return self.plan.step_interval(self.options.interval)
+
+    @property
+    def end(self) -> float:
+        """T_end: the step from which on masks stay."""
+        return float(self.options.end * self.plan.steps)
+
+    def share(self, step: int) -> float:
+        """Share of the active weights that an update at `step` replaces."""
+        return float(self.options.alpha / 2 * (1 + math.cos(math.pi * step / self.end)))
+
     def is_update(self, step: int) -> bool:
         """One step in dT + 1 is an update."""
-        period = self.plan.step_interval(self.options.interval) + 1
-        return (step + 1) % period == 0 and step < self.options.end * self.plan.steps
+        return (step + 1) % (self.interval + 1) == 0 and step < self.end
 
     def weight_grad_density(self, density: np.ndarray, steps: range) -> np.ndarray:
         updates = sum(map(self.is_update, steps))
@@ -48,7 +61,7 @@ class Rigl(DropAndGrow):
     def before_step(self, run: Run, step: int) -> bool:
         if not self.is_update(step):
             return True
-        share = self.options.alpha / 2 * (1 + math.cos(math.pi * step / (self.options.end * self.plan.steps)))
+        share = self.share(step)
         for layer in run.masks.trained:
             self.drop_and_grow(run, layer, (1 - share) * layer.density, layer.density, step)
         return False

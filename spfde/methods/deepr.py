@@ -1,0 +1,107 @@
+"""DeepR: connections walk at random under noise, die where they would change sign, and others wake for them."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from spfde.methods.base import Method, Options, Run, register
+from spfde.sparsity.masks import SparseLayer
+
+TEMPERATURES = ((0.0, 1e-5), (0.125, 1e-8), (0.4, 1e-12), (0.7, 1e-15))  # from this share of training on
+START = 1e-12  # theta of a connection that wakes: above 0, or it would count as dormant at once
+
+
+class DeeprOptions(Options):
+    scope: Literal["layer", "global"] = Field(
+        "layer", description="the number of connections is constant in each layer, or over all layers together"
+    )
+    l1: float = Field(1e-5, ge=0, description="alpha, the pull of every connection towards 0")
+    end: float = Field(0.95, gt=0, le=1, description="share of training after which masks stay")
+
+
+@register
+class Deepr(Method):
+    """Deep rewiring: w = s theta with a sign s fixed for every connection (Bellec et al. 2018, Algorithm 1).
+
+    Each step adds -lr alpha + sqrt(2 lr T) noise to the active theta, after the optimizer's own step. Where theta falls
+    below 0 the connection is dormant, and as many dormant ones, drawn evenly, wake: the total never changes. After the
+    last rewiring masks stay, and a weight that would change sign is held at 0. Sparse weights have no weight decay.
+
+    Rewiring is a part of every step, so all of it stays on the device: counts are tensors, noise is drawn there.
+    """
+
+    name = "deepr"
+    title = "DeepR"
+    paper = "Bellec et al., ICLR"
+    year = 2018
+    kind = "dynamic"
+    decays = False
+    Options: ClassVar[type[Options]] = DeeprOptions
+
+    def start(self, run: Run) -> None:
+        self.signs = {layer.name: self._sign(run, layer) for layer in run.masks}
+        super().start(run)
+
+    def _sign(self, run: Run, layer: SparseLayer) -> Tensor:
+        """The sign of each initial weight; a random one where training starts from an exact zero."""
+        weight = layer.weight.detach()
+        drawn = torch.randint(2, weight.shape, generator=run.generator("method", "signs", layer.name)).to(weight)
+        return torch.where(weight == 0, 2 * drawn - 1, weight.sign())
+
+    def temperature(self, step: int) -> float:
+        return [heat for share, heat in TEMPERATURES if step >= share * self.plan.steps][-1]
+
+    @torch.no_grad()
+    def after_step(self, run: Run, step: int) -> None:
+        layers = run.masks.trained
+        if not layers:
+            return
+        rates = {id(p): float(group["lr"]) for group in run.optimizer.param_groups for p in group["params"]}
+        draws = torch.Generator(layers[0].weight.device)
+        draws.manual_seed(run.generator("method", "noise", step).initial_seed())
+        for layer in layers:
+            lr = rates[id(layer.weight)]
+            noise = torch.randn(layer.weight.shape, generator=draws, device=layer.weight.device)
+            move = math.sqrt(2 * lr * self.temperature(step)) * noise - lr * self.options.l1
+            layer.weight.add_(layer.mask * self.signs[layer.name] * move)
+        if step >= self.options.end * self.plan.steps:
+            for layer in layers:
+                layer.weight.masked_fill_(self._below(layer), 0.0)
+            return
+        for part in [layers] if self.options.scope == "global" else [[layer] for layer in layers]:
+            self._rewire(run, part, draws)
+
+    def _below(self, layer: SparseLayer) -> Tensor:
+        """Where theta is below 0."""
+        return self.signs[layer.name] * layer.weight < 0
+
+    def _rewire(self, run: Run, layers: Sequence[SparseLayer], draws: torch.Generator) -> None:
+        """Lets the connections below 0 die and wakes as many of all that are dormant then."""
+        kept = torch.cat([(layer.active & ~self._below(layer)).flatten() for layer in layers])
+        before = torch.cat([layer.active.flatten() for layer in layers]).sum()
+        woken = pick(~kept, before - kept.sum(), draws)
+        sizes = [layer.weight.numel() for layer in layers]
+        for layer, stay, wake in zip(layers, kept.split(sizes), woken.split(sizes), strict=True):
+            stay, wake = stay.view_as(layer.weight), wake.view_as(layer.weight)
+            layer.set_mask(stay | wake, stay, run.optimizer)
+            layer.weight.add_(START * wake * self.signs[layer.name])
+
+    def settle(self, run: Run, layer: SparseLayer) -> None:
+        """A layer freezes with the connections it has: the total is at its target already."""
+
+    def state(self) -> dict[str, Tensor]:
+        return self.signs
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.signs = state
+
+
+def pick(candidates: Tensor, count: Tensor, draws: torch.Generator) -> Tensor:
+    """So many of the candidates at random, as booleans of shape (n,); `count` may be on the device, and stays there."""
+    order = torch.rand(candidates.shape, generator=draws, device=candidates.device).masked_fill_(~candidates, 2.0)
+    places = torch.arange(len(candidates), device=candidates.device)
+    return torch.zeros_like(candidates).scatter_(0, order.argsort(), places < count)

@@ -1,0 +1,99 @@
+"""DSR: one magnitude threshold for all layers, and weights move to the layers where more survive it."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from spfde.methods.base import REGROWN, Method, Options, Plan, Regrown, Run, register
+from spfde.sparsity.masks import SparseLayer
+from spfde.sparsity.schemes import top
+
+
+class DsrOptions(Options):
+    threshold: float = Field(1e-3, gt=0, description="H of the first reallocation: smaller weights are pruned")
+    share: float = Field(0.1, gt=0, lt=1, description="N_p, the weights to prune at a time, as a share of the active")
+    tolerance: float = Field(
+        0.1, gt=0, lt=1, description="how far the pruned may be from N_p before H is halved or doubled"
+    )
+    regrown: Regrown = Field("exclude", description=REGROWN)
+
+
+@register
+class Dsr(Method):
+    """Dynamic sparse reparameterization: Mostafa and Wang 2019, Algorithm 1.
+
+    Prunes every weight below H, then grows as many at random, layer by layer in proportion to the survivors. H is
+    halved where more than (1 + tolerance) N_p went, doubled where fewer than (1 - tolerance) N_p did. Each layer keeps
+    one weight at least; what a full layer cannot take goes to the others. The paper gives N_p as a number of weights
+    for each network; as a share it fits them all.
+    """
+
+    name = "dsr"
+    title = "DSR"
+    paper = "Mostafa and Wang, ICML"
+    year = 2019
+    kind = "dynamic"
+    scope = "global"
+    uses_interval = True
+    Options: ClassVar[type[Options]] = DsrOptions
+
+    def __init__(self, plan: Plan, options: Any) -> None:
+        super().__init__(plan, options)
+        self.threshold = options.threshold
+
+    def update(self, run: Run, epoch: int, layers: list[SparseLayer]) -> None:
+        old = [layer.active for layer in layers]
+        kept = [self._survivors(layer) for layer in layers]
+        survivors = [int(mask.sum()) for mask in kept]
+        active = sum(int(mask.sum()) for mask in old)
+        pruned = active - sum(survivors)
+
+        outside = [mask.numel() - int(mask.sum()) for mask in old]
+        exclude = self.options.regrown == "exclude" and pruned <= sum(outside)  # else nothing could take the rest
+        room = outside if exclude else [mask.numel() - count for mask, count in zip(kept, survivors, strict=True)]
+        growth = share_out(pruned, survivors, room, run.generator("method", epoch, "remainder"))
+        for layer, was, stay, count in zip(layers, old, kept, growth, strict=True):
+            score = torch.rand(stay.shape, generator=run.generator("method", epoch, layer.name)).to(stay.device)
+            new = stay | top(score, ~(was if exclude else stay), count)
+            layer.set_mask(new, new & was if self.options.regrown == "keep" else stay, run.optimizer)
+
+        wanted = self.options.share * active
+        if pruned > (1 + self.options.tolerance) * wanted:
+            self.threshold /= 2
+        elif pruned < (1 - self.options.tolerance) * wanted:
+            self.threshold *= 2
+
+    def _survivors(self, layer: SparseLayer) -> Tensor:
+        """The active weights of at least H; the largest one where there is none."""
+        score = self.drop_score(layer)
+        above = int((layer.active & (score >= self.threshold)).sum())
+        return top(score, layer.active, max(1, above))
+
+    def settle(self, run: Run, layer: SparseLayer) -> None:
+        """A layer freezes with the weights it has: the total is at its target already."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {"threshold": torch.tensor(self.threshold, dtype=torch.float64)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.threshold = float(state["threshold"])
+
+
+def share_out(total: int, survivors: Sequence[int], room: Sequence[int], draws: torch.Generator) -> list[int]:
+    """How many weights each layer grows: survivors / all survivors x total, rounded down, the rest to a random layer.
+
+    What a layer has no room for is shared out again among those that have some.
+    """
+    growth = [0] * len(room)
+    while total and (open_layers := [index for index, most in enumerate(room) if growth[index] < most]):
+        mass = max(1, sum(survivors[index] for index in open_layers))
+        shares = [total * survivors[index] // mass for index in open_layers]
+        shares[int(torch.randint(len(shares), (1,), generator=draws))] += total - sum(shares)
+        for index, share in zip(open_layers, shares, strict=True):
+            placed = min(share, room[index] - growth[index])
+            growth[index] += placed
+            total -= placed
+    return growth

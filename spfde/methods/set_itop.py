@@ -1,0 +1,47 @@
+"""SET-ITOP: SET with updates so far apart that what was grown is trained before it is judged."""
+
+import math
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from spfde.methods.base import REGROWN, DropAndGrow, DropAndGrowOptions, Options, Regrown, Run, register
+
+ITOP_STEPS = 250 * 391  # steps of ITOP's CIFAR runs (250 epochs, batch 128), where its intervals are stated
+
+
+class ItopOptions(DropAndGrowOptions):
+    regrown: Regrown = Field("keep", description=REGROWN)
+    first: float = Field(
+        0.5, gt=0, lt=1, description="share of a layer's active weights that an update at the start would replace"
+    )
+    last: float = Field(0.005, ge=0, lt=1, description="the same at the end of training; a cosine between the two")
+    interval: int = Field(1500, ge=1, description="steps between updates in ITOP's own length of training")
+
+
+@register
+class SetItop(DropAndGrow):
+    """Drops by |w| and grows at random, from an ERK start: Liu et al. 2021, Sec. 4.
+
+    An interval is the same share of all steps as in ITOP's own runs, so that masks change as often in any training.
+    """
+
+    name = "set-itop"
+    title = "SET-ITOP"
+    paper = "Liu et al., ICML"
+    year = 2021
+    Options: ClassVar[type[Options]] = ItopOptions
+    defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "erk"}}
+
+    def after_step(self, run: Run, step: int) -> None:
+        interval = self.plan.step_interval(self.options.interval, ITOP_STEPS)
+        done = step + 1
+        if done % interval == 0 and done < self.plan.steps:
+            share = itop_share(self.options, done, self.plan.steps)
+            for layer in run.masks.trained:
+                self.drop_and_grow(run, layer, (1 - share) * layer.density, layer.density, step)
+
+
+def itop_share(options: Any, step: int, steps: int) -> float:
+    """Share of the active weights that an update replaces: a cosine from `first` to `last` over all steps."""
+    return options.last + (options.first - options.last) / 2 * (1 + math.cos(math.pi * step / steps))
