@@ -184,7 +184,7 @@ class SparseTraining:
     @property
     def sampler(self) -> PartialSetSampler:
         """Shuffled positions of the partial set, for a DataLoader whose data set also gives each sample's position."""
-        return PartialSetSampler(lambda: self)
+        return PartialSetSampler(self.plan.samples, lambda: self)
 
     def trace(self) -> pd.DataFrame:
         """What happened, by epoch and layer (columns: `spfde.cost.trace`)."""

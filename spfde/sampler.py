@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
+
+from spfde.errors import SpfdeError
 
 if TYPE_CHECKING:
     from spfde.api import SparseTraining
@@ -14,18 +17,22 @@ class PartialSetSampler(Sampler[int]):
     """Positions of the partial set in a fresh order each epoch: a subsequence of the order of the whole set.
 
     Args:
-        training: gives the training, once there is one: it is asked whenever an epoch's order is drawn.
+        counts: samples of each epoch, shape (epochs,).
+        training: gives the training, where there is one by now; it is asked whenever an epoch's order is drawn.
     """
 
-    def __init__(self, training: "Callable[[], SparseTraining]") -> None:
+    def __init__(self, counts: np.ndarray, training: "Callable[[], SparseTraining | None]") -> None:
+        self.counts = counts
         self.training = training
 
     def __iter__(self) -> Iterator[int]:
         sparse = self.training()
+        if sparse is None:
+            raise SpfdeError("samples are drawn before training begins", "use the sampler's loader in training alone")
         order = torch.randperm(sparse.samples, generator=sparse.generator("order", max(0, sparse.epoch)))
         member = sparse.partial_set
         yield from (order if member is None else order[member.cpu()[order]]).tolist()
 
     def __len__(self) -> int:
         sparse = self.training()
-        return int(sparse.plan.samples[max(0, sparse.epoch)])
+        return int(self.counts[max(0, sparse.epoch) if sparse else 0])
