@@ -1,0 +1,195 @@
+"""SWAT: sparse weights and activations in training, dense master weights (Raihan and Aamodt, NeurIPS 2020)."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim import Optimizer
+
+from spfde.errors import SpfdeError
+from spfde.methods.base import Method, Options, Plan, Run, register
+from spfde.sparsity.masks import SparseLayer
+from spfde.sparsity.topk import TopKForward, kth_largest, top_count
+
+FULL = 0.99  # SWAT-M: a layer with a larger share of its weights becomes dense
+
+
+class SwatOptions(Options):
+    period: int = Field(
+        10, ge=1, description="steps between exact top-k thresholds at the paper's length of training; cached between"
+    )
+
+
+@register
+class Swat(Method):
+    """The k largest weights of a layer work, all of them learn; sparsity is the same in all layers but the first.
+
+    Forward and input gradient use the weights at or above the magnitude of the k-th largest, k = ceil((1 - s) size);
+    the weight gradient is dense and uses the activations at or above that of their own k-th largest, over the whole
+    batch, with the layer's s. Both thresholds are exact every `period` steps and kept between, so the number of weights
+    in use moves a little (the trace has what was used). A step costs (1 - s) + (1 - s) + (1 - s) thirds of a dense one.
+    The first convolution stays dense in weights and activations. At the end the weights outside an exact top-k are 0.
+    """
+
+    name = "swat-u"
+    title = "SWAT-U"
+    paper = "Raihan and Aamodt, NeurIPS"
+    year = 2020
+    kind = "sparse and dense"
+    needs_dense_gradient = True
+    dense_masters = True
+    Options: ClassVar[type[Options]] = SwatOptions
+
+    def __init__(self, plan: Plan, options: Any) -> None:
+        sizes = {name: math.prod(shape) for name, shape in plan.shapes.items()}
+        self.counts = {name: top_count(density, sizes[name]) for name, density in plan.densities.items()}
+        exact = {name: count / sizes[name] for name, count in self.counts.items()}
+        super().__init__(dataclasses.replace(plan, densities=exact), options)
+        self.period = plan.step_interval(options.period)
+        self.forwards: dict[str, TopKForward] = {}
+
+    # planning
+
+    def weight_grad_density(self, density: np.ndarray, steps: range) -> np.ndarray:
+        return np.ones_like(density)
+
+    def activation_density(self, density: np.ndarray) -> np.ndarray:
+        return density
+
+    # acting
+
+    def attach(self, run: Run) -> None:
+        self.forwards = {
+            layer.name: TopKForward(run.model.get_submodule(layer.name), layer, self.counts[layer.name])
+            for layer in run.masks
+        }
+
+    def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        return layer.weight.detach().abs() >= kth_largest(layer.weight, self.counts[layer.name])
+
+    def after_step(self, run: Run, step: int) -> None:
+        """What the next step uses: exact thresholds, found as it begins, or the weights that are above the old ones."""
+        exact = (step + 1) % self.period == 0
+        if exact:
+            self.share_out(run)
+        for layer in run.masks.trained:
+            forward = self.forwards[layer.name]
+            forward.exact, forward.count = exact, self.counts[layer.name]
+            if not exact:
+                forward.select_weights()
+
+    def share_out(self, run: Run) -> None:
+        """Decides anew how many weights each layer has; only SWAT-M does."""
+
+    def settle(self, run: Run, layer: SparseLayer) -> None:
+        """A layer about to freeze keeps its sparse weights alone."""
+        self._fold(layer, run.optimizer)
+        self.forwards[layer.name].find_weights()
+
+    def finish(self, run: Run) -> None:
+        for layer in run.masks:
+            self._fold(layer, run.optimizer)
+        for forward in self.forwards.values():
+            forward.detach()
+
+    def _fold(self, layer: SparseLayer, optimizer: Optimizer) -> None:
+        density = self.counts[layer.name] / layer.weight.numel()
+        mask = layer.scheme.keep(torch.ones_like(layer.active), layer.weight.detach().abs(), density)
+        layer.set_mask(mask, None)
+        layer.clear_outside(mask, optimizer)
+
+    # resuming
+
+    def state(self) -> dict[str, Tensor]:
+        state = {}
+        for name, forward in self.forwards.items():
+            state[f"count.{name}"] = torch.tensor(self.counts[name])
+            state[f"exact.{name}"] = torch.tensor(forward.exact)
+            state[f"weights.{name}"], state[f"activations.{name}"] = forward.weight_threshold, forward.threshold
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        for name, forward in self.forwards.items():
+            self.counts[name] = forward.count = int(state[f"count.{name}"])
+            forward.exact = bool(state[f"exact.{name}"])
+            forward.weight_threshold = state[f"weights.{name}"]
+            forward.threshold = state[f"activations.{name}"]
+
+
+@register
+class SwatErk(Swat):
+    """SWAT with RigL's Erdos-Renyi-kernel densities; the first layer is sparse too."""
+
+    name = "swat-erk"
+    title = "SWAT-ERK"
+    defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "erk", "dense_layers": "none"}}
+
+
+@register
+class SwatM(Swat):
+    """SWAT whose layers get weights in proportion to the mean |momentum| of their active weights.
+
+    Shared out anew before every exact threshold, over the layers that still train; starts uniform, the first layer
+    sparse too. Waits for the device then, since the counts depend on it.
+    """
+
+    name = "swat-m"
+    title = "SWAT-M"
+    scope = "global"
+    defaults: ClassVar[dict[str, Any]] = {"sparsity": {"dense_layers": "none"}}
+
+    def __init__(self, plan: Plan, options: Any) -> None:
+        super().__init__(plan, options)
+        if not plan.settings.training.momentum:
+            raise SpfdeError(
+                "swat-m shares weights out by momentum, and training.momentum is 0", "raise it or use swat-u"
+            )
+
+    def share_out(self, run: Run) -> None:
+        layers = run.masks.trained
+        means = [_mean_momentum(layer, run.optimizer) for layer in layers]
+        if not layers or any(mean is None for mean in means):
+            return
+        momentum = torch.stack([mean for mean in means if mean is not None]).tolist()
+        if sum(momentum) > 0:
+            budget = sum(self.counts[layer.name] for layer in layers)
+            counts = shares(momentum, [layer.weight.numel() for layer in layers], budget)
+            self.counts |= {layer.name: count for layer, count in zip(layers, counts, strict=True)}
+
+
+def _mean_momentum(layer: SparseLayer, optimizer: Optimizer) -> Tensor | None:
+    """Mean |momentum| of the active weights, on the device; none where the optimizer has no momentum of the layer."""
+    state: Mapping[str, Any] = optimizer.state.get(layer.weight, {})
+    if "exp_avg" in state:
+        momentum = state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8)
+    else:
+        momentum = state.get("momentum_buffer")
+    return None if momentum is None else (momentum.abs() * layer.mask).sum() / layer.mask.sum()
+
+
+def shares(momentum: Sequence[float], sizes: Sequence[int], budget: int) -> list[int]:
+    """Active weights of each layer: in proportion to `momentum`, `budget` in all.
+
+    A layer above 99 % of its size becomes dense, and what it has too many or too few is split equally among the
+    others. Every layer has at least one weight. Whole numbers by the largest remainder.
+    """
+    size = np.array(sizes)
+    wanted = budget * np.array(momentum) / sum(momentum)
+    full = np.zeros(len(size), dtype=bool)
+    while (over := ~full & (wanted > FULL * size)).any():
+        excess = (wanted - size)[over].sum()
+        wanted[over] = size[over]
+        full |= over
+        if not full.all():
+            wanted[~full] += excess / (~full).sum()
+    wanted = np.clip(wanted, 1, size)
+    counts = np.floor(wanted).astype(int)
+    counts[np.argsort(counts - wanted, kind="stable")[: max(0, budget - counts.sum())]] += 1
+    while counts.sum() > budget:  # where layers got the one weight that their share does not give them
+        counts[counts.argmax()] -= 1
+    return counts.tolist()
