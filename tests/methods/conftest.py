@@ -1,5 +1,6 @@
 """A run without data: one or more weight tensors under a method's hands."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -14,13 +15,43 @@ from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import scheme
 
 
+class Parallel(nn.Module):
+    """The layers `l0`, `l1`, ... side by side, each on its own view of the same values; their outputs add up."""
+
+    def __init__(self, shapes: list[tuple[int, ...]]) -> None:
+        super().__init__()
+        for index, (out, units, *kernel) in enumerate(shapes):
+            layer = nn.Conv2d(units, out, kernel, bias=False) if kernel else nn.Linear(units, out, bias=False)
+            draws = torch.Generator().manual_seed(7)
+            layer.weight = nn.Parameter(torch.randn((out, units, *kernel), generator=draws))
+            self.add_module(f"l{index}", layer)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        total = values.new_zeros(len(values), 3)
+        for layer in self.children():
+            sides = [side + 1 for side in layer.weight.shape[2:]]  # two positions a side
+            shape = [layer.weight.shape[1], *sides]
+            output = layer(values[:, : math.prod(shape)].unflatten(1, shape)).flatten(2 if sides else 1)
+            output = output.square().mean(-1) if sides else output
+            mix = torch.randn(output.shape[1], 3, generator=torch.Generator().manual_seed(8))
+            total = total + output @ mix
+        return total
+
+
 class FakeRun:
-    """What a method sees of a training: the layers `l0`, `l1`, ... of the given shapes."""
+    """What a method sees of a training: layers of the given shapes, 64 samples of random values in three classes."""
+
+    samples = 64
+    partial_set = None
+    epoch = 0
+    frozen_blocks = 0
 
     def __init__(self, method: Method, shapes: list[tuple[int, ...]]) -> None:
-        weights = [nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(7))) for shape in shapes]
-        self.model = nn.Module()
-        self.model.weights = nn.ParameterList(weights)
+        self.model = Parallel(shapes)
+        weights = list(self.model.parameters())
+        widest = max(math.prod([shape[1], *(side + 1 for side in shape[2:])]) for shape in shapes)
+        self.values = torch.randn(self.samples, widest, generator=torch.Generator().manual_seed(9))
+        self.labels = torch.arange(self.samples) % 3
         self.optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=1e-4)
         densities = method.plan.densities
         shape = scheme(method.plan.settings.sparsity.scheme)
@@ -32,6 +63,9 @@ class FakeRun:
 
     def generator(self, *key: object) -> torch.Generator:
         return rng.generator(1, *key)
+
+    def fetch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.values[indices], self.labels[indices]
 
     def step(self, number: int, seed: int = 0) -> None:
         """One training step with random gradients."""
