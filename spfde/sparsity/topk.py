@@ -51,7 +51,9 @@ class TopKForward:
         self.count = count
         self.exact = True
         self.weight_threshold = self.threshold = torch.zeros(())
-        self.module.forward = self.forward
+        self.module.forward = torch.compiler.disable(
+            self.forward
+        )  # not a decorator: importing the compiler takes seconds
 
     def find_weights(self) -> None:
         """The exact threshold of the weights, and the mask that follows from it."""
@@ -66,7 +68,6 @@ class TopKForward:
         """Gives the module its own forward pass back."""
         del self.module.forward
 
-    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         weight, bias, kind = self.layer.weight, self.module.bias, x.device.type
         cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
