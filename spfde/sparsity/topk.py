@@ -51,9 +51,8 @@ class TopKForward:
         self.count = count
         self.exact = True
         self.weight_threshold = self.threshold = torch.zeros(())
-        self.module.forward = torch.compiler.disable(
-            self.forward
-        )  # not a decorator: importing the compiler takes seconds
+        # Not a decorator, which would import the compiler, for seconds, with this file.
+        self.module.forward = torch.compiler.disable(self.forward)
 
     def find_weights(self) -> None:
         """The exact threshold of the weights, and the mask that follows from it."""
