@@ -8,9 +8,9 @@ Sources: SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). A candidate is a tup
   saves the same; where density falls over time, the thaw epoch is moved until it does. Free: the thaw epoch.
 * periodic: three super-blocks, updated one epoch in four, one in two, always. The periods are powers of two, so a
   frozen block never follows an active one. Free: the borders of the super-blocks; where blocks are too few for that,
-  also the first periodic epoch, the earliest that will do.
+  also the first periodic epoch, the earliest that will do, in the first quarter of training.
 * delayed-periodic: all active first, then periodic with more blocks in the first two super-blocks. Free: the borders,
-  and the first periodic epoch, the nearest to a quarter of training that will do.
+  and the first periodic epoch, the earliest that will do after a quarter of training.
 * random, gradient-norm: controls for *when* the blocks freeze, in the same order and at the same FLOPs. The order is
   not free: freezing saves the input gradients of a prefix alone, and a set with holes would cost other FLOPs for the
   same blocks, so it could not be compared at equal cost. random: the freeze epochs are drawn. gradient-norm: the run
@@ -28,7 +28,6 @@ from spfde import rng
 
 Counts = tuple[int, ...]
 DRAWS = 5000  # of random freeze epochs, at most
-DELAY = 1 / 4  # share of training before delayed-periodic begins
 
 
 @dataclass(frozen=True)
@@ -79,29 +78,41 @@ def resume(grid: Grid, shot: Counts) -> Iterator[Counts]:
         yield frozen[:thaw] + (0,) * (grid.epochs - thaw)
 
 
-def periodic(grid: Grid, shot: Counts, delay: float = 0.0) -> Iterator[Counts]:
-    """All borders (blocks updated 1 epoch in 4, blocks updated at most 1 in 2), those of like size first; at each
-    first periodic epoch, those nearest to a share `delay` of training first."""
-    pairs = combinations_with_replacement(range(grid.blocks), 2)  # the last block always trains
-    borders = sorted(pairs, key=lambda pair: (abs(pair[1] - 2 * pair[0]), pair))
-    for start in sorted(range(grid.epochs), key=lambda epoch: abs(epoch - delay * grid.epochs)):
-        for first, second in borders:
-            cycle = (0, second, first, second)
-            yield tuple(cycle[epoch % 4] if epoch >= start else 0 for epoch in range(grid.epochs))
+def periodic(grid: Grid, shot: Counts) -> Iterator[Counts]:
+    """All first periodic epochs before a quarter of training, 0 first, each with all borders."""
+    for start in range(_quarter(grid)):
+        yield from _from(grid, start)
 
 
 def delayed_periodic(grid: Grid, shot: Counts) -> Iterator[Counts]:
-    return periodic(grid, shot, DELAY)
+    """All first periodic epochs from a quarter of training on, each with all borders."""
+    for start in range(_quarter(grid), grid.epochs):
+        yield from _from(grid, start)
+
+
+def _quarter(grid: Grid) -> int:
+    return math.ceil(grid.epochs / 4)
+
+
+def _from(grid: Grid, start: int) -> Iterator[Counts]:
+    """All borders (blocks updated 1 epoch in 4, blocks updated at most 1 in 2): super-blocks of like size first, those
+    with an empty one last. The last block always trains."""
+    borders = combinations_with_replacement(range(grid.blocks), 2)
+    for first, second in sorted(borders, key=lambda pair: (not 0 < pair[0] < pair[1], abs(pair[1] - 2 * pair[0]))):
+        cycle = (0, second, first, second)
+        yield tuple(cycle[epoch % 4] if epoch >= start else 0 for epoch in range(grid.epochs))
 
 
 def random(grid: Grid, shot: Counts) -> Iterator[Counts]:
-    """Freeze epochs drawn from a random stretch of the grid."""
+    """Freeze epochs drawn from a random stretch of the grid; not single-shot's own."""
     draws = rng.generator(grid.seed, "freezing")
     points = torch.tensor(grid.starts)
     for _ in range(DRAWS):
         low, high = torch.randint(len(points), (2,), generator=draws).sort().values.tolist()
         chosen = torch.randint(low, high + 1, (grid.wanted,), generator=draws)
-        yield grid.counts(points[chosen].sort().values.tolist())
+        counts = grid.counts(points[chosen].sort().values.tolist())
+        if counts != shot:
+            yield counts
 
 
 SCHEMES: dict[str, Callable[[Grid, Counts], Iterator[Counts]]] = {

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import data, methods, plan, results, train
+from spfde.cli import analyse, data, methods, plan, results, train
 from spfde.errors import SpfdeError
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
@@ -19,6 +19,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     plan.plan,
     methods.methods,
     data.data,
+    analyse.analyse,
     results.collect,
     results.table,
     results.figure,
