@@ -144,7 +144,7 @@ class SparseTraining:
         self._update_masks(frozen)
         if self.sieve and self.epoch in self._sieve_epochs:
             self.sieve.update(self.epoch)
-        self._freeze(frozen)
+        self.freeze(frozen)
         self._set_learning_rates()
 
     def observe(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -163,7 +163,7 @@ class SparseTraining:
         """After the last epoch: thaws what is frozen, lets go of the optimizer, leaves plain weights with zeros."""
         for hook in self._hooks:
             hook.remove()
-        self._freeze(0)
+        self.freeze(0)
         self.method.finish(self)
         self.masks.mask_weights()
 
@@ -253,7 +253,7 @@ class SparseTraining:
         if self.method.uses_interval and self.epoch % self.settings.sparsity.interval == 0:
             self.method.update(self, self.epoch, [layer for layer in self.masks if layer.block >= frozen])
 
-    def _freeze(self, frozen: int) -> None:
+    def freeze(self, frozen: int) -> None:
         """Makes the first `frozen` blocks the frozen prefix, thawing or freezing what differs."""
         for index in [index for index in self._frozen if index >= frozen]:
             self._frozen.pop(index).thaw(self.model.training)
@@ -330,5 +330,5 @@ class SparseTraining:
         self._active_sum.copy_(state["active"])
         if self.begun:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
-            self._freeze(self.plan.schedule.counts[self.epoch])
+            self.freeze(self.plan.schedule.counts[self.epoch])
             self._set_learning_rates()
