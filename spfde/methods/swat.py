@@ -79,7 +79,7 @@ class Swat(Method):
             self.share_out(run)
         for layer in run.masks.trained:
             forward = self.forwards[layer.name]
-            forward.exact, forward.count = exact, self.counts[layer.name]
+            forward.exact, forward.wanted = exact, self.counts[layer.name]
             if not exact:
                 forward.select_weights()
 
@@ -88,8 +88,10 @@ class Swat(Method):
 
     def settle(self, run: Run, layer: SparseLayer) -> None:
         """A layer about to freeze keeps its sparse weights alone."""
+        forward = self.forwards[layer.name]
+        self.counts[layer.name] = forward.wanted = forward.count
         self._fold(layer, run.optimizer)
-        self.forwards[layer.name].find_weights()
+        forward.find_weights()
 
     def finish(self, run: Run) -> None:
         for layer in run.masks:
@@ -98,7 +100,7 @@ class Swat(Method):
             forward.detach()
 
     def _fold(self, layer: SparseLayer, optimizer: Optimizer) -> None:
-        density = self.counts[layer.name] / layer.weight.numel()
+        density = self.forwards[layer.name].count / layer.weight.numel()
         mask = layer.scheme.keep(torch.ones_like(layer.active), layer.weight.detach().abs(), density)
         layer.set_mask(mask, None)
         layer.clear_outside(mask, optimizer)
@@ -108,14 +110,15 @@ class Swat(Method):
     def state(self) -> dict[str, Tensor]:
         state = {}
         for name, forward in self.forwards.items():
-            state[f"count.{name}"] = torch.tensor(self.counts[name])
+            state[f"counts.{name}"] = torch.tensor([forward.count, forward.wanted])
             state[f"exact.{name}"] = torch.tensor(forward.exact)
             state[f"weights.{name}"], state[f"activations.{name}"] = forward.weight_threshold, forward.threshold
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         for name, forward in self.forwards.items():
-            self.counts[name] = forward.count = int(state[f"count.{name}"])
+            forward.count, forward.wanted = state[f"counts.{name}"].tolist()
+            self.counts[name] = forward.wanted
             forward.exact = bool(state[f"exact.{name}"])
             forward.weight_threshold = state[f"weights.{name}"]
             forward.threshold = state[f"activations.{name}"]
@@ -145,6 +148,7 @@ class SwatM(Swat):
 
     def __init__(self, plan: Plan, options: Any) -> None:
         super().__init__(plan, options)
+        self.budget = sum(self.counts.values())
         if not plan.settings.training.momentum:
             raise SpfdeError(
                 "swat-m shares weights out by momentum, and training.momentum is 0", "raise it or use swat-u"
@@ -157,7 +161,8 @@ class SwatM(Swat):
             return
         momentum = torch.stack([mean for mean in means if mean is not None]).tolist()
         if sum(momentum) > 0:
-            budget = sum(self.counts[layer.name] for layer in layers)
+            trained = {layer.name for layer in layers}
+            budget = self.budget - sum(count for name, count in self.counts.items() if name not in trained)
             counts = shares(momentum, [layer.weight.numel() for layer in layers], budget)
             self.counts |= {layer.name: count for layer, count in zip(layers, counts, strict=True)}
 

@@ -40,6 +40,7 @@ class TopKForward:
         count: how many weights are to be used.
 
     Attributes:
+        wanted: how many weights the next exact threshold takes; `count` is how many the one in force took.
         exact: whether a training step begins with exact thresholds, or with those of an earlier one.
         weight_threshold: magnitude of the least weight that is used.
         threshold: magnitude of the least activation that the weight gradient uses.
@@ -48,7 +49,7 @@ class TopKForward:
     def __init__(self, module: nn.Module, layer: SparseLayer, count: int) -> None:
         self.module: Any = module
         self.layer = layer
-        self.count = count
+        self.count = self.wanted = count
         self.exact = True
         self.weight_threshold = self.threshold = torch.zeros(())
         # Not a decorator, which would import the compiler, for seconds, with this file.
@@ -56,6 +57,7 @@ class TopKForward:
 
     def find_weights(self) -> None:
         """The exact threshold of the weights, and the mask that follows from it."""
+        self.count = self.wanted
         self.weight_threshold = kth_largest(self.layer.weight, self.count)
         self.select_weights()
 

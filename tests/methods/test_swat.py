@@ -240,17 +240,20 @@ def test_masters_are_dense_in_training_and_the_end_has_exact_zeros(name: str) ->
     before = loop.model(DATA)
     method = loop.sparse.method
     for layer in masks:
-        assert int(layer.count) == pytest.approx(method.counts[layer.name], rel=0.1)  # a few steps after exact ones
+        assert int(layer.count) == pytest.approx(
+            method.forwards[layer.name].count, rel=0.1
+        )  # a few steps after exact ones
     trace = loop.sparse.trace()
     loop.sparse.finish()
     for layer in masks:
-        assert int(layer.weight.count_nonzero()) == method.counts[layer.name] == int(layer.count)
+        assert int(layer.weight.count_nonzero()) == method.forwards[layer.name].count == int(layer.count)
     assert (loop.model(DATA) - before).norm() < 0.1 * before.norm()  # evaluation used the sparse weights before
     sizes = {layer.name: layer.weight.numel() for layer in masks}
     planned = {layer: round(density * sizes[layer]) for layer, density in method.plan.densities.items()}
-    assert sum(method.counts.values()) == sum(planned.values())
-    assert (method.counts == planned) == (name != "swat-m")
-    assert len({count / sizes[layer] for layer, count in method.counts.items()}) > 1 or name == "swat-u"
+    counts = {layer.name: int(layer.count) for layer in masks}
+    assert sum(counts.values()) == sum(planned.values())
+    assert (counts == planned) == (name != "swat-m")
+    assert len({count / sizes[layer] for layer, count in counts.items()}) > 1 or name == "swat-u"
     assert 0 < masks.overlap_first() < 1
     macs = {layer.name: layer.macs for layer in loop.sparse.plan.profile.layers}
     work = 2 * trace["samples"] * trace["layer"].map(macs)
@@ -383,6 +386,16 @@ def test_momentum_of_the_active_weights_decides() -> None:
     # 73 + 577 + 577 + 33 weights, of which ceil(72 / 10) + 2 ceil(576 / 10) + ceil(32 / 10) = 128 are active:
     # 64, 16, 32, 16 in proportion 4 : 1 : 2 : 1
     assert method.counts == {"one.0": 64, "two.0": 16, "three.0": 32, "classifier": 16}
+
+
+def test_new_shares_are_used_from_the_next_training_step_on() -> None:
+    """Not by the evaluation between, nor by the end: nothing has been trained with them."""
+    loop = Loop("swat-m", epochs=10, sparsity__dense_layers="none").run(0, 10)  # 40 steps: new shares after the last
+    method, masks = loop.sparse.method, loop.sparse.masks
+    in_force = {name: forward.count for name, forward in method.forwards.items()}
+    assert method.counts != in_force
+    loop.sparse.finish()
+    assert {layer.name: int(layer.weight.count_nonzero()) for layer in masks} == in_force
 
 
 def test_shares_need_momentum() -> None:
