@@ -22,6 +22,7 @@ rule default:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/bench.smk"
 include: "workflow/rules/cost.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/report.smk"
