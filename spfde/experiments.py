@@ -60,6 +60,7 @@ class Experiment(Section):
 
     title: str
     caption: str = ""
+    scale: str | None = Field(None, description="the scale its rows belong to, where only one; others train none of it")
     rows: list[Row]
 
 
@@ -79,10 +80,15 @@ def read_experiment(name: str) -> Experiment:
     return _read("experiments", name, Experiment)
 
 
+def scale_of(experiment: str, scale: str) -> str:
+    """The scale at which an experiment's rows are planned and trained when `scale` is asked for."""
+    return read_experiment(experiment).scale or scale
+
+
 def expand(
     scale: str, experiment: str, seeds: Iterable[int] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> list[RunSettings]:
-    """All runs of an experiment at a scale, row by row, the seeds of a row together.
+    """All runs of an experiment at a scale, row by row, the seeds of a row together; none where it is of another scale.
 
     Raises:
         SpfdeError: an unknown scale, experiment or setting, or a combination that cannot run.
@@ -94,7 +100,7 @@ def expand(
     for name in limit.methods:
         lookup("method", name, METHODS)
     runs: dict[str, RunSettings] = {}
-    for row in read_experiment(experiment).rows:
+    for row in read_experiment(experiment).rows if scale_of(experiment, scale) == scale else ():
         own = limit.of(row.method)
         for values in _cells(row, at, own):
             for seed in chosen or own.seeds or at.seeds:
@@ -115,6 +121,9 @@ def select(
         first = list(seeds) or read_scale(scale).seeds[:1]
         return [resolve(scale, overrides or {}, seed) for seed in first]
     runs = expand(scale, experiment, list(seeds) or None, overrides)
+    own = scale_of(experiment, scale)
+    if own != scale:
+        raise SpfdeError(f"experiment {experiment} has no rows at scale {scale}", f"use --scale {own}")
     known = {run.row for run in runs}
     for row in rows:
         if row not in known:

@@ -182,7 +182,9 @@ def describe(plan: RunPlan) -> dict[str, Any]:
     counted, ledger = plan.costs(plan.trace())
     return {
         "row": settings.row,
+        "recipe": settings.recipe,
         "method": settings.sparsity.method,
+        "title": plan.method.title,
         "sparsity": settings.sparsity.target,
         "freezing": settings.freezing.flops_reduction,
         "sieving": settings.sieving.removed,

@@ -130,7 +130,15 @@ class RunSettings(Section):
     @property
     def digest(self) -> str:
         """Eight hex digits over what changes the result: the values that differ from the defaults."""
-        values = self.model_dump(exclude_defaults=True, exclude={"scale", "tag", "threads"})
+        return self._hashed({"scale", "tag", "threads"})
+
+    @property
+    def recipe(self) -> str:
+        """Eight hex digits over what the seeds of a row share: the digest of everything but the seed."""
+        return self._hashed({"scale", "tag", "threads", "seed"})
+
+    def _hashed(self, without: set[str]) -> str:
+        values = self.model_dump(exclude_defaults=True, exclude=without)
         values.get("model", {}).pop("weights", None)  # its digest stands for it: a path changes no result
         text = json.dumps({"schema": SCHEMA, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
