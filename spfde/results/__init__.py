@@ -1,16 +1,21 @@
 """From records to tables, figures and claims. `load` is the door for people: one tidy frame, a row a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 
-def load(scale: str = "smoke", results: str | Path = "results") -> pd.DataFrame:
+def load(
+    scale: str = "smoke", results: str | Path = "results", recipes: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """The finished runs of a scale, fresh and published, as one tidy frame (see `spfde.results.collect`).
+
+    Where a row was run at several settings, `recipes` tells by row which count; the newest do unless told.
 
     >>> runs = load("cifar100")  # doctest: +SKIP
     >>> runs.groupby("row")["accuracy.test_last"].agg(["mean", "std", "count"])  # doctest: +SKIP
     """
     from spfde.results.collect import collect, record_folders
 
-    return collect(record_folders(scale, Path(results)))
+    return collect(record_folders(scale, Path(results)), recipes)

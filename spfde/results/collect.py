@@ -7,7 +7,7 @@ gets the prefix "achieved." ("achieved.sparsity.target").
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 
 from spfde.errors import SpfdeError
 from spfde.files import writing
+from spfde.settings import RunSettings, parse
 
 FIRST = ["run_id", "row", "scale", "tag", "seed", "published"]
 NEEDED = ["accuracy.test_last", *(f"flops.{column}" for column in ("paper", "full", "executed"))]
@@ -33,24 +34,29 @@ def record_folders(scale: str, results: Path) -> list[Path]:
     return list(found.values())
 
 
-def collect(folders: Iterable[Path]) -> pd.DataFrame:
+def collect(folders: Iterable[Path], recipes: Mapping[str, str] | None = None) -> pd.DataFrame:
     """The tidy frame of these record folders, ordered by row and seed. A folder without summary.json is skipped.
 
     The runs of a row share all settings but the seed, or means over them would be worthless. Where they do not (the
-    settings of a scale were edited in between), those of the newest record count and the others are named on stderr.
+    settings of a scale were edited in between), those of the wanted recipe count, or of the newest record's, and the
+    others are named on stderr.
+
+    Args:
+        folders: records.
+        recipes: the settings wanted of a row (`RunSettings.recipe`), by its name; of rows not named, the newest.
 
     Raises:
         SpfdeError: a record that cannot be read or that lacks a value; it names the file.
     """
     records = [_record(folder) for folder in folders if (folder / "summary.json").is_file()]
-    newest: dict[tuple[str, str], _Record] = {}
+    wanted: dict[tuple[str, str], str] = {}
     for record in sorted(records, key=lambda record: record.age):
-        newest[record.scale_and_row] = record
-    kept = [record for record in records if record.settings == newest[record.scale_and_row].settings]
+        wanted[record.scale_and_row] = (recipes or {}).get(record.values["row"], record.recipe)
+    kept = [record for record in records if record.recipe == wanted[record.scale_and_row]]
     left = sorted(record.values["run_id"] for record in records if record not in kept)
     if left:
         print(
-            f"warning: {len(left)} records are of older settings of their row, e.g. {left[0]}; left out",
+            f"warning: {len(left)} records are of other settings of their row, e.g. {left[0]}; left out",
             file=sys.stderr,
         )
     frame = pd.DataFrame(
@@ -85,7 +91,7 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 @dataclass(frozen=True)
 class _Record:
     values: dict[str, Any]  # the record's line in the frame
-    settings: dict[str, Any]  # those that the runs of a row share
+    recipe: str  # of the settings that the runs of a row share
     age: tuple[bool, float]  # greater for the newer; a fresh record is newer than any published one
 
     @property
@@ -98,21 +104,21 @@ def _record(folder: Path) -> _Record:
     try:
         summary = _flat(json.loads(path.read_text(encoding="utf-8")))
         path = folder / "settings.yaml"
-        settings = _flat(yaml.load(path.read_text(encoding="utf-8"), YAML))
+        given = yaml.load(path.read_text(encoding="utf-8"), YAML)
+        settings, recipe = _flat(given), parse(RunSettings, given).recipe
         path = folder / "summary.json"
         missing = [key for key in ["run_id", "row", *NEEDED] if summary.get(key) is None]
         if missing:
             raise ValueError(f"it has no {missing[0]}")
         first = {key: summary.pop(key) for key in ("run_id", "row")}
         first |= {key: settings.pop(key) for key in ("scale", "tag", "seed")}
-    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError, SpfdeError) as error:
         reason = f"the setting {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise SpfdeError(f"broken record {path}: {reason}", f"remove {folder} and train that run again") from error
     first["published"] = folder.parent.parent.name == "published"
     achieved = {f"achieved.{key}" if key in settings else key: value for key, value in summary.items()}
-    shared = {key: value for key, value in settings.items() if key != "threads"}
     age = not first["published"], (folder / "summary.json").stat().st_mtime
-    return _Record({**first, **settings, **achieved}, shared, age)
+    return _Record({**first, **settings, **achieved}, recipe, age)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

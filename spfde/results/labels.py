@@ -3,38 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-METHODS = {
-    "dense": "Dense",
-    "small-dense": "Small dense",
-    "static": "Static",
-    "lottery": "LT",
-    "snip": "SNIP",
-    "grasp": "GraSP",
-    "set": "SET",
-    "deepr": "DeepR",
-    "dsr": "DSR",
-    "rigl": "RigL",
-    "set-itop": "SET-ITOP",
-    "rigl-itop": "RigL-ITOP",
-    "mest": "MEST",
-    "mest-em": "MEST+EM",
-    "mest-ems": "MEST+EM&S",
-    "swat-u": "SWAT-U",
-    "swat-m": "SWAT-M",
-    "swat-erk": "SWAT-ERK",
-    "gse": "GSE",
-    "spfde": "SpFDE",
-}
-
-
-def method(name: str) -> str:
-    """The method's printed name; a method without one here prints as it is registered."""
-    return METHODS.get(name, name)
-
 
 def label(row: Mapping[str, Any]) -> str:
-    """A planned row's method, e.g. "SpFDE", or "RigL + SpFDE" where freezing or sieving is around another method."""
-    name = method(row["method"])
+    """A planned row's method by its title in the registry, e.g. "SpFDE", or "RigL + SpFDE" where freezing or sieving is around another method."""
+    name = str(row["title"])
     if row["method"] != "spfde" and (row["freezing"] or row["sieving"]):
         name += " + SpFDE"
     return f"{name} ({tag(row)})" if tag(row) else name
@@ -58,3 +30,15 @@ def levels(row: Mapping[str, Any]) -> str:
 def percent(share: float, none: str = "0%") -> str:
     """A share as percent, e.g. "20%"; `none` for 0."""
     return f"{100 * share:.4g}%" if share else none
+
+
+def scheme(name: str) -> str:
+    """A freezing scheme's printed name."""
+    return {
+        "single-shot": "Single-shot",
+        "single-shot-resume": "Single-shot & resume",
+        "periodic": "Periodic",
+        "delayed-periodic": "Delayed periodic",
+        "random": "Random epochs (control)",
+        "gradient-norm": "Gradient norm (control)",
+    }.get(name, name)

@@ -61,6 +61,19 @@ class Material:
         """The published value for a planned row; rows that deviate from the recipe (a tag) have none."""
         return None if tag(row) else published.lookup(self.reference, row, quantity)
 
+    def analysis(self, name: str) -> pd.DataFrame:
+        """What `spfde analyse` wrote: results/<scale>/analysis/<name>.csv, the name an experiment's and a kind's.
+
+        Raises:
+            SpfdeError: it is not there.
+        """
+        path = self.results / self.scale / "analysis" / f"{name}.csv"
+        if not path.is_file():
+            experiment, kind = name.split(".")
+            command = f"spfde analyse {kind} --scale {self.scale} --experiment {experiment}"
+            raise SpfdeError(f"no analysis at {path}", f"write it with `{command}`")
+        return pd.read_csv(path)
+
 
 def gather(scale: str, results: Path, experiment: str) -> Material:
     """Reads what an artefact of this experiment needs: records, results/<scale>/plans/<experiment>.json, config/.
@@ -77,7 +90,8 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
         rows = json.loads(plan.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SpfdeError(f"the plan {plan} cannot be read", f"write it again with `{command}`") from error
-    return Material(scale, load(scale, results), rows, reference, results)
+    runs = load(scale, results, {row["row"]: row["recipe"] for row in rows})
+    return Material(scale, runs, rows, reference, results)
 
 
 def comparable(scale: str) -> pd.DataFrame:

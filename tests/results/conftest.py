@@ -44,6 +44,7 @@ SCALES: dict[str, dict[str, Any]] = {
 SPARSITIES = (0.9, 0.95, 0.98)
 LEVELS = (0.1, 0.15, 0.2, 0.25)
 METHODS = ("static", "set", "rigl", "mest-em", "mest-ems")
+TITLES = {"dense": "Dense", "set": "SET", "rigl": "RigL", "mest-ems": "MEST+EM&S", "spfde": "SpFDE"}
 FREEZING = {"wanted": "freezing", "achieved": "freezing_achieved", "t_frz": "t_frz"}
 BONUS = {"static": -2.5, "set": -1.5, "rigl": -0.8, "mest-em": -1.0, "mest-ems": -0.3, "spfde": -0.4, "dense": 0.0}
 
@@ -91,7 +92,9 @@ def planned(run: RunSettings) -> dict[str, Any]:
     level = run.freezing.flops_reduction
     return {
         "row": run.row,
+        "recipe": run.recipe,
         "method": run.sparsity.method,
+        "title": TITLES.get(run.sparsity.method, run.sparsity.method),
         "sparsity": run.sparsity.target,
         "freezing": level,
         "sieving": run.sieving.removed,
@@ -221,7 +224,8 @@ def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _results(results: Path, scale: str, skip: str, published: bool = False) -> Path:
     runs = rows(scale)
-    write_plan(results, scale, runs)
+    for experiment in ("table2", "figure4"):
+        write_plan(results, scale, runs, experiment)
     parent = results / "published" / scale if published else results / scale / "runs"
     for run in runs:
         for seed in (1, 2, 3) if skip not in run.row else ():

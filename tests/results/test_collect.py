@@ -10,6 +10,7 @@ import pytest
 from spfde.errors import SpfdeError
 from spfde.results import load
 from spfde.results.collect import collect, record_folders, warn_of_other_code, write
+from spfde.results.material import gather
 
 
 def summary(folder: Path) -> dict:
@@ -87,7 +88,25 @@ def test_runs_of_a_row_at_other_settings_never_mix(
         when = (folder / "summary.json").stat().st_mtime - age
         os.utime(folder / "summary.json", (when, when))
     assert collect(folders)["run_id"].tolist() == [new.run_id]
-    assert "2 records are of older settings" in capsys.readouterr().err
+    assert "2 records are of other settings" in capsys.readouterr().err
+
+
+def test_the_wanted_settings_count_even_where_others_are_newer(
+    fakes: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scale file that was edited and edited back: the plan says which records are its own."""
+    wanted = fakes.settings("smoke", "set", 0.9)
+    newer = wanted.model_copy(update={"training": wanted.training.model_copy(update={"epochs": 10})})
+    for age, run in ((100, wanted), (0, newer)):
+        summary = fakes.write_record(run, tmp_path / "smoke" / "runs") / "summary.json"
+        when = summary.stat().st_mtime - age
+        os.utime(summary, (when, when))
+    fakes.write_plan(tmp_path, "smoke", [wanted])
+    assert gather("smoke", tmp_path, "table2").runs["run_id"].tolist() == [wanted.run_id]
+    assert "1 records are of other settings of their row" in capsys.readouterr().err
+    assert load("smoke", tmp_path)["run_id"].tolist() == [newer.run_id]
+    fakes.write_plan(tmp_path, "smoke", [newer.model_copy(update={"precision": "bf16"})])
+    assert gather("smoke", tmp_path, "table2").runs.empty
 
 
 def test_records_of_other_code_are_warned_of_in_one_line(

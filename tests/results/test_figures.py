@@ -46,7 +46,7 @@ def test_points_behind_the_figures(smoke: Path, fakes: SimpleNamespace) -> None:
     tradeoff_points = pd.read_csv(folder / "tradeoff.csv").set_index(["row", "seed"])
     run = fakes.settings("smoke", "set", 0.95, seed=2)
     assert tradeoff_points.loc[(run.row, 2), "accuracy.test_last"] == fakes.accuracy(run)
-    memory = pd.read_csv(folder / "memory.csv").set_index("row")
+    memory = pd.read_csv(folder / "figure4.csv").set_index("row")
     assert pd.isna(memory.loc["rigl-s98", "seed"])  # not run: the plan's, without a seed
     assert (
         memory.loc["rigl-s98", "paper_min"] == fakes.costs(fakes.settings("smoke", "rigl", 0.98))["memory"]["paper_min"]
@@ -65,17 +65,18 @@ def test_smoke_figures_show_no_published_point(smoke: Path) -> None:
 
 
 def test_a_figure_that_cannot_be_drawn_says_why(fakes: SimpleNamespace, tmp_path: Path) -> None:
-    fakes.write_plan(tmp_path, "smoke", fakes.rows("smoke"))
+    for experiment in ("table2", "figure4"):
+        fakes.write_plan(tmp_path, "smoke", fakes.rows("smoke"), experiment)
     with pytest.raises(SpfdeError, match="finished run of SpFDE"):
         make("timeline", "smoke", tmp_path)
     make("tradeoff", "smoke", tmp_path)  # nothing was run: it says so and stands
-    make("memory", "smoke", tmp_path)
+    make("figure4", "smoke", tmp_path)
     folder = fakes.write_record(fakes.settings("smoke", "spfde", 0.9, 0.2), tmp_path / "smoke" / "runs")
     (folder / "layers.csv").unlink()
     with pytest.raises(SpfdeError, match=f"broken record .*{folder.name}"):
         make("timeline", "smoke", tmp_path)
-    with pytest.raises(SpfdeError, match='did you mean "memory"'):
-        make("memroy", "smoke", tmp_path)
+    with pytest.raises(SpfdeError, match='did you mean "tradeoff"'):
+        make("tradeof", "smoke", tmp_path)
 
 
 def test_methods_differ_in_marker_not_in_colour_alone() -> None:

@@ -104,10 +104,17 @@ def test_a_deviating_row_has_no_published_value(cifar100: Path) -> None:
 
 
 def test_freezing_around_another_method_is_named() -> None:
-    row = {"row": "rigl-s90-f20-d20", "method": "rigl", "sparsity": 0.9, "freezing": 0.2, "sieving": 0.2}
+    row = {
+        "row": "rigl-s90-f20-d20",
+        "method": "rigl",
+        "title": "RigL",
+        "sparsity": 0.9,
+        "freezing": 0.2,
+        "sieving": 0.2,
+    }
     assert label(row) == "RigL + SpFDE"
-    assert label({**row, "method": "new", "row": "new-s90", "freezing": 0, "sieving": 0}) == "new"
-    assert label({**row, "method": "spfde", "row": "spfde-s90-f20-d20-erk"}) == "SpFDE (erk)"
+    assert label({**row, "method": "new", "title": "New", "row": "new-s90", "freezing": 0, "sieving": 0}) == "New"
+    assert label({**row, "method": "spfde", "title": "SpFDE", "row": "spfde-s90-f20-d20-erk"}) == "SpFDE (erk)"
 
 
 def awkward() -> Table:

@@ -78,7 +78,7 @@ def test_bare_snakemake_makes_everything(project: Project) -> None:
     assert "output: results/smoke/report.html" in text
     for suffix in ("md", "csv", "tex", "html"):
         assert f"results/smoke/tables/table2.{suffix}" in text
-    for figure in ("tradeoff", "memory", "timeline"):
+    for figure in ("tradeoff", "figure4", "timeline"):
         assert f"results/smoke/figures/{figure}.png" in text
         assert f"results/smoke/figures/{figure}.svg" in text
 
@@ -110,11 +110,11 @@ def test_an_unknown_name_is_said(project: Project, setting: str, message: str) -
 
 def test_an_edited_figure_is_rendered_alone(project: Project) -> None:
     project.pretend()
-    source = project.folder / "spfde/results/figures/memory.py"
+    source = project.folder / "spfde/results/figures/figure4.py"
     source.write_text(source.read_text() + "\n# edited\n")
     later = time.time() + 10
     os.utime(source, (later, later))
-    assert sorted(project.jobs()) == ["default", "figure_memory", "report"]
+    assert sorted(project.jobs()) == ["default", "figure_figure4", "report"]
 
 
 def test_only_what_is_missing_is_trained(project: Project) -> None:

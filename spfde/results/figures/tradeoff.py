@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from spfde.results.figures import style
-from spfde.results.labels import levels, method, percent
+from spfde.results.labels import levels, percent
 from spfde.results.material import Material
 from spfde.results.tables.table import exponent, times_ten
 
@@ -135,9 +135,9 @@ def _dense(axes: Axes, material: Material) -> None:
 
 def _legend(figure: Figure, material: Material) -> None:
     entries = [Line2D([], [], label="Dense", **DENSE)]
-    for name in dict.fromkeys(row["method"] for row in material.plan if row["sparsity"]):
+    for name, title in {row["method"]: row["title"] for row in material.plan if row["sparsity"]}.items():
         colour, marker = style.mark(name)
-        entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=method(name)))
+        entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=title))
     if material.comparable:
         hollow: dict[str, Any] = {"linestyle": "", "marker": "o", "mec": style.GREY, "mfc": "white", "ms": 7}
         entries.append(Line2D([], [], label="published", **hollow))

@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from spfde.results.figures import style
-from spfde.results.labels import method, percent
+from spfde.results.labels import percent
 from spfde.results.material import Material
 from spfde.results.published import interval
 from spfde.results.tables.table import bytes_unit, exponent
 
-EXPERIMENT = "table2"
+EXPERIMENT = "figure4"
 DST = ("static", "set", "rigl", "mest-em", "mest-ems")
 NAMES = ("paper_min", "paper_avg", "full_peak", "measured_peak")
 
@@ -108,7 +108,7 @@ def _full(axes: Axes, material: Material, group: Group, place: int, power: int) 
     most = list(group.spfde.values())[-1]
     for row, left, colour in ((group.dst, place - 0.2, style.GREY), (most, place + 0.2, _shades(len(group.spfde))[-1])):
         axes.bar(left, material.costs(row)["memory.full_peak"] / 10**power, 0.36, color=colour)
-        name = f"{method(row['method'])} {percent(row['freezing'], none='')}"
+        name = f"{row['title']} {percent(row['freezing'], none='')}"
         inside: dict[str, Any] = {"color": "white", "rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7}
         axes.annotate(name, (left, 0), (0, 4), textcoords="offset points", **inside)
         measured = _measured(material, row)
@@ -123,7 +123,7 @@ def _measured(material: Material, row: dict[str, Any]) -> float:
 
 def _legend(figure: Figure, material: Material, groups: list[Group]) -> None:
     levels = list(groups[0].spfde) if groups else []
-    dst = ", ".join(dict.fromkeys(method(group.dst["method"]) for group in groups))
+    dst = ", ".join(dict.fromkeys(group.dst["title"] for group in groups))
     entries: list[Patch | Line2D] = [Patch(color=style.GREY, label=f"DST minimum ({dst})")]
     entries += [
         Patch(color=colour, label=f"SpFDE average, x = {percent(level)}")
