@@ -46,9 +46,10 @@ def records(*experiments):
 
 
 def rows_to_train():
-    """The runs of each job, by (experiment, row). A run that several experiments share is trained for the first one."""
+    """The runs of each job, by (experiment, row). A run that several experiments share is trained for the largest one,
+    which has its other seeds too."""
     jobs, seen = {}, set()
-    for experiment, runs in RUNS.items():
+    for experiment, runs in sorted(RUNS.items(), key=lambda item: len(item[1]), reverse=True):
         for run in runs:
             if run.run_id not in seen and not record(run).startswith(PUBLISHED):
                 jobs.setdefault((experiment, run.row), []).append(run)
