@@ -52,8 +52,10 @@ class TopKForward:
         self.count = self.wanted = count
         self.exact = True
         self.weight_threshold = self.threshold = torch.zeros(())
-        # Not a decorator, which would import the compiler, for seconds, with this file.
-        self.module.forward = torch.compiler.disable(self.forward)
+        # Not a decorator, which would import the compiler, for seconds, with this file; and not bound to this object,
+        # so that a copied module runs on its own weights.
+        self._uncompiled = torch.compiler.disable(TopKForward._forward)
+        self.module.forward = self.forward
 
     def find_weights(self) -> None:
         """The exact threshold of the weights, and the mask that follows from it."""
@@ -70,6 +72,9 @@ class TopKForward:
         del self.module.forward
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._uncompiled(self, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         weight, bias, kind = self.layer.weight, self.module.bias, x.device.type
         cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         learns = self.module.training and torch.is_grad_enabled() and weight.requires_grad

@@ -133,6 +133,26 @@ def test_works_under_autocast() -> None:
     )
 
 
+def test_a_copy_of_the_module_runs_on_its_own_weights() -> None:
+    module = nn.Conv2d(4, 6, 3)
+    attach(module, sparse_layer(module, 0.2))
+    x = torch.randn(2, 4, 6, 6)
+    output = module(x)
+    twin = copy.deepcopy(module)
+    nn.init.zeros_(module.weight)
+    torch.testing.assert_close(twin.eval()(x), output)
+
+
+def test_torch_compile_breaks_its_graph_and_goes_on() -> None:
+    module = nn.Conv2d(4, 6, 3)
+    x = torch.randn(2, 4, 6, 6)
+    attach(module, sparse_layer(module, 0.2))
+    model = nn.Sequential(module, nn.ReLU())
+    expected = torch.autograd.grad(model(x).sum(), module.weight)[0]
+    found = torch.autograd.grad(torch.compile(model, backend="eager")(x).sum(), module.weight)[0]
+    torch.testing.assert_close(found, expected)
+
+
 def saved_bytes(module: nn.Module, x: Tensor) -> int:
     """What autograd keeps for backward beside parameters and masks, in bytes."""
     kept: dict[int, int] = {}
