@@ -132,19 +132,16 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
     base = make(Plan(settings, {}))
     dense = dense_layers(model, sparse.dense_layers) if base.sparse else set(found)
     shapes = {name: tuple(module.weight.shape) for name, module in found.items() if name not in dense}
-    method = make(
-        Plan(settings, densities(sparse.distribution, shapes, sparse.target), math.ceil(samples / batch), shapes)
-    )
-
     seen = samples_by_epoch(settings.sieving, sparse.interval, epochs, samples)
     first_steps = np.concatenate([[0], np.cumsum(-(-seen // batch))])
+    targets = densities(sparse.distribution, shapes, sparse.target)
+    method = make(Plan(settings, targets, math.ceil(samples / batch), shapes, int(first_steps[-1])))
     exact = {name: _Exact(sparse.scheme, shape) for name, shape in shapes.items()}
     names = [layer.name for layer in costs.layers]
     forward = np.ones((epochs, len(names)))
     for epoch in range(epochs):
         planned = method.densities(epoch)
         forward[epoch] = [exact[name](planned[name]) if name in planned else 1.0 for name in names]
-    targets = method.plan.densities
     settled = np.array([exact[name](targets[name]) if name in targets else 1.0 for name in names])
 
     draft = RunPlan(

@@ -33,24 +33,25 @@ class Plan:
         densities: density of each sparse layer at the end of training, by name, in model order.
         steps_per_epoch: steps of an epoch over the whole training set.
         shapes: weight shape of each sparse layer, by name.
+        steps: steps of the whole training; fewer than over the whole training set where data are sieved.
     """
 
     settings: RunSettings
     densities: Mapping[str, float]
     steps_per_epoch: int = 1
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    steps: int = 1
 
     @property
     def epochs(self) -> int:
         return self.settings.training.epochs
 
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
     def step_interval(self, paper: int, of: int = PAPER_STEPS) -> int:
-        """An interval of so many steps in a training of `of` steps: the same share of all steps here, at least 10."""
-        return max(10, round(paper * self.steps / of))
+        """An interval of so many steps in a training of `of` steps: the same share of all steps here, at least 10.
+
+        All steps are those over the whole training set: sieving leaves intervals as they are.
+        """
+        return max(10, round(paper * self.epochs * self.steps_per_epoch / of))
 
     def epoch_at(self, share: float) -> int:
         """The epoch at a share of training, rounded down to the grid of the update interval."""

@@ -92,7 +92,8 @@ def build() -> Callable[..., tuple[Method, FakeRun]]:
         values = nested({"sparsity.method": name, "sparsity.target": target, **dotted})
         densities = {f"l{index}": 1 - target for index in range(len(shapes))}
         sizes = {f"l{index}": shape for index, shape in enumerate(shapes)}
-        method = make(Plan(parse(RunSettings, values), densities, steps, sizes))
+        settings = parse(RunSettings, values)
+        method = make(Plan(settings, densities, steps, sizes, steps * settings.training.epochs))
         run = FakeRun(method, shapes)
         method.start(run)
         return method, run
