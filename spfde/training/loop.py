@@ -159,7 +159,9 @@ class Training:
         sparse = self.sparse
         loss, correct = self.sums.tolist()  # waits for the device
         self._lap("train")
-        seen = int(sparse.samples_seen[sparse.epoch])
+        seen, frozen = int(sparse.samples_seen[sparse.epoch]), sparse.frozen_blocks
+        if self.epoch + 1 == sparse.epochs:
+            sparse.finish()  # the last row is of the weights that the record holds
         test_loss, test_accuracy = self.evaluate(self.test)
         val_accuracy = self.evaluate(self.validation)[1] if self.validation else None
         self._lap("evaluate")
@@ -175,7 +177,7 @@ class Training:
             test_loss,
             test_accuracy,
             seen,
-            sparse.frozen_blocks,
+            frozen,
             sparse.masks.sparsity,
         )
         self.rows.append(dict(zip(record.EPOCH_COLUMNS, row, strict=True)))
@@ -239,7 +241,6 @@ class Training:
 
     def finish(self, folder: Path, snapshots: Path) -> None:
         sparse, settings = self.sparse, self.settings
-        sparse.finish()
         if settings.training.snapshots:
             save_snapshot(self.model, snapshots, settings.training.epochs)
         state = {f"mask.{layer.name}": layer.active for layer in sparse.masks}
