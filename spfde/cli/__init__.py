@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import analyse, bench, data, methods, plan, results, train
+from spfde.cli import analyse, bench, data, methods, plan, publish, results, train
 from spfde.errors import SpfdeError
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
@@ -24,6 +24,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     results.table,
     results.figure,
     bench.bench,
+    publish.overview,
+    publish.notebook,
+    publish.crate,
 )
 
 app = typer.Typer(name="spfde", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

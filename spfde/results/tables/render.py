@@ -15,6 +15,7 @@ h1 { font-size: 1.15rem; font-weight: 600; }
 table { border-collapse: collapse; border-top: 2px solid #1a1a1a; border-bottom: 2px solid #1a1a1a; }
 th, td { padding: .26rem .55rem; text-align: left; white-space: nowrap; }
 tr > :first-child { position: sticky; left: 0; background: #fff; }
+td.text { white-space: normal; min-width: 16rem; }
 th { font-weight: 600; vertical-align: bottom; }
 thead tr:last-child th { border-bottom: 1px solid #1a1a1a; }
 th.group { text-align: center; border-bottom: 1px solid #b0b0b0; }
@@ -99,11 +100,34 @@ def tex(table: Table) -> str:
 
 def page(table: Table) -> str:
     """A page of its own that loads nothing."""
+    return document(table.title, fragment(table))
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A page around HTML, in the one style of the results; it loads nothing.
+
+    Args:
+        style: CSS of its own, after the common one.
+    """
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n{style}</style>\n</head>\n<body>",
+            f"<h1>{html.escape(title)}</h1>\n{body}\n</body>\n</html>\n",
+        ]
+    )
+
+
+def fragment(table: Table) -> str:
+    """The table and its notes as a part of a page."""
     groups = "".join(
         f'<th colspan="{span}"{" class=group" if title else ""}>{html.escape(title)}</th>'
         for title, span in table.groups
     )
-    numbers = [' class="number"' if column.numeric else "" for column in table.columns]
+    numbers = [
+        ' class="number"' if column.numeric else ' class="text"' if column.wraps else "" for column in table.columns
+    ]
     titles = "".join(
         f"<th{number}>{html.escape(column.title)}</th>" for column, number in zip(table.columns, numbers, strict=True)
     )
@@ -114,16 +138,12 @@ def page(table: Table) -> str:
     notes = ["<li>" + EMPHASIS.sub(r"<em>\1</em>", html.escape(note)) + "</li>" for note in table.notes]
     return "\n".join(
         [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(table.title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>",
-            f'<h1>{html.escape(table.title)}</h1>\n<div class="wide">\n<table>\n<thead>',
+            '<div class="wide">\n<table>\n<thead>',
             *([f"<tr>{groups}</tr>"] if any(title for title, _ in table.groups) else []),
             f"<tr>{titles}</tr>\n</thead>\n<tbody>",
             *body,
-            "</tbody>\n</table>\n</div>\n<ul>",
-            *notes,
-            "</ul>\n</body>\n</html>\n",
+            "</tbody>\n</table>\n</div>",
+            *(["<ul>", *notes, "</ul>"] if notes else []),
         ]
     )
 

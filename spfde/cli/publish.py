@@ -1,0 +1,38 @@
+"""`spfde overview`, `spfde notebook` and `spfde crate`: from results to what is handed on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spfde.cli.options import Scale
+from spfde.cli.results import Results
+
+
+def overview(scale: Scale = "smoke", results: Results = Path("results")) -> None:
+    """Write the first page of the report: what was run and on what, verdicts, headline table and figure."""
+    from spfde.results.overview import write
+
+    typer.echo(write(scale, results))
+
+
+def notebook(
+    name: Annotated[str, typer.Argument(help="Notebook: the name of a file in notebooks, without suffix.")],
+    scale: Scale = "smoke",
+    results: Results = Path("results"),
+) -> None:
+    """Run a notebook on the results and render it to one HTML page."""
+    from spfde.results.notebooks import render
+
+    typer.echo(render(name, scale, results))
+
+
+def crate(
+    out: Annotated[Path, typer.Option("--out", help="Folder, or file that ends in .zip, to write.")],
+    scale: Scale = "smoke",
+    results: Results = Path("results"),
+) -> None:
+    """Pack the results of a scale, with settings, workflow and metadata, as an RO-Crate."""
+    from spfde.results.crate import export
+
+    typer.echo(f"{export(scale, results, out)} files in {out}")

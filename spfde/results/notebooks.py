@@ -1,0 +1,68 @@
+"""Notebooks, run top to bottom on the results and rendered to one HTML page that loads nothing."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spfde.errors import SpfdeError, lookup
+from spfde.files import write_text
+from spfde.results.tables.render import document
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+STYLE = """
+h2 { font-size: 1rem; font-weight: 600; margin: 1.8rem 0 .4rem; }
+p, li { max-width: 60rem; }
+.input { max-width: 72rem; }
+.input .highlight { background: #f6f8fa; border-left: 3px solid #d5d5d5; margin: .6rem 0; }
+.input pre { margin: 0; padding: .5rem .7rem; overflow-x: auto; font-size: 12px; line-height: 1.4; }
+.output_area { overflow-x: auto; margin: .5rem 0 1rem; }
+.output_area pre { margin: 0; font-size: 12px; }
+.output_area img, .output_area svg { min-width: 40rem; max-width: 60rem; width: 100%; height: auto; }
+.output_area table th, .output_area table td { text-align: right; }
+.output_area table tbody th { font-weight: 400; text-align: left; }
+.anchor-link { display: none; }
+"""
+
+
+def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks")) -> Path:
+    """Runs a notebook in a kernel of this Python and writes results/<scale>/notebooks/<name>.html.
+
+    The notebook learns what to read from the variables SPFDE_SCALE and SPFDE_RESULTS of its environment.
+
+    Raises:
+        SpfdeError: no such notebook (naming the nearest), or a cell that failed.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+    notebook = nbformat.read(lookup("notebook", name, known), as_version=4)
+    variables = {"SPFDE_SCALE": scale, "SPFDE_RESULTS": str(results.resolve())}
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(Path.cwd())}}
+    )
+    try:
+        client.execute(env={**os.environ, **variables})
+    except CellExecutionError as error:
+        raise SpfdeError(
+            f"the notebook {name} failed: {error.ename}: {error.evalue}",
+            f"open {known[name]} and run it cell by cell",
+        ) from error
+    path = results / scale / "notebooks" / f"{name}.html"
+    write_text(path, page(notebook))
+    return path
+
+
+def page(notebook: "NotebookNode") -> str:
+    """An executed notebook as one page; its first line is the title."""
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+
+    first = notebook.cells[0]
+    title, _, first.source = first.source.partition("\n")
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(notebook)
+    return document(title.lstrip("# "), body, f"{STYLE}{HtmlFormatter().get_style_defs('.highlight')}\n")
