@@ -1,0 +1,111 @@
+"""Bad input, each with one clear line and exit code 2: settings, data, checkpoint, device, disk."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spfde.cli import main
+from spfde.experiments import resolve
+from spfde.training import checkpoint
+
+
+def spfde(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Runs the command, which must fail with exit code 2; gives the last line of stderr."""
+    monkeypatch.setattr(sys, "argv", ["spfde", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.out == "" and "Traceback" not in said.err
+    return said.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--set", "sparsity.metod=set"], 'error: unknown setting "sparsity.metod"; did you mean "method"?'),
+        (
+            ["--set", "sparsity.target=1.2"],
+            "error: setting sparsity.target = 1.2 is not valid; input should be less than 1",
+        ),
+        (
+            ["--set", "freezing.flops_reduction=0.9"],
+            "error: freezing.flops_reduction = 0.9 is more than freezing can save",
+        ),
+        (["--set", "sparsity.method=sett"], 'error: unknown method "sett"; did you mean "set"?'),
+        (["--set", "model.name=resnet9"], 'error: unknown model "resnet9"; did you mean "resnet'),
+        (["--set", "sparsity.scheme=blok"], 'error: unknown scheme "blok"; did you mean "block"?'),
+        (["--set", "sparsity.method=set", "--set", "sparsity.options={zetta: 1}"], "error: unknown setting"),
+        (
+            ["--set", "sparsity.method=set", "--set", "sparsity.interval=99"],
+            "error: sparsity.interval = 99 is not shorter",
+        ),
+        (["--set", "sparsity"], 'error: "sparsity" is no setting; write --set key=value'),
+        (["--set", "sparsity={"], "error: "),
+        (["--device", "tpu"], 'error: unknown device "tpu"'),
+        (["--experiment", "tabel2"], 'error: unknown experiment "tabel2"; did you mean "table2"?'),
+        (["--scale", "smok"], 'error: unknown scale "smok"; did you mean "smoke"?'),
+    ],
+)
+def test_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], line: str
+) -> None:
+    said = spfde(monkeypatch, capsys, "train", "--scale", "smoke", "--out", str(tmp_path), *words)
+    assert said.startswith(line) and "; " in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_row_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = spfde(
+        monkeypatch, capsys, "train", "--scale", "smoke", "--experiment", "table2", "--row", "spfde-s90-f20-d21"
+    )
+    assert said.endswith('did you mean "spfde-s90-f20-d20"?')
+
+
+def test_a_data_root_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["train", "--scale", "cifar100", "--data-root", str(tmp_path / "none"), "--cache", str(tmp_path / "cache")]
+    assert "does not exist; name another one" in spfde(monkeypatch, capsys, *words)
+
+
+def test_a_checkpoint_of_another_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stop = ["train", "--scale", "smoke", "--out", str(tmp_path), "--time-limit", "0", "--seed"]
+    monkeypatch.setattr(sys, "argv", ["spfde", *stop, "1"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 75  # stopped resumably
+    assert "run the same command again" in capsys.readouterr().err
+    one, two = (checkpoint.path_of(tmp_path, resolve("smoke", {}, seed).run_id) for seed in (1, 2))
+    shutil.copy(one, two)
+    said = spfde(monkeypatch, capsys, *stop, "2")
+    assert (
+        said
+        == f"error: checkpoint {two} belongs to {one.stem}, not to {two.stem}; remove {two} to train the run "
+        + ("from its start")
+    )
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        words = ["--set", "training.epochs=1", "--set", "data.train_limit=64", "--out", str(small)]
+        command = [sys.executable, "-m", "spfde", "train", "--scale", "smoke", *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("error: no space left to write") and last.endswith(
+            "; free some space or choose another folder"
+        )
+        assert not [path for path in small.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
