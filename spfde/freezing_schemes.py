@@ -11,10 +11,9 @@ Sources: SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). A candidate is a tup
   also the first periodic epoch, the earliest that will do, in the first quarter of training.
 * delayed-periodic: all active first, then periodic with more blocks in the first two super-blocks. Free: the borders,
   and the first periodic epoch, the earliest that will do after a quarter of training.
-* random, gradient-norm: controls for *when* the blocks freeze, in the same order and at the same FLOPs. The order is
-  not free: freezing saves the input gradients of a prefix alone, and a set with holes would cost other FLOPs for the
-  same blocks, so it could not be compared at equal cost. random: the freeze epochs are drawn. gradient-norm: the run
-  itself decides (`spfde.freezing_adaptive`); until then single-shot stands for it.
+* random: a control for *when* the blocks freeze, at the same FLOPs: the freeze epochs are drawn. The order stays:
+  freezing saves the input gradients of a prefix alone, so a set with holes saves less for the same blocks and could
+  not be compared at equal cost and equal freezing.
 """
 
 import math

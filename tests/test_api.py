@@ -1,6 +1,7 @@
 """`SparseTraining` in a plain PyTorch loop: what moves, what must not, and where every event happens."""
 
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -182,6 +183,31 @@ def test_the_trace_tells_what_happened() -> None:
     assert (trace.samples == 30).all() and sparse.samples_seen.tolist() == [30] * 12
     planned = sparse.plan.trace()
     assert np.allclose(planned.forward_density, trace.forward_density)
+
+
+@pytest.mark.parametrize("name", ["single-shot-resume", "periodic", "delayed-periodic", "random"])
+def test_thawed_blocks_train_again_and_end_at_the_target(name: str) -> None:
+    epochs = 24
+    model, optimizer, sparse = make(epochs, freezing__flops_reduction=0.15, freezing__scheme=name, sparsity__target=0.5)
+    counts = sparse.plan.schedule.counts
+    assert max(counts) > 0 and (name == "random" or any(b < a for a, b in itertools.pairwise(counts)))
+    first = sparse.masks["two.0"]
+    before = block_state(model, optimizer, sparse, 1) if optimizer.state else {}
+    for epoch in train_epochs(model, optimizer, sparse, range(epochs)):
+        after = block_state(model, optimizer, sparse, 1)
+        still = bool(before) and all(torch.equal(before[key], after[key]) for key in before)
+        if epoch and counts[epoch - 1] > 1:  # what froze at a boundary is held from the epoch after it
+            assert still == (counts[epoch] > 1)
+        if counts[epoch] > 1:
+            assert int(first.active.sum()) == 288
+        assert all(p.requires_grad == (counts[epoch] < 2) for p in model.two.parameters())
+        before = after
+    planned, happened = sparse.plan.trace(), sparse.trace()
+    assert np.allclose(planned.forward_density, happened.forward_density)
+    assert planned.frozen.equals(happened.frozen)
+    sparse.finish()
+    assert sparse.masks.sparsity == 0.5
+    assert all(int(layer.weight.count_nonzero()) <= layer.weight.numel() / 2 for layer in sparse.masks)
 
 
 def test_optimizer_without_momentum_and_adam_keep_zeros() -> None:

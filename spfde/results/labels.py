@@ -40,5 +40,4 @@ def scheme(name: str) -> str:
         "periodic": "Periodic",
         "delayed-periodic": "Delayed periodic",
         "random": "Random epochs (control)",
-        "gradient-norm": "Gradient norm (control)",
     }.get(name, name)

@@ -3,6 +3,7 @@
 The fixture `fakes` hands the makers to a test; `smoke` and `cifar100` are whole results folders.
 """
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -101,6 +102,9 @@ def planned(run: RunSettings) -> dict[str, Any]:
         "dense_layers": run.sparsity.dense_layers,
         "t_frz": round(0.5 * run.training.epochs) if level else None,
         "freezing_achieved": 1.04 * level,
+        "freezing_scheme": run.freezing.scheme,
+        "blocks": SCALES[run.scale]["blocks"],
+        "frozen_blocks": [2 * (level > 0 and 2 * epoch >= run.training.epochs) for epoch in range(run.training.epochs)],
         **costs(run),
     }
 
@@ -222,10 +226,47 @@ def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _results(tmp_path_factory.mktemp("cifar100"), "cifar100", skip="98", published=True)
 
 
+def _schemes(scale: str) -> list[RunSettings]:
+    """The rows of Appendix B, at seed 1."""
+    base = settings(scale, "spfde", 0.9, 0.25)
+    found = []
+    for name, tag in {"single-shot": "shot", "periodic": "periodic", "random": "random"}.items():
+        freezing = base.freezing.model_copy(update={"scheme": name})
+        found.append(base.model_copy(update={"freezing": freezing, "tag": tag}))
+    return found
+
+
+def _write_analyses(folder: Path, runs: list[RunSettings]) -> None:
+    """Two seeds of plausible analyses: nearer to the final network with every epoch, later in deeper layers."""
+    folder.mkdir(parents=True)
+    layers, last = (8, 30) if runs[0].scale == "smoke" else (32, 160)
+    rows = []
+    for run in runs:
+        for seed, epoch, number in itertools.product((1, 2), range(5, last + 1, 5), range(1, layers + 1)):
+            value = 1 - 0.3 * (number / layers) * (1 - epoch / last) * (1 + 0.1 * seed)
+            known = {"run_id": run.run_id, "row": run.row, "seed": seed, "epoch": epoch, "layer": f"l{number}"}
+            rows.append({**known, "number": number, "similarity": value, "cka": value, "norm": 2 - value})
+    frame = pd.DataFrame(rows)
+    difference = frame.groupby(["row", "seed", "layer"])["norm"].diff()
+    keys = ["run_id", "row", "seed", "epoch", "layer", "number"]
+    sparse = frame[frame["row"] != "dense"]
+    sparse[[*keys, "similarity"]].to_csv(folder / "figure1.similarity.csv", index=False)
+    frame[[*keys, "cka"]].to_csv(folder / "figure1.cka.csv", index=False)
+    one = frame.assign(difference=difference)[frame["row"] == "mest-ems-s90"]
+    one[[*keys, "norm", "difference"]].to_csv(folder / "figure3.gradients.csv", index=False)
+
+
 def _results(results: Path, scale: str, skip: str, published: bool = False) -> Path:
     runs = rows(scale)
     for experiment in ("table2", "figure4"):
         write_plan(results, scale, runs, experiment)
+    schemed = _schemes(scale)
+    snapshots = [run for run in runs if run.row in ("dense", "mest-ems-s90", "mest-ems-s95")]
+    write_plan(results, scale, snapshots, "figure1")
+    write_plan(results, scale, [snapshots[1], *schemed], "figure3")
+    write_plan(results, scale, schemed, "appendix_b")
+    _write_analyses(results / scale / "analysis", snapshots)
+    runs += schemed[:-1]
     parent = results / "published" / scale if published else results / scale / "runs"
     for run in runs:
         for seed in (1, 2, 3) if skip not in run.row else ():

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import pandas as pd
 import pytest
 
 from spfde.errors import SpfdeError
-from spfde.results.figures import FIGURES, make, style, tradeoff
+from spfde.results.figures import FIGURES, figure1, make, style, tradeoff
 from spfde.results.material import gather
 
 
@@ -83,3 +84,25 @@ def test_methods_differ_in_marker_not_in_colour_alone() -> None:
     markers = [marker for _, marker in style.METHODS.values()]
     assert len(set(markers)) == len(markers)
     assert style.mark("unheard of") == style.mark("unheard of")
+
+
+def test_layers_of_another_network_are_at_the_same_relative_depth() -> None:
+    assert figure1.places(32) == [1, 3, 10, 18, 25, 32]
+    assert figure1.places(8) == [1, 3, 5, 6, 8]
+
+
+def test_analyses_are_read_and_a_missing_one_is_said(smoke: Path, tmp_path: Path) -> None:
+    make("figure1", "smoke", smoke)
+    points = pd.read_csv(smoke / "smoke" / "figures" / "figure1.csv")
+    assert set(points["quantity"]) == {"similarity", "cka"} and set(points["seed"]) == {1, 2}
+    shutil.copytree(smoke / "smoke" / "plans", tmp_path / "smoke" / "plans")
+    with pytest.raises(SpfdeError, match="spfde analyse gradients --scale smoke --experiment figure3"):
+        make("figure3", "smoke", tmp_path)
+
+
+def test_appendix_b_has_a_point_a_seed_and_the_plan_where_nothing_was_run(smoke: Path) -> None:
+    make("appendix_b", "smoke", smoke)
+    points = pd.read_csv(smoke / "smoke" / "figures" / "appendix_b.csv")
+    assert points["scheme"].value_counts().to_dict() == {"single-shot": 3, "periodic": 3, "random": 1}
+    random = points[points["scheme"] == "random"].iloc[0]
+    assert pd.isna(random["seed"]) and random["flops.paper"] > 0

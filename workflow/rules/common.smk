@@ -67,6 +67,12 @@ def renderers(kind):
     return found
 
 
+def analyses(figure):
+    """The analyses that a figure shows, which its module lists: `ANALYSES = ["experiment.kind"]`. Read, not imported."""
+    said = re.search(r"^ANALYSES = \[(.+)\]", Path(f"spfde/results/figures/{figure}.py").read_text(), re.MULTILINE)
+    return [f"{RESULTS}/analysis/{name}.csv" for name in re.findall(r'"([\w.]+)"', said[1])] if said else []
+
+
 def artefacts(*experiments):
     """The files that show these experiments."""
     tables = [f"{RESULTS}/tables/{name}.html" for name, experiment in TABLES.items() if experiment in experiments]

@@ -58,6 +58,7 @@ for figure, experiment in FIGURES.items():
             f"figure_{figure}"
         input:
             records(experiment),
+            analyses(figure),
             f"{RESULTS}/plans/{experiment}.json",
             f"config/scales/{config['scale']}.yaml",
             "config/reference.csv",
