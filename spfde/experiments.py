@@ -5,6 +5,8 @@ comes out is resolved and checked; the check that needs the model (can freezing 
 `spfde.planning`.
 """
 
+import copy
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -329,8 +331,12 @@ def _read(kind: str, name: str, shape: type[S]) -> S:
     path = _folder(kind) / f"{name}.yaml"
     if not path.is_file():
         raise SpfdeError(f'unknown {kind[:-1]} "{name}"', nearest(name, _names(kind)))
+    return parse(shape, copy.deepcopy(_values(path.read_text(encoding="utf-8"), path)), path.name)
+
+
+@functools.cache  # a workflow resolves hundreds of runs of one scale, and reading YAML takes milliseconds
+def _values(text: str, path: Path) -> Any:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise SpfdeError(f"{path} is not YAML ({error.__class__.__name__})", "mend the file") from None
-    return parse(shape, values, path.name)
