@@ -29,7 +29,8 @@ def build(material: Material) -> Table:
             "interval of its mean where there are several seeds.",
             "FLOPs: *paper* column; *saved* is against the same run without freezing. Every scheme is solved to what "
             "single-shot achieves on the grid of the update interval, within 1% of the FLOPs.",
-            "*random* is a control: the same blocks in the same order, at freeze epochs drawn by the run's seed.",
+            "*random* is a control: the same blocks in the same order, at freeze epochs drawn by the run's seed; its "
+            "first frozen epoch and what it saves are those of the first seed.",
         ],
     )
 
