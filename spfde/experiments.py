@@ -43,6 +43,9 @@ class Scale(Section):
     seeds: list[int] = Field([1], min_length=1)
     sparsities: list[float] = Field([0.9], description="sparsities that rows run over unless they name their own")
     levels: list[float] = Field([0.2], description="shares of FLOPs frozen and of data removed, where rows ask")
+    runs_per_job: int = Field(
+        1, ge=1, description="rows share a process up to so many runs: starting one takes seconds"
+    )
     paper: bool = Field(False, description="results are comparable with the paper's")
     experiments: dict[str, Limit] = Field({}, description="what the scale takes of an experiment, where less than all")
 

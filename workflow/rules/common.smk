@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from spfde.errors import SpfdeError, nearest
-from spfde.experiments import expand, experiment_names
+from spfde.experiments import expand, experiment_names, read_scale, scale_of
 
 validate(config, "../schemas/config.schema.yaml")
 
@@ -57,6 +57,23 @@ def rows_to_train():
     return jobs
 
 
+def jobs_to_train():
+    """The runs of each process, by (experiment, rows): rows of the same seeds are packed, where the scale asks for it."""
+    most, packs = read_scale(config["scale"]).runs_per_job, {}
+    for (experiment, row), runs in rows_to_train().items():
+        alike = (experiment, runs[0].data.name, runs[0].threads, *(run.seed for run in runs))
+        open_packs = packs.setdefault(alike, [{}])
+        if sum(map(len, open_packs[-1].values())) + len(runs) > most:
+            open_packs.append({})
+        open_packs[-1][row] = runs
+    return {
+        (alike[0], tuple(pack)): [run for runs in pack.values() for run in runs]
+        for alike, open_packs in packs.items()
+        for pack in open_packs
+        if pack
+    }
+
+
 def renderers(kind):
     """The tables or figures of the chosen experiments: modules that say `EXPERIMENT = "name"`. Read, not imported."""
     found = {}
@@ -71,6 +88,12 @@ def analyses(figure):
     """The analyses that a figure shows, which its module lists: `ANALYSES = ["experiment.kind"]`. Read, not imported."""
     said = re.search(r"^ANALYSES = \[(.+)\]", Path(f"spfde/results/figures/{figure}.py").read_text(), re.MULTILINE)
     return [f"{RESULTS}/analysis/{name}.csv" for name in re.findall(r'"([\w.]+)"', said[1])] if said else []
+
+
+def timings(table):
+    """The benchmark's file, for tables that show measured times."""
+    source = Path(f"spfde/results/tables/{table}.py").read_text()
+    return [f"{RESULTS}/bench.csv"] if "import timings" in source else []
 
 
 def artefacts(*experiments):
