@@ -18,7 +18,7 @@ from spfde.cost.flops import flops
 from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
 from spfde.cost.trace import planned_trace
-from spfde.data import DataInfo, info, samples_by_epoch
+from spfde.data import DataInfo, info, samples_by_epoch, update_epochs
 from spfde.methods import Method, Plan, make
 from spfde.models import build
 from spfde.settings import RunSettings
@@ -185,6 +185,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
         "sparsity": settings.sparsity.target,
         "freezing": settings.freezing.flops_reduction,
         "sieving": settings.sieving.removed,
+        **_exchanges(settings),
         "dense_layers": settings.sparsity.dense_layers,
         "t_frz": plan.schedule.t_frz,
         "freezing_achieved": plan.schedule.achieved,
@@ -194,6 +195,17 @@ def describe(plan: RunPlan) -> dict[str, Any]:
         "flops": {column: counted[column] for column in ("paper", "full", "executed", "extra")},
         "memory": {column: ledger[column] for column in ("paper_min", "paper_avg", "full_peak")},
     }
+
+
+def _exchanges(settings: RunSettings) -> dict[str, Any]:
+    """How often samples change places, and the share of the removed set that does at a time."""
+    sieving, removed = settings.sieving, settings.sieving.removed
+    if not removed:
+        return {"sieving_updates": 0, "turnover": 0.0}
+    updates = update_epochs(sieving, settings.sparsity.interval, settings.training.epochs)
+    moved = removed * (1 if sieving.exchange == "total" else 1 - removed)
+    turnover = 1.0 if sieving.schedule == "once" else min(moved, removed, 1 - removed) / removed
+    return {"sieving_updates": len(updates), "turnover": turnover}
 
 
 def plan_settings(settings: RunSettings) -> RunPlan:
