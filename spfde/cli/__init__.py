@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import analyse, bench, data, methods, plan, publish, results, train
+from spfde.cli import analyse, bench, claims, data, methods, plan, publish, results, train
 from spfde.errors import SpfdeError
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
@@ -23,6 +23,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     results.collect,
     results.table,
     results.figure,
+    claims.claims,
     bench.bench,
     publish.overview,
     publish.notebook,

@@ -5,7 +5,10 @@ from typing import Any
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """A planned row's method by its title in the registry, e.g. "SpFDE", or "RigL + SpFDE" where freezing or sieving is around another method."""
+    """A planned row's method by its title in the registry, e.g. "SpFDE".
+
+    Where freezing or sieving is around another method: "RigL + SpFDE".
+    """
     name = str(row["title"])
     if row["method"] != "spfde" and (row["freezing"] or row["sieving"]):
         name += " + SpFDE"

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.experiments import read_scale
+from spfde.experiments import read_scale, scale_of
 from spfde.results import load, published
 from spfde.results.collect import NEEDED
 from spfde.results.labels import tag
@@ -78,20 +78,23 @@ class Material:
 def gather(scale: str, results: Path, experiment: str) -> Material:
     """Reads what an artefact of this experiment needs: records, results/<scale>/plans/<experiment>.json, config/.
 
+    The plan, the records and the published values are those of the experiment's own scale, where it has one.
+
     Raises:
         SpfdeError: no plan, no such scale, a broken record.
     """
-    reference = comparable(scale)
+    at = scale_of(experiment, scale)
+    reference = comparable(at)
     plan = results / scale / "plans" / f"{experiment}.json"
-    command = f"spfde plan --scale {scale} --experiment {experiment} --json > {plan}"
+    command = f"spfde plan --scale {at} --experiment {experiment} --json > {plan}"
     if not plan.is_file():
         raise SpfdeError(f"no plan at {plan}", f"write it with `{command}`")
     try:
         rows = json.loads(plan.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SpfdeError(f"the plan {plan} cannot be read", f"write it again with `{command}`") from error
-    runs = load(scale, results, {row["row"]: row["recipe"] for row in rows})
-    return Material(scale, runs, rows, reference, results)
+    runs = load(at, results, {row["row"]: row["recipe"] for row in rows})
+    return Material(at, runs, rows, reference, results)
 
 
 def comparable(scale: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ PLANNER = [
 
 rule plan:
     input:
-        f"config/scales/{config['scale']}.yaml",
+        lambda wildcards: f"config/scales/{scale_of(wildcards.experiment, config['scale'])}.yaml",
         "config/experiments/{experiment}.yaml",
         PLANNER,
     output:
@@ -18,7 +18,7 @@ rule plan:
     conda:
         "../../environment.yml"
     params:
-        scale=config["scale"],
+        scale=lambda wildcards: scale_of(wildcards.experiment, config["scale"]),
     shell:
         "python -m spfde plan --scale {params.scale} --experiment {wildcards.experiment} --json > {output}.part 2> {log}"
         " && mv {output}.part {output}"

@@ -1,4 +1,5 @@
 # A renderer's source is among its inputs: an edit renders its artefact again, and trains nothing.
+TABLE_PARTS = [f"spfde/results/tables/{name}.py" for name in ("ablation", "render", "table", "timings")]
 GATHERING = [f"spfde/results/{name}.py" for name in ("collect", "labels", "material", "published", "statistics")]
 
 
@@ -29,8 +30,8 @@ for table, experiment in TABLES.items():
             f"config/scales/{config['scale']}.yaml",
             "config/reference.csv",
             GATHERING,
-            "spfde/results/tables/render.py",
-            "spfde/results/tables/table.py",
+            TABLE_PARTS,
+            timings(table),
             f"spfde/results/tables/{table}.py",
         output:
             multiext(f"{RESULTS}/tables/{table}", ".md", ".csv", ".tex", ".seeds.csv"),
@@ -83,6 +84,34 @@ for figure, experiment in FIGURES.items():
             figure=figure,
         shell:
             "python -m spfde figure {params.figure} --scale {params.scale} --results results > {log} 2>&1"
+
+
+# Costs are those of the papers' scales, whatever scale runs; what holds for every run is looked up in its records.
+rule claims:
+    input:
+        records(*EXPERIMENTS),
+        [f"{RESULTS}/bench.csv"] * any(map(timings, TABLES)),
+        PLANNER,
+        GATHERING,
+        [f"spfde/results/{name}.py" for name in ("checks", "claims", "evidence", "verdicts")],
+        sorted(str(path) for path in Path("config").glob("*/*.yaml")),
+        claims="config/claims.yaml",
+    output:
+        multiext(f"{RESULTS}/claims", ".json", ".md"),
+        report(
+            f"{RESULTS}/claims.html",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"page": "verdicts"},
+        ),
+    log:
+        f"{RESULTS}/logs/claims.log",
+    conda:
+        "../../environment.yml"
+    params:
+        scale=config["scale"],
+    shell:
+        "python -m spfde claims --scale {params.scale} --results results > {log} 2>&1"
 
 
 # Each experiment is a target of its own name: `snakemake table2` trains, plans and renders it alone.

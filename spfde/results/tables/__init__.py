@@ -8,9 +8,8 @@ from spfde.errors import lookup
 from spfde.results.material import gather
 from spfde.results.tables.render import write
 
-TABLES = {
-    module.name: module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("render", "table")
-}
+SHARED = ("ablation", "render", "table", "timings")
+TABLES = {module.name: module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED}
 
 
 def make(name: str, scale: str, results: Path) -> list[Path]:

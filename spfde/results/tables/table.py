@@ -13,12 +13,16 @@ SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 class Column(NamedTuple):
-    """A printed column: its title, the text it makes of a row of values, the title it shares with its neighbours."""
+    """A printed column: its title, the text it makes of a row of values, the title it shares with its neighbours.
+
+    Sentences (`wraps`) may be broken into lines.
+    """
 
     title: str
     text: Callable[[Any], str]
     group: str = ""
     numeric: bool = True
+    wraps: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,154 @@
+"""Rows beside the row that each is compared with: accuracy and its paired difference, FLOPs and their ratio."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from spfde.results.labels import percent, tag
+from spfde.results.material import COSTS, Material
+from spfde.results.published import LEGEND, Published
+from spfde.results.statistics import paired
+from spfde.results.tables.table import NOT_AVAILABLE, NOT_RUN, Column, Table, exponent, plus_minus, times_ten
+
+Row = dict[str, Any]
+MACHINERY = "Accuracies on this scale test the machinery; published values stand only beside the scales of the papers."
+PAIRED = (
+    "Difference: test accuracy minus that of the row compared with, in points, paired by seed, with its 95 % "
+    "interval (Student's t; none from a single seed). Ratio: training FLOPs (*paper* column) over those of "
+    "the row compared with."
+)
+
+
+class Pair(NamedTuple):
+    """A planned row, what it is called, and the planned row that it is compared with (none: with nothing)."""
+
+    row: Row
+    name: str
+    base: Row | None
+
+
+class Quantities(NamedTuple):
+    """The names that published values of a column have in the reference; none: there are none."""
+
+    accuracy: str = "accuracy"
+    difference: str = ""
+    ratio: str = ""
+
+
+PUBLISHED = Quantities()
+
+
+def table(
+    name: str,
+    title: str,
+    material: Material,
+    pairs: Sequence[Pair],
+    notes: Sequence[str] = (),
+    quantities: Quantities = PUBLISHED,
+    more: Sequence[Column] = (),
+    parted_by: str = "",
+) -> Table:
+    """A table of such pairs; `more` are columns of the plan's own values, put after the levels."""
+    values = pd.DataFrame([_values(material, pair, quantities) for pair in pairs])
+    power = exponent(values["flops.paper"]) if len(values) else 0
+    columns = [
+        Column("Row", lambda row: row["name"], numeric=False),
+        *(Column(key.title(), _share(key)) for key in ("sparsity", "freezing", "sieving")),
+        *more,
+        Column("mean ± std", _accuracy, "Test accuracy (%)"),
+        Column("n", lambda row: str(row["accuracy.n"]), "Test accuracy (%)"),
+        *_published(material, values, "accuracy", "Test accuracy (%)"),
+        Column("paired [95 %]", _difference, "Difference (points)"),
+        *_published(material, values, "difference", "Difference (points)"),
+        Column("paper", lambda row: f"{row['flops.paper'] / 10**power:.3f}", f"Training FLOPs ({times_ten(power)})"),
+        Column("ratio", _number("flops.ratio", ".3f"), f"Training FLOPs ({times_ten(power)})"),
+        *_published(material, values, "ratio", f"Training FLOPs ({times_ten(power)})"),
+    ]
+    shown = material.runs[material.runs["row"].isin([pair.row["row"] for pair in pairs])]
+    seeds = shown[["row", "seed", "run_id", "accuracy.test_last", *COSTS]].sort_values(["row", "seed"])
+    last = LEGEND if material.comparable else MACHINERY
+    return Table(name, f"{title} (scale {material.scale})", values, columns, seeds, [PAIRED, *notes, last], parted_by)
+
+
+def against_first(material: Material, alike: Callable[[Row], Any], name: Callable[[Row], str]) -> list[Pair]:
+    """Each row of the plan beside the first one that is `alike`; a first row stands alone."""
+    first: dict[Any, Row] = {}
+    pairs = []
+    for row in material.plan:
+        base = first.setdefault(alike(row), row)
+        pairs.append(Pair(row, name(row), None if base is row else base))
+    return pairs
+
+
+def untouched(row: Row) -> str:
+    """What a row of freezing and sieving is called, e.g. "freezing and sieving"."""
+    parts = [word for word in ("freezing", "sieving") if row[word]]
+    return " and ".join(parts) or "neither"
+
+
+def tagged(row: Row) -> str:
+    """A row's title with its tag, e.g. "SpFDE: easy"."""
+    return f"{row['title']}: {tag(row)}" if tag(row) else str(row["title"])
+
+
+def _values(material: Material, pair: Pair, quantities: Quantities) -> Row:
+    row, base = pair.row, pair.base
+    accuracy = material.accuracy(row)
+    difference = paired(material.runs, row["row"], base["row"]) if base else None
+    costs = material.costs(row)
+    values = {
+        **row,
+        "name": pair.name,
+        "against": base["row"] if base else "",
+        "status": "run" if accuracy.n else NOT_RUN,
+        **{f"accuracy.{key}": value for key, value in accuracy._asdict().items()},
+        **{f"difference.{key}": value for key, value in (difference._asdict() if difference else {}).items()},
+        **costs,
+        "flops.ratio": costs["flops.paper"] / material.costs(base)["flops.paper"] if base else math.nan,
+    }
+    del values["flops"], values["memory"]
+    for column, quantity in quantities._asdict().items():
+        found = material.published(row, quantity) if quantity else None
+        values |= {f"published.{column}.{key}": value for key, value in (found or Published(*_NONE))._asdict().items()}
+    return values
+
+
+_NONE = (math.nan, math.nan, "")
+
+
+def _share(name: str) -> Callable[[Row], str]:
+    return lambda row: percent(row[name], none="–")
+
+
+def _accuracy(row: Row) -> str:
+    return plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else NOT_RUN
+
+
+def _difference(row: Row) -> str:
+    if not row["against"]:
+        return "–"
+    if not row["difference.n"]:
+        return NOT_RUN
+    interval = (
+        "" if math.isnan(row["difference.low"]) else f" [{row['difference.low']:+.2f}, {row['difference.high']:+.2f}]"
+    )
+    return f"{row['difference.mean']:+.2f}{interval}"
+
+
+def _number(name: str, form: str) -> Callable[[Row], str]:
+    return lambda row: "–" if math.isnan(row[name]) else f"{row[name]:{form}}"
+
+
+def _published(material: Material, values: pd.DataFrame, column: str, group: str) -> list[Column]:
+    """The column of published values, where the scale is comparable and there is one."""
+    key = f"published.{column}"
+    if not material.comparable or values.empty or not (values[f"{key}.standing"] != "").any():
+        return []
+
+    def text(row: Row) -> str:
+        value, std, standing = (row[f"{key}.{part}"] for part in ("value", "std", "standing"))
+        return f"{plus_minus(value, std)} ({standing})" if standing else NOT_AVAILABLE
+
+    return [Column("published", text, group)]

@@ -1,0 +1,21 @@
+"""Table A9 of the SpFDE paper: data sieving alone."""
+
+from spfde.results.material import Material
+from spfde.results.tables import ablation
+from spfde.results.tables.table import Table
+
+EXPERIMENT = "tableA9"
+
+
+def build(material: Material) -> Table:
+    """Every row beside the one of its sparsity that neither freezes nor sieves."""
+    pairs = ablation.against_first(material, lambda row: row["sparsity"], ablation.untouched)
+    return ablation.table(
+        "tableA9",
+        "Data sieving alone",
+        material,
+        pairs,
+        ["Freezing begins on the grid of the update interval, so that it saves at least what is wanted."],
+        ablation.Quantities(difference="accuracy_delta"),
+        parted_by="sparsity",
+    )

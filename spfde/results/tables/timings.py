@@ -1,0 +1,44 @@
+"""Measured epoch times against the training FLOPs that are saved, from what `spfde bench` wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spfde.results.material import Material
+from spfde.results.tables.table import Column, Table
+
+BASE = "masks"  # the kind that neither freezes nor sieves
+NOTES = [
+    "Seconds an epoch: mean ± standard deviation over n repeats of timed steps. Saved: 1 minus the time over that of "
+    "the same sparse training without freezing and sieving; linear would be the share of FLOPs saved.",
+    "The only source of claims on acceleration; without `spfde bench` they are not run.",
+]
+
+
+def read(results: Path, scale: str) -> pd.DataFrame:
+    """results/<scale>/bench.csv: a row a kind and level; empty where nothing was measured."""
+    path = results / scale / "bench.csv"
+    columns = ["kind", "flops_reduction", "seconds_per_epoch", "n", "std", "device"]
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
+
+
+def table(name: str, title: str, material: Material, kind: str) -> Table:
+    """The rows of a kind of saving; one row that says so where there are none."""
+    times = read(material.results, material.scale)
+    base = times[times["kind"] == BASE]["seconds_per_epoch"]
+    values = times[times["kind"] == kind].sort_values("flops_reduction", ignore_index=True)
+    values["saved"] = 1 - values["seconds_per_epoch"] / base.iloc[0] if len(base) else pd.Series(dtype=float)
+    shown = values if len(values) else pd.DataFrame([{"flops_reduction": None}])
+    columns = [
+        Column("Training FLOPs saved", lambda row: _or_not_run(row, "{flops_reduction:.0%}"), numeric=False),
+        Column("Seconds an epoch", lambda row: _or_not_run(row, "{seconds_per_epoch:.4g} ± {std:.2g}")),
+        Column("n", lambda row: _or_not_run(row, "{n}")),
+        Column("Time saved", lambda row: _or_not_run(row, "{saved:.1%}")),
+        Column("Device", lambda row: _or_not_run(row, "{device}"), numeric=False),
+    ]
+    return Table(name, f"{title} (scale {material.scale})", shown, columns, values, NOTES)
+
+
+def _or_not_run(row: dict[str, Any], text: str) -> str:
+    return "not run" if row["flops_reduction"] is None else text.format(**row)
