@@ -18,7 +18,7 @@ from spfde.files import writing
 from spfde.results.collect import collect, record_folders
 
 if TYPE_CHECKING:
-    from rocrate.model import ContextEntity, DataEntity
+    from rocrate.model import ContextEntity, DataEntity, Entity
     from rocrate.rocrate import ROCrate
 
 WORKFLOW = ("config", "notebooks", "profiles", "workflow")
@@ -81,7 +81,8 @@ def _crate(scale: str, results: Path, folders: list[Path], project: Path) -> "RO
     spdx = f"https://spdx.org/licenses/{citation['license']}"
     licence = crate.add(ContextEntity(crate, spdx, {"@type": "CreativeWork", "name": citation["license"]}))
     workflow = crate.add_workflow(project / "Snakefile", "Snakefile", main=True, lang="snakemake")
-    workflow.update({"name": citation["title"], "version": citation["version"], "license": licence, "author": authors})
+    described = {"license": licence, "author": authors, "version": citation["version"]}
+    _describe(workflow, {"name": citation["title"], **described})
     settings = [_file(crate, path, path.relative_to(project)) for path in _sources(project)]
     records = _records(crate, folders, scale)
     home = results / scale
@@ -89,32 +90,38 @@ def _crate(scale: str, results: Path, folders: list[Path], project: Path) -> "RO
     made = [_file(crate, path, Path("results", scale) / path.relative_to(home)) for path in shown]
     times = [path.stat().st_mtime for path in [*(folder / "summary.json" for folder in folders), *shown]]
     begin, end = (datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds") for time in (min(times), max(times)))
-    root: Any = crate.root_dataset
-    root.update(
+    _describe(
+        crate.root_dataset,
         {
+            **described,
             "name": f"{citation['title']} (scale {scale})",
             "description": f"{len(folders)} training runs at the scale {scale}: settings, histories, traces, costs, "
             "and the tables, figures and claims made of them. Weights are not included.",
             "datePublished": end,
-            "license": licence,
-            "author": authors,
-            "version": citation["version"],
             "keywords": ["sparse training", "layer freezing", "data sieving", "reproducibility"],
             "citation": [_article(crate, reference) for reference in citation.get("references", ())],
             "conformsTo": [
                 crate.add(ContextEntity(crate, address, {"@type": "CreativeWork", "name": name}))
                 for address, name in PROFILES.items()
             ],
-        }
+        },
     )
-    root["mentions"] = crate.add_action(
+    action = crate.add_action(
         workflow,
         identifier=f"#reproduction-{scale}",
         object=[entity for entity in settings if entity.id.startswith("config/")],
         result=[*records, *made],
-        properties={"name": f"Reproduction at scale {scale}", "startTime": begin, "endTime": end, "agent": authors[0]},
+        properties={"name": f"Reproduction at scale {scale}", "startTime": begin, "endTime": end},
     )
+    action["agent"] = authors[0]
+    crate.root_dataset["mentions"] = action
     return crate
+
+
+def _describe(entity: "Entity", properties: dict[str, Any]) -> None:
+    """References and values, set one by one: an entity given at once keeps only plain values."""
+    for name, value in properties.items():
+        entity[name] = value
 
 
 def _sources(project: Path) -> Iterator[Path]:
@@ -142,7 +149,8 @@ def _records(crate: "ROCrate", folders: list[Path], scale: str) -> list["DataEnt
                 f"epoch, {run['flops.paper']:.4g} training FLOPs in the paper's convention"
             )
         files = [_file(crate, folder / name, home / name) for name in RECORD if (folder / name).is_file()]
-        entities.append(crate.add_dataset(dest_path=home, properties={**properties, "hasPart": files}))
+        entities.append(crate.add_dataset(dest_path=home, properties=properties))
+        entities[-1]["hasPart"] = files
     return entities
 
 

@@ -21,6 +21,7 @@ p, li { max-width: 60rem; }
 .output_area pre { margin: 0; font-size: 12px; }
 .output_area img, .output_area svg { min-width: 40rem; max-width: 60rem; width: 100%; height: auto; }
 .output_area table th, .output_area table td { text-align: right; }
+.dataframe th, .dataframe td { border: 0; border-bottom: 1px solid #e4e4e4; }
 .output_area table tbody th { font-weight: 400; text-align: left; }
 .anchor-link { display: none; }
 """
@@ -44,6 +45,7 @@ def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks"
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(Path.cwd())}}
     )
+    client.create_kernel_manager().transport = "ipc"  # sockets in the file system: nothing listens on the network
     try:
         client.execute(env={**os.environ, **variables})
     except CellExecutionError as error:

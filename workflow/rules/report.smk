@@ -3,17 +3,85 @@ localrules:
     report,
 
 
+# Notebook -> the experiments it reads.
+NOTEBOOKS = {"results": ["table2"], "freezing_sieving": ["table2"], "cost": ["table2", "figure4"]}
+NOTEBOOKS = {name: needs for name, needs in NOTEBOOKS.items() if set(needs) <= set(EXPERIMENTS)}
+CLAIMS = [f"{RESULTS}/claims.json"] if hasattr(rules, "claims") else []
+
+
+rule overview:
+    input:
+        f"{RESULTS}/runs.csv",
+        [f"{RESULTS}/plans/{experiment}.json" for experiment in EXPERIMENTS],
+        CLAIMS,
+        [path for path in artefacts(*EXPERIMENTS) if path.endswith("figures/tradeoff.svg")],
+        GATHERING,
+        "spfde/results/tables/render.py",
+        "spfde/results/tables/table.py",
+        "spfde/results/overview.py",
+    output:
+        # The menu is in alphabetical order: the space puts the overview first.
+        report(
+            f"{RESULTS}/overview.html",
+            caption="../report/overview.rst",
+            category=" Overview",
+            labels={"page": "overview"},
+        ),
+    log:
+        f"{RESULTS}/logs/overview.log",
+    conda:
+        "../../environment.yml"
+    params:
+        scale=config["scale"],
+    shell:
+        "python -m spfde overview --scale {params.scale} --results results > {log} 2>&1"
+
+
+for notebook, needs in NOTEBOOKS.items():
+
+    rule:
+        name:
+            f"notebook_{notebook}"
+        input:
+            f"{RESULTS}/runs.csv",
+            CLAIMS,
+            [f"{RESULTS}/plans/{experiment}.json" for experiment in needs],
+            artefacts(*needs),
+            "spfde/results/notebooks.py",
+            "spfde/results/show.py",
+            f"notebooks/{notebook}.ipynb",
+        output:
+            report(
+                f"{RESULTS}/notebooks/{notebook}.html",
+                caption=f"../report/notebook_{notebook}.rst",
+                category="Notebooks",
+                labels={"notebook": notebook.replace("_", " and ")},
+            ),
+        log:
+            f"{RESULTS}/logs/notebooks/{notebook}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            scale=config["scale"],
+            notebook=notebook,
+        shell:
+            "python -m spfde notebook {params.notebook} --scale {params.scale} --results results > {log} 2>&1"
+
+
 rule artefacts:
     input:
         f"{RESULTS}/runs.csv",
         artefacts(*EXPERIMENTS),
+        CLAIMS,
+        rules.overview.output,
+        [f"{RESULTS}/notebooks/{notebook}.html" for notebook in NOTEBOOKS],
 
 
 # A second Snakemake, because the report is made of the finished jobs' provenance; it only reads, hence no lock.
 rule report:
     input:
         rules.artefacts.input,
-        "workflow/report/workflow.rst",
+        captions=[f"workflow/report/{name}" for name in ("workflow.rst", "about.yaml", "style.css")],
     output:
         f"{RESULTS}/report.html",
     log:
@@ -26,4 +94,5 @@ rule report:
         seeds=f"seeds={','.join(map(str, SEEDS))}" if SEEDS else "",
     shell:
         "snakemake artefacts --report {output} --nolock"
+        " --report-stylesheet workflow/report/style.css --report-metadata workflow/report/about.yaml"
         " --config scale={params.scale} experiments={params.experiments} {params.seeds} > {log} 2>&1"
