@@ -33,7 +33,7 @@ from spfde.frozen import FrozenBlock
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import RunPlan, plan_run
-from spfde.requirements import check_decay, check_schedulers, check_weights, unwrapped
+from spfde.requirements import check_alone, check_decay, check_schedulers, check_weights, unwrapped
 from spfde.sampler import PartialSetSampler
 from spfde.settings import RunSettings
 from spfde.sparsity.layers import layers
@@ -154,10 +154,24 @@ class SparseTraining:
             indices: (batch,) positions in the training set.
             logits: (batch, classes) of the training step itself.
             labels: (batch,) classes.
+
+        Raises:
+            SpfdeError: several processes train together, and this one would count its own samples alone.
         """
-        self.samples_seen[self.epoch] += len(labels)
         if self.sieve:
-            self.sieve.observe(indices, logits.detach().argmax(dim=1) == labels)
+            check_alone()
+        self.count(indices, logits.detach().argmax(dim=1) == labels)
+
+    def count(self, indices: Tensor, correct: Tensor) -> None:
+        """As `observe`, for a step whose samples several processes shared: the same call in each of them.
+
+        Args:
+            indices: (batch,) positions in the training set, of the whole batch.
+            correct: (batch,) booleans, whose class the training step itself predicted.
+        """
+        self.samples_seen[self.epoch] += len(indices)
+        if self.sieve:
+            self.sieve.observe(indices, correct)
 
     def finish(self) -> None:
         """After the last epoch: thaws what is frozen, lets go of the optimizer, leaves plain weights with zeros."""

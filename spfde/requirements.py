@@ -26,11 +26,21 @@ def unwrapped(model: nn.Module, settings: RunSettings) -> nn.Module:
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile's
             model = inner
         else:
-            break
-    if settings.sieving.removed and distributed.is_initialized() and distributed.get_world_size() > 1:
+            return model
+
+
+def check_alone() -> None:
+    """Refuses to count how samples fare in one of several processes that train together.
+
+    Raises:
+        SpfdeError: there are several.
+    """
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
         cause = "sieving counts how every sample fares, and each of several processes sees a part of them"
-        raise SpfdeError(cause, "set sieving.removed=0, or train in one process")
-    return model
+        remedy = (
+            "gather indices and predictions of all and call `count`, set sieving.removed=0, or train in one process"
+        )
+        raise SpfdeError(cause, remedy)
 
 
 def check_weights(model: nn.Module, optimizer: Optimizer, layers: Iterable[str]) -> None:

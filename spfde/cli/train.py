@@ -22,17 +22,17 @@ def train(
     from spfde.experiments import parse_assignments, select
     from spfde.planning import plan_settings
     from spfde.training.clock import Clock
-    from spfde.training.device import choose
+    from spfde.training.distributed import joined
     from spfde.training.loop import train as train_run
 
     runs = select(scale, experiment, rows or [], seeds or [], parse_assignments(assignments or []))
-    where = choose(device)
     for run in {run.row: run for run in runs if run.freezing.flops_reduction}.values():
         plan_settings(run)  # freezing that cannot be had fails here, before anything has been trained
     clock = Clock(limit=time_limit)
     clock.listen()
     splits = {}
-    for run in runs:
-        if run.data not in splits:
-            splits = {run.data: load(run.data, data_root, cache)}
-        train_run(run, splits[run.data], out, where, clock)
+    with joined(device) as (team, where):
+        for run in runs:
+            if run.data not in splits:
+                splits = {run.data: load(run.data, data_root, cache)}
+            train_run(run, splits[run.data], out, where, clock, team)

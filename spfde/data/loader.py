@@ -4,7 +4,7 @@ Order and augmentation are drawn from streams of their own for the full training
 fewer samples sees a subsequence of the same order, and each sample the same augmentation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -35,22 +35,32 @@ class LoaderBase:
         """Steps that so many samples take; a short last batch is a step."""
         return -(-samples // self.batch_size)
 
-    def epoch(self, epoch: int, members: Tensor | None = None, skip: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self,
+        epoch: int,
+        members: Tensor | None = None,
+        skip: int = 0,
+        share: Callable[[Tensor], Tensor] = lambda batch: batch,
+    ) -> Iterator[Batch]:
         """One pass over the members, in random order when training.
 
         Args:
             epoch: names the order and the augmentation of this pass.
             members: bool (samples,), who takes part; everyone by default.
             skip: leading batches left out, those done before an interruption.
+            share: which samples of a batch this process is to see, where several train together; all by default.
 
         Yields:
-            Sample indices int64 (B,), normalised images float32 (B, C, H, W) and labels int64 (B,), on the device. The
-            last batch may be short.
+            Sample indices int64 (B,) of the whole batch, and of this process's share of it normalised images float32
+            (S, C, H, W) and labels int64 (S,), on the device. The last batch may be short.
         """
         order = self._order(epoch)
         if members is not None:
             order = order[members.to(order.device)[order]]
-        return self._batches(epoch, list(order.split(self.batch_size))[skip:] if len(order) else [])
+        batches = list(order.split(self.batch_size))[skip:] if len(order) else []
+        shares = self._batches(epoch, [share(batch) for batch in batches])
+        for indices, (images, labels) in zip(batches, shares, strict=True):
+            yield indices.to(self.device, non_blocking=True), images, labels
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, C, H, W) and labels (B,) of given samples, without augmentation, on the device."""
@@ -66,7 +76,8 @@ class LoaderBase:
             return torch.arange(len(self))
         return torch.randperm(len(self), generator=generator(self.seed, "order", epoch))
 
-    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[Batch]:
+    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels of batches of indices."""
         raise NotImplementedError
 
     def _normalise(self, images: Tensor) -> Tensor:
@@ -104,7 +115,7 @@ class Loader(LoaderBase):
     def _order(self, epoch: int) -> Tensor:
         return super()._order(epoch).to(self.device)
 
-    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[Batch]:
+    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         draws = generator(self.seed, "augmentation", epoch)
         down, right = torch.randint(self._shifts, (2, len(self)), generator=draws).to(self.device)
         mirror = torch.rand(len(self), generator=draws).lt(0.5).to(self.device).view(-1, 1, 1, 1)
@@ -112,4 +123,4 @@ class Loader(LoaderBase):
             images = self._crops[indices, :, down[indices], right[indices]]
             if self._flip:
                 images = torch.where(mirror[indices], images.flip(3), images)
-            yield indices, self._normalise(images), self._labels[indices]
+            yield self._normalise(images), self._labels[indices]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spfde.data.images import open_image
-from spfde.data.loader import Batch, LoaderBase
+from spfde.data.loader import LoaderBase
 from spfde.data.split import DataInfo, FolderSplit
 from spfde.errors import SpfdeError
 from spfde.rng import derive, generator
@@ -47,7 +47,7 @@ class StreamedLoader(LoaderBase):
             raise SpfdeError(f"an image cannot be decoded: {images}", "replace it by an intact copy")
         return images.to(self.device)
 
-    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[Batch]:
+    def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         stream: DataLoader[Tensor | str] = DataLoader(
             _Images(self.split, self.settings, self.info, self.seed, epoch, self.train),
             batch_size=None,
@@ -60,8 +60,7 @@ class StreamedLoader(LoaderBase):
             if isinstance(images, str):
                 raise SpfdeError(f"an image cannot be decoded: {images}", "replace it by an intact copy")
             indices = indices.to(self.device, non_blocking=True)
-            images = images.to(self.device, non_blocking=True)
-            yield indices, self._normalise(images), self._labels[indices]
+            yield self._normalise(images.to(self.device, non_blocking=True)), self._labels[indices]
 
 
 class _Images(Dataset[Tensor | str]):
@@ -75,7 +74,7 @@ class _Images(Dataset[Tensor | str]):
     ) -> None:
         from torchvision.transforms import CenterCrop, Compose, RandomHorizontalFlip, RandomResizedCrop, Resize
 
-        self.paths, self.channels, self.seed, self.epoch = split.paths, info.channels, seed, epoch
+        self.paths, self.channels, self.size, self.seed, self.epoch = split.paths, info.channels, info.size, seed, epoch
         if train and settings.padding:
             steps = [RandomResizedCrop(info.size)]
         else:
@@ -90,7 +89,7 @@ class _Images(Dataset[Tensor | str]):
                     images.append(self._image(index, self.paths[index]))
                 except (OSError, SyntaxError, ValueError) as error:
                     return f"{self.paths[index]} ({error})"
-        return torch.stack(images)
+        return torch.stack(images) if images else torch.empty(0, self.channels, self.size, self.size, dtype=torch.uint8)
 
     def _image(self, index: int, path: str) -> Tensor:
         from torchvision.transforms.functional import pil_to_tensor

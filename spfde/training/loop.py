@@ -19,19 +19,25 @@ from torch import Tensor
 
 from spfde.api import SparseTraining
 from spfde.data import AnySplit, LoaderBase, Splits, info, open_loader
-from spfde.errors import Stopped
+from spfde.errors import SpfdeError, Stopped
 from spfde.models import build
 from spfde.planning import known_model
 from spfde.rng import derive
 from spfde.settings import RunSettings
 from spfde.training import checkpoint, record
 from spfde.training.clock import Clock
+from spfde.training.distributed import Team
 from spfde.training.progress import Progress, say
 from spfde.training.weights import load_weights, save_snapshot
 
 
 def train(
-    settings: RunSettings, splits: Splits, out: Path, device: torch.device | None = None, clock: Clock | None = None
+    settings: RunSettings,
+    splits: Splits,
+    out: Path,
+    device: torch.device | None = None,
+    clock: Clock | None = None,
+    team: Team | None = None,
 ) -> Path:
     """Trains one run and writes its record; a finished one is left as it is, an interrupted one goes on.
 
@@ -41,6 +47,7 @@ def train(
         out: folder of the records.
         device: where to train; the CPU unless told.
         clock: says when to write checkpoints and when to stop.
+        team: the processes that train it together; this one alone unless told.
 
     Returns:
         The record's folder.
@@ -49,11 +56,11 @@ def train(
         Stopped: the clock stopped the run; a checkpoint is there.
         SpfdeError: bad settings, checkpoint or disk.
     """
-    folder = out / settings.run_id
-    if record.finished(folder):
+    folder, team = out / settings.run_id, team or Team()
+    if team.any(record.finished(folder)):
         say(f"{settings.run_id}: finished before, skipped")
         return folder
-    run = Training(settings, splits, device or torch.device("cpu"), clock or Clock())
+    run = Training(settings, splits, device or torch.device("cpu"), clock or Clock(), team)
     path = checkpoint.path_of(out, settings.run_id)
     snapshots = path.with_suffix(".snapshots")
     run.resume(path)
@@ -65,22 +72,25 @@ def train(
             for batch in run.batches():
                 run.step(*batch)
                 progress.step()
-                if run.clock.due():
+                if team.any(run.clock.due()):
                     run.save(path)
             row = run.end()
             progress.end(epoch, row["train_loss"], row["test_accuracy"])
     finally:
         progress.close()
     run.finish(folder, snapshots)
-    path.unlink(missing_ok=True)
+    if team.rank == 0:
+        path.unlink(missing_ok=True)
     return folder
 
 
 class Training:
     """The parts of a run that a checkpoint has to know."""
 
-    def __init__(self, settings: RunSettings, splits: Splits, device: torch.device, clock: Clock) -> None:
-        self.settings, self.device, self.clock = settings, device, clock
+    def __init__(
+        self, settings: RunSettings, splits: Splits, device: torch.device, clock: Clock, team: Team | None = None
+    ) -> None:
+        self.settings, self.device, self.clock, self.team = settings, device, clock, team or Team()
         self.times = dict.fromkeys(("start", "events", "train", "evaluate", "checkpoints"), 0.0)
         self._mark = time.perf_counter()
         _set_arithmetic(settings)
@@ -112,6 +122,8 @@ class Training:
         self.validation = evaluation(splits.validation) if splits.validation else None
         self.test = evaluation(splits.test)
         self.steps_per_epoch = int(self.sparse.plan.first_steps[1])
+        sizes = self.sparse.plan.samples % recipe.batch_size  # of last batches; 0: they are full
+        self.team.check(self.model, [size or recipe.batch_size for size in sizes.tolist()])
         self.rows: list[dict[str, Any]] = []
         self.resumed_from: list[dict[str, int]] = []
         self.epoch = 0  # the epoch in hand, through all rounds
@@ -128,7 +140,7 @@ class Training:
             return
         every = self.settings.training.snapshots
         done = epoch - (self.sparse.epochs - self.settings.training.epochs)  # epochs of the last round
-        if every and (epoch == 0 or (done > 0 and done % every == 0)):
+        if self.team.rank == 0 and every and (epoch == 0 or (done > 0 and done % every == 0)):
             save_snapshot(self.model, snapshots, max(0, done))
         self.sparse.begin_epoch(epoch)
         if self.sparse.epoch == 0:
@@ -139,19 +151,24 @@ class Training:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         self.model.train()
-        return self.loader.epoch(self.sparse.epoch, self.sparse.partial_set, skip=self.done)
+        return self.loader.epoch(self.sparse.epoch, self.sparse.partial_set, self.done, self.team.share)
 
     def step(self, indices: Tensor, images: Tensor, labels: Tensor) -> None:
-        """One training step. Nothing here waits for the device."""
+        """One training step: positions of the batch, images and labels of the team's share of it.
+
+        Nothing here waits for the device.
+        """
+        self.team.before_step(self.model)
         with _autocast(self.settings, self.device):
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.training.label_smoothing)
         loss.backward()
+        correct = logits.detach().argmax(dim=1) == labels
+        loss, correct = self.team.merge(self.model, loss.detach(), correct, len(indices))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.sparse.observe(indices, logits, labels)
-        correct = (logits.detach().argmax(dim=1) == labels).sum()
-        self.sums += torch.stack([loss.detach().double() * len(labels), correct.double()])
+        self.sparse.count(indices, correct)
+        self.sums += torch.stack([loss.double() * len(indices), correct.sum().double()])
         self.done += 1
 
     def end(self) -> dict[str, Any]:
@@ -188,12 +205,12 @@ class Training:
         """Mean loss and accuracy in percent over all samples of a split."""
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for _, images, labels in loader.epoch(0):
+        for _, images, labels in loader.epoch(0, share=self.team.share):
             with _autocast(self.settings, self.device):
                 logits = self.model(images).float()
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
-        loss, correct = (sums / len(loader)).tolist()
+        loss, correct = (self.team.total(sums) / len(loader)).tolist()
         return loss, 100 * correct
 
     # resuming
@@ -201,6 +218,16 @@ class Training:
     def save(self, path: Path) -> None:
         """Writes the checkpoint, and stops here if the clock says so."""
         self._lap("train")
+        if self.team.rank == 0:
+            self._write_checkpoint(path)
+        self.clock.saved()
+        self._lap("checkpoints")
+        if self.team.any(bool(self.clock.stopped)):
+            why = self.clock.stopped or "another process"
+            cause = f"{self.settings.run_id} stopped by {why} in epoch {self.epoch + 1} of {self.sparse.epochs}"
+            raise Stopped(cause, "run the same command again to go on from there")
+
+    def _write_checkpoint(self, path: Path) -> None:
         tensors = checkpoint.join(
             model=self.model.state_dict(),
             optimizer=checkpoint.optimizer_tensors(self.optimizer),
@@ -213,20 +240,21 @@ class Training:
             "rows": self.rows,
             "times": self.times,
             "resumed_from": self.resumed_from,
+            "processes": self.team.size,
         }
         checkpoint.save(path, self.settings.run_id, tensors, text)
-        self.clock.saved()
-        self._lap("checkpoints")
-        if why := self.clock.stopped:
-            cause = f"{self.settings.run_id} stopped by {why} in epoch {self.epoch + 1} of {self.sparse.epochs}"
-            raise Stopped(cause, "run the same command again to go on from there")
 
     def resume(self, path: Path) -> None:
         """Goes on from a checkpoint, if there is one."""
         loaded = checkpoint.load(path, self.settings.run_id)
+        if self.team.any(loaded is not None) != (loaded is not None):
+            raise SpfdeError(f"not all processes see the checkpoint {path}", "give --out a folder that they share")
         if loaded is None:
             return
         tensors, text = loaded
+        if text["processes"] != self.team.size:
+            cause = f"checkpoint {path} is of {text['processes']} processes that train together, not {self.team.size}"
+            raise SpfdeError(cause, "go on with as many, or remove it to train the run from its start")
         model, optimizer, sparse, run = checkpoint.split(tensors, "model", "optimizer", "sparse", "run")
         self.model.load_state_dict(model)
         checkpoint.load_optimizer(self.optimizer, optimizer)
@@ -241,14 +269,16 @@ class Training:
 
     def finish(self, folder: Path, snapshots: Path) -> None:
         sparse, settings = self.sparse, self.settings
-        if settings.training.snapshots:
+        if self.team.rank == 0 and settings.training.snapshots:
             save_snapshot(self.model, snapshots, settings.training.epochs)
         state = {f"mask.{layer.name}": layer.active for layer in sparse.masks}
         if sparse.sieve:
             state |= {"partial_set": sparse.sieve.partial, "removed_queue": sparse.sieve.queue}
         trace = sparse.trace()
-        record.write(folder, settings, self.rows, trace, self.summary(trace), self.model.state_dict(), state, snapshots)
-        shutil.rmtree(snapshots, ignore_errors=True)
+        values = self.summary(trace), self.model.state_dict(), state
+        if self.team.rank == 0:
+            record.write(folder, settings, self.rows, trace, *values, snapshots)
+            shutil.rmtree(snapshots, ignore_errors=True)
 
     def summary(self, trace: Any) -> dict[str, Any]:
         """summary.json: accuracies in percent, shares as fractions, FLOPs, bytes and seconds as plain numbers."""
@@ -278,7 +308,7 @@ class Training:
             "flops": flops,
             "memory": {**memory, "measured_peak": peak},
             "time": {"total": sum(self.times.values()), **self.times},
-            "environment": record.environment(self.device),
+            "environment": {**record.environment(self.device), "processes": self.team.size},
             "resumed_from": self.resumed_from,
         }
 

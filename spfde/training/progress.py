@@ -3,6 +3,7 @@
 import sys
 import time
 
+from torch import distributed
 from tqdm import tqdm
 
 
@@ -16,9 +17,8 @@ class Progress:
         self.epochs = epochs
         self.steps = steps
         self.last = time.monotonic()
-        self.bar = tqdm(
-            total=epochs * steps, desc=name, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
-        )
+        shown = sys.stderr.isatty() and speaks()
+        self.bar = tqdm(total=epochs * steps, desc=name, unit="step", dynamic_ncols=True, disable=not shown)
 
     def begin(self, epoch: int, done: int) -> None:
         self.bar.n = self.bar.last_print_n = epoch * self.steps + done
@@ -39,4 +39,10 @@ class Progress:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if speaks():
+        print(line, file=sys.stderr, flush=True)
+
+
+def speaks() -> bool:
+    """Of several processes that train together the first speaks for all."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
