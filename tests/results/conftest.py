@@ -99,6 +99,8 @@ def planned(run: RunSettings) -> dict[str, Any]:
         "sparsity": run.sparsity.target,
         "freezing": level,
         "sieving": run.sieving.removed,
+        "sieving_updates": 31 if run.sieving.removed else 0,
+        "turnover": 1 - run.sieving.removed if run.sieving.removed else 0.0,
         "dense_layers": run.sparsity.dense_layers,
         "t_frz": round(0.5 * run.training.epochs) if level else None,
         "freezing_achieved": 1.04 * level,

@@ -76,6 +76,18 @@ def test_bare_snakemake_makes_everything(project: Project) -> None:
         assert f"results/smoke/figures/{figure}.svg" in text
 
 
+def test_every_artefact_is_a_target(project: Project) -> None:
+    tables = ["table1", "table2", "table3", *(f"tableA{number}" for number in range(8, 13))]
+    targets = [*tables, "figure1", "figure3", "figure4", "appendix_b", "appendix_c", "appendix_d", "deviations"]
+    text = project.dry_run(*targets, "claims")
+    for name in [*tables, "appendix_c", "appendix_d", "deviations"]:
+        assert f"results/smoke/tables/{name}.html" in text
+    for name in ("figure1", "figure3", "figure4"):
+        assert f"results/smoke/figures/{name}.svg" in text
+    assert "results/smoke/claims.json" in text
+    assert "spfde plan --scale imagenet --experiment table3" in text  # an experiment of one scale, wherever asked for
+
+
 def test_command_line_overrides_config(project: Project) -> None:
     text = project.dry_run(
         "table2", "--config", "scale=cifar100", "experiments=table2", "seeds=1,4", "data_root=/some data"

@@ -52,9 +52,10 @@ def features() -> pd.DataFrame:
 def _feature(plan: "RunPlan") -> dict[str, Any]:
     method, trace, settings = plan.method, plan.trace(), plan.settings
     beyond = trace["weight_grad_density"] > trace["forward_density"] + 1e-9
-    whole = not method.sparse or method.dense_masters
-    if whole:
+    if not method.sparse or method.dense_masters:
         when = "every step"
+    elif method.rounds > 1:
+        when = "in the first round"
     elif beyond.any():
         when = "at updates"
     else:
@@ -67,7 +68,7 @@ def _feature(plan: "RunPlan") -> dict[str, Any]:
         "kind": method.kind,
         "scope": method.scope,
         "dense_gradient": when,
-        "peak": float("nan") if whole or method.rounds > 1 or when == "at the start" else _peak(plan),
+        "peak": float("nan") if when in ("every step", "in the first round", "at the start") else _peak(plan),
         "flops": _flops(plan),
         "freezing": settings.freezing.flops_reduction,
         "sieving": f"{sieving.schedule}, {percent(sieving.removed)}" if sieving.removed else "–",

@@ -1,0 +1,113 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from spfde.experiments import expand, experiment_names
+from spfde.methods import METHODS, Method
+from spfde.methods.static import Static
+from spfde.results.tables import TABLES, make
+from spfde.results.tables.table1 import features
+from spfde.settings import RunSettings
+
+BUDGET = 130
+
+
+def only_freezing(fakes: SimpleNamespace, scale: str, level: float, seed: int = 1) -> RunSettings:
+    run = fakes.settings(scale, "spfde", 0.9, level, seed)
+    return run.model_copy(update={"sieving": run.sieving.model_copy(update={"removed": 0.0})})
+
+
+def values(results: Path, scale: str, name: str) -> pd.DataFrame:
+    make(name, scale, results)
+    return pd.read_csv(results / scale / "tables" / f"{name}.csv")
+
+
+def test_table_a8_by_hand(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    runs = [only_freezing(fakes, "cifar100", level) for level in (0.0, 0.1, 0.2)]
+    fakes.write_plan(tmp_path, "cifar100", runs, "tableA8")
+    for level in (0.0, 0.2):
+        for seed in (1, 2):
+            fakes.write_record(only_freezing(fakes, "cifar100", level, seed), tmp_path / "cifar100" / "runs")
+    table = values(tmp_path, "cifar100", "tableA8").set_index("row")
+    differences = [
+        fakes.accuracy(only_freezing(fakes, "cifar100", 0.2, seed))
+        - fakes.accuracy(only_freezing(fakes, "cifar100", 0.0, seed))
+        for seed in (1, 2)
+    ]
+    half = 12.7062 * abs(differences[0] - differences[1]) / 2  # t of one degree of freedom x std / sqrt(2)
+    row = table.loc["spfde-s90-f20"]
+    assert row["difference.mean"] == pytest.approx(sum(differences) / 2)
+    assert row["difference.high"] - row["difference.mean"] == pytest.approx(half, rel=1e-4)
+    assert row["flops.ratio"] == pytest.approx(0.8) and row["against"] == "spfde-s90"
+    assert (row["published.difference.value"], row["published.difference.standing"]) == (-0.01, "found")
+    assert table.loc["spfde-s90-f10", "status"] == "not run" and table.loc["spfde-s90-f10", "difference.n"] == 0
+    assert pd.isna(table.loc["spfde-s90", "against"])
+
+
+def test_smoke_shows_no_published_difference(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    fakes.write_plan(tmp_path, "smoke", [only_freezing(fakes, "smoke", level) for level in (0.0, 0.2)], "tableA8")
+    make("tableA8", "smoke", tmp_path)
+    text = (tmp_path / "smoke" / "tables" / "tableA8.md").read_text()
+    assert "-0.01" not in text and "not run" in text and "test the machinery" in text
+
+
+def test_deviations_stand_beside_their_own_default(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    plain = [fakes.settings("smoke", method, 0.9) for method in ("set", "rigl")]
+    signed, erk = (run.model_copy(update={"tag": tag}) for run, tag in zip(plain, ("signed", "erk"), strict=True))
+    fakes.write_plan(tmp_path, "smoke", [*plain, signed, erk], "deviations")
+    table = values(tmp_path, "smoke", "deviations")
+    assert table["name"].tolist() == ["SET", "SET: signed", "RigL", "RigL: erk"]
+    assert table["against"].fillna("").tolist() == ["", "set-s90", "", "rigl-s90"]
+
+
+def test_turnover_of_the_removed_set(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    run = fakes.settings("smoke", "spfde", 0.9, 0.2)
+    fakes.write_plan(tmp_path, "smoke", [run], "appendix_c")
+    make("appendix_c", "smoke", tmp_path)
+    assert "| 80% | 31 | 24.8× |" in (tmp_path / "smoke" / "tables" / "appendix_c.md").read_text()
+
+
+def test_measured_times_against_flops(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    fakes.write_plan(tmp_path, "smoke", [], "tableA11")
+    assert "not run" in make("tableA11", "smoke", tmp_path)[0].read_text()
+    rows = [("masks", 0.0, 10.0), ("freezing", 0.2, 8.5), ("freezing", 0.1, 9.0), ("sieving", 0.1, 9.2)]
+    frame = pd.DataFrame(rows, columns=["kind", "flops_reduction", "seconds_per_epoch"])
+    frame.assign(n=3, std=0.1, device="cpu").to_csv(tmp_path / "smoke" / "bench.csv", index=False)
+    table = values(tmp_path, "smoke", "tableA11")
+    assert table["saved"].tolist() == pytest.approx([0.1, 0.15])
+    text = (tmp_path / "smoke" / "tables" / "tableA11.md").read_text()
+    assert "| 10% | 9 ± 0.1 | 3 | 10.0% | cpu |" in text
+
+
+def test_table_1_is_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    class New(Static):
+        name, title, needs_dense_gradient = "new", "A new method", True
+
+    kept: dict[str, type[Method]] = {name: METHODS[name] for name in ("dense", "rigl", "spfde", "lottery")}
+    for name in list(METHODS):
+        monkeypatch.delitem(METHODS, name)
+    for name, method in {**kept, "new": New}.items():
+        monkeypatch.setitem(METHODS, name, method)
+    table = features().set_index("method")
+    assert table.index.tolist() == ["dense", "rigl", "spfde", "lottery", "new"]
+    assert table.loc["new", "title"] == "A new method"
+    when = ["every step", "at updates", "never", "in the first round", "at the start"]
+    assert table["dense_gradient"].tolist() == when
+    assert table.loc["spfde", "peak"] == pytest.approx(1.5, abs=1e-3)  # trains at 15 %, ends at 10 %
+    assert table.loc["rigl", "peak"] == 1 and pd.isna(table.loc["dense", "peak"])
+    assert table.loc["dense", "flops"] == 1 and table.loc["lottery", "flops"] > 4
+    assert table["freezing"].tolist() == [0, 0, 0.2, 0, 0] and table.loc["spfde", "sieving"] == "circular, 20%"
+
+
+def test_smoke_stays_in_its_budget_of_runs() -> None:
+    runs = {run.run_id for name in experiment_names() for run in expand("smoke", name)}
+    assert len(runs) <= BUDGET
+
+
+def test_every_experiment_of_a_table_exists() -> None:
+    import importlib
+
+    said = {importlib.import_module(f"spfde.results.tables.{name}").EXPERIMENT for name in TABLES}
+    assert said <= set(experiment_names())
