@@ -22,7 +22,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         without = shutil.ignore_patterns("__pycache__")
-        for name in ("config", "profiles", "spfde", "workflow"):
+        for name in ("config", "notebooks", "profiles", "spfde", "workflow"):
             shutil.copytree(ROOT / name, folder / name, ignore=without)
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / name, folder)

@@ -6,14 +6,13 @@ localrules:
 # Notebook -> the experiments it reads.
 NOTEBOOKS = {"results": ["table2"], "freezing_sieving": ["table2"], "cost": ["table2", "figure4"]}
 NOTEBOOKS = {name: needs for name, needs in NOTEBOOKS.items() if set(needs) <= set(EXPERIMENTS)}
-CLAIMS = [f"{RESULTS}/claims.json"] if hasattr(rules, "claims") else []
 
 
 rule overview:
     input:
         f"{RESULTS}/runs.csv",
         [f"{RESULTS}/plans/{experiment}.json" for experiment in EXPERIMENTS],
-        CLAIMS,
+        f"{RESULTS}/claims.json",
         [path for path in artefacts(*EXPERIMENTS) if path.endswith("figures/tradeoff.svg")],
         GATHERING,
         "spfde/results/tables/render.py",
@@ -44,9 +43,8 @@ for notebook, needs in NOTEBOOKS.items():
             f"notebook_{notebook}"
         input:
             f"{RESULTS}/runs.csv",
-            CLAIMS,
+            f"{RESULTS}/claims.json",
             [f"{RESULTS}/plans/{experiment}.json" for experiment in needs],
-            artefacts(*needs),
             "spfde/results/notebooks.py",
             "spfde/results/show.py",
             f"notebooks/{notebook}.ipynb",
@@ -72,7 +70,7 @@ rule artefacts:
     input:
         f"{RESULTS}/runs.csv",
         artefacts(*EXPERIMENTS),
-        CLAIMS,
+        rules.claims.output,
         rules.overview.output,
         [f"{RESULTS}/notebooks/{notebook}.html" for notebook in NOTEBOOKS],
 
