@@ -13,13 +13,13 @@ from spfde.errors import SpfdeError
 from spfde.experiments import read_scale
 from spfde.files import write_text
 from spfde.results import load
+from spfde.results.claims import VERDICTS
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material, gather
 from spfde.results.tables.render import document, fragment
 from spfde.results.tables.table import NOT_RUN, Column, Table, plus_minus
 from spfde.settings import RunSettings, parse
 
-VERDICTS = ("reproduced", "within noise", "contradicted", NOT_RUN)
 HEADLINE = ("dense", "static", "set", "rigl", "mest-em", "mest-ems", "spfde")  # the paper's own comparison
 EXPERIMENT, FIGURE = "table2", "tradeoff"
 STYLE = """
@@ -146,7 +146,9 @@ def _claims(path: Path) -> str:
     claims = _json(path)
     counts = pd.Series([claim["verdict"] for claim in claims], dtype=str).value_counts()
     boxes = (f"<div><strong>{counts.get(verdict, 0)}</strong>{verdict}</div>" for verdict in VERDICTS)
-    return f'<div class="verdicts">{"".join(boxes)}</div>\n<p>{len(claims)} claims; their evidence: claims.md.</p>'
+    against = [f"<li>{html.escape(claim['claim'])}</li>" for claim in claims if claim["verdict"] == "contradicted"]
+    listed = f"<p>Contradicted:</p>\n<ul>{''.join(against)}</ul>" if against else ""
+    return f'<div class="verdicts">{"".join(boxes)}</div>\n<p>{len(claims)} claims; evidence: claims.md.</p>{listed}'
 
 
 def _json(path: Path) -> list[dict[str, Any]]:

@@ -56,8 +56,10 @@ def test_verdicts_are_counted(smoke: Path, tmp_path: Path) -> None:
     assert "not run</p>" in page("smoke", tmp_path / "results")  # no claims yet
     verdicts = ["reproduced"] * 3 + ["contradicted"] + ["not run"] * 2
     path = tmp_path / "results/smoke/claims.json"
-    path.write_text(json.dumps([{"verdict": verdict} for verdict in verdicts]))
-    boxes = re.findall(r"<div><strong>(\d+)</strong>(.*?)</div>", page("smoke", tmp_path / "results"))
+    path.write_text(json.dumps([{"verdict": verdict, "claim": f"{verdict} < 1"} for verdict in verdicts]))
+    text = page("smoke", tmp_path / "results")
+    assert "<li>contradicted &lt; 1</li>" in text and "reproduced &lt; 1" not in text
+    boxes = re.findall(r"<div><strong>(\d+)</strong>(.*?)</div>", text)
     assert boxes == [("3", "reproduced"), ("0", "within noise"), ("1", "contradicted"), ("2", "not run")]
     path.write_text("[{")
     with pytest.raises(SpfdeError, match=r"claims\.json cannot be read"):
