@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.experiments import expand, read_scale, scale_of
+from spfde.experiments import expand, read_scale
 from spfde.planning import RunPlan, describe, plan_settings
 from spfde.results import load
 from spfde.results.checks import CHECKS
@@ -93,8 +93,7 @@ class Evidence:
     def rows(self, scale: str, experiment: str) -> dict[str, RunSettings]:
         """The rows of an experiment at a scale, by name, each at its first seed."""
         if (scale, experiment) not in self._rows:
-            runs = expand(scale_of(experiment, scale), experiment)
-            self._rows[scale, experiment] = {run.row: run for run in reversed(runs)}
+            self._rows[scale, experiment] = {run.row: run for run in reversed(expand(scale, experiment))}
         return self._rows[scale, experiment]
 
     def plan(self, claim: Claim, row: str) -> RunPlan:
