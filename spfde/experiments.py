@@ -150,7 +150,7 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
     from spfde.models import MODELS
 
     at = {"scale": scale, "seed": seed, "tag": tag}
-    settings = _layered(read_scale(scale).settings, at, nested(overrides))
+    settings = layered(read_scale(scale).settings, at, nested(overrides))
     lookup("data set", settings.data.name, SOURCES)
     lookup("model", settings.model.name, MODELS)
     return METHODS[settings.sparsity.method].adjust(settings)
@@ -201,14 +201,14 @@ def settings_for(
     told = {"sparsity.method": method, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
     told |= {key: value for key, value in given.items() if value is not None}
     told |= {key.replace("__", "."): value for key, value in more.items()}
-    settings = _layered({}, {"data": {"name": "own"}, "model": {"name": "own"}}, nested(told))
+    settings = layered({}, {"data": {"name": "own"}, "model": {"name": "own"}}, nested(told))
     if "adjust" in vars(METHODS[settings.sparsity.method]):
         cause = f"method {settings.sparsity.method} makes its own network out of a known one"
         raise SpfdeError(cause, "change your model yourself, and train it with method dense")
     return settings
 
 
-def _layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str, Any]) -> RunSettings:
+def layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str, Any]) -> RunSettings:
     """Checked settings: the method's own defaults under the scale's values, what names the run, what was told."""
     from spfde.methods import METHODS
 

@@ -20,6 +20,10 @@ Assignments = Annotated[
 Seeds = Annotated[
     list[int] | None, typer.Option("--seed", min=0, help="Root seed; repeatable; the scale's unless told.")
 ]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="A record's settings.yaml or a planned one, in place of scale and experiment."),
+]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder that holds the data sets, one folder each.")]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for decoded data.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the records, one folder a run.")]

@@ -1,10 +1,16 @@
 """`spfde plan`."""
 
 import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from spfde.cli.options import Assignments, Experiment, Json, Rows, Scale, Seeds
+from spfde.cli.options import Assignments, Experiment, Json, Rows, Scale, Seeds, SettingsFile
+from spfde.cli.selection import selected
+from spfde.errors import SpfdeError, lookup
+
+SHOWN = 20  # combinations that are printed; --json lists all
 
 
 def plan(
@@ -13,15 +19,84 @@ def plan(
     rows: Rows = None,
     assignments: Assignments = None,
     seeds: Seeds = None,
+    settings: SettingsFile = None,
+    budget_flops: Annotated[
+        float | None,
+        typer.Option(min=0, help="List what meets this budget of training FLOPs (paper column)."),
+    ] = None,
+    budget_memory: Annotated[
+        float | None, typer.Option(min=0, help="The same for bytes (the paper's memory, mean over training).")
+    ] = None,
+    budget_time: Annotated[
+        float | None, typer.Option(min=0, help="The same for seconds of training, by measured step times (--bench).")
+    ] = None,
+    bench: Annotated[
+        Path | None, typer.Option(help="What `spfde bench` measured; results/SCALE/bench.csv unless told.")
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="With a budget: write the settings of the best, or of --row, for `spfde train --settings`."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """What runs cost and when blocks freeze, without training and without data."""
-    from spfde.experiments import parse_assignments, select
+    """What runs cost and when blocks freeze, without training and without data.
+
+    With a budget: the combinations of sparsity, freezing and sieving (method spfde) that meet it. The best come first:
+    lowest sparsity, then the smallest share at which neither freezing nor sieving exceeds it, then least frozen, then
+    least removed. A --set of sparsity.target, freezing.flops_reduction or sieving.removed fixes it.
+    """
+    from spfde.budget import Budget
+
+    budget = Budget(budget_flops, budget_memory, budget_time)
+    if budget.limits:
+        if experiment or settings:
+            cause = "a budget is planned over a grid of its own"
+            raise SpfdeError(cause, "leave --experiment and --settings out; --set fixes a sparsity or a share")
+        _plan_budget(budget, scale, rows or [], assignments or [], seeds or [], bench, write, as_json)
+        return
+    if write or bench:
+        raise SpfdeError(
+            "--write and --bench belong to a budget", "add --budget-flops, --budget-memory or --budget-time"
+        )
     from spfde.planning import describe, plan_settings
 
-    runs = select(scale, experiment, rows or [], seeds or [], parse_assignments(assignments or []))
+    runs = selected(settings, scale, experiment, rows, assignments, seeds)
     first = {run.row: run for run in reversed(runs)}  # the plan of a row is the same for all its seeds
-    described = [describe(plan_settings(run)) for row, run in reversed(first.items())]
+    _show([describe(plan_settings(run)) for row, run in reversed(first.items())], as_json)
+
+
+def _plan_budget(
+    budget: Any,
+    scale: str,
+    rows: list[str],
+    assignments: list[str],
+    seeds: list[int],
+    bench: Path | None,
+    write: Path | None,
+    as_json: bool,
+) -> None:
+    from spfde.budget import ORDER, combinations
+    from spfde.experiments import parse_assignments, read_scale
+    from spfde.planning import describe
+    from spfde.stored import write_settings
+
+    seed = (seeds or read_scale(scale).seeds)[0]
+    found = combinations(scale, budget, parse_assignments(assignments), seed, bench)
+    by_row = {one.plan.settings.row: one for one in found}
+    listed = [lookup("combination in the budget", row, by_row) for row in rows] or found
+    if write:
+        write_settings(write, listed[0].plan.settings)
+    if as_json:
+        _show([describe(one.plan) for one in listed], as_json)
+        return
+    limits = " ".join(f"--budget-{kind} {limit:g}" for kind, limit in budget.limits.items())
+    typer.echo(f"{len(found)} combinations meet {limits}; best first: {ORDER}")
+    _show([describe(one.plan) for one in listed[:SHOWN]], as_json)
+    if len(listed) > SHOWN:
+        typer.echo(f"and {len(listed) - SHOWN} more; --json lists them all")
+
+
+def _show(described: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(described, indent=1))
         return

@@ -2,7 +2,20 @@
 
 from pathlib import Path
 
-from spfde.cli.options import Assignments, Cache, DataRoot, Device, Experiment, Out, Rows, Scale, Seeds, TimeLimit
+from spfde.cli.options import (
+    Assignments,
+    Cache,
+    DataRoot,
+    Device,
+    Experiment,
+    Out,
+    Rows,
+    Scale,
+    Seeds,
+    SettingsFile,
+    TimeLimit,
+)
+from spfde.cli.selection import selected
 
 
 def train(
@@ -11,6 +24,7 @@ def train(
     rows: Rows = None,
     assignments: Assignments = None,
     seeds: Seeds = None,
+    settings: SettingsFile = None,
     data_root: DataRoot = Path(".data"),
     cache: Cache = Path(".data/cache"),
     out: Out = Path("runs"),
@@ -19,13 +33,12 @@ def train(
 ) -> None:
     """Train runs and write their records; finished ones are skipped, interrupted ones go on."""
     from spfde.data import load
-    from spfde.experiments import parse_assignments, select
     from spfde.planning import plan_settings
     from spfde.training.clock import Clock
     from spfde.training.distributed import joined
     from spfde.training.loop import train as train_run
 
-    runs = select(scale, experiment, rows or [], seeds or [], parse_assignments(assignments or []))
+    runs = selected(settings, scale, experiment, rows, assignments, seeds)
     for run in {run.row: run for run in runs if run.freezing.flops_reduction}.values():
         plan_settings(run)  # freezing that cannot be had fails here, before anything has been trained
     clock = Clock(limit=time_limit)

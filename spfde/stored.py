@@ -1,0 +1,46 @@
+"""Settings of a run as a file: a record's settings.yaml, or what `spfde plan --write` chose."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spfde.errors import SpfdeError, lookup
+from spfde.experiments import layered, nested
+from spfde.files import write_text
+from spfde.settings import RunSettings
+
+
+def read_settings(
+    path: Path, seeds: Iterable[int] = (), overrides: Mapping[str, Any] | None = None
+) -> list[RunSettings]:
+    """The run that a file describes, once for each seed.
+
+    Args:
+        path: a YAML file, nested as RunSettings; what it leaves out has its default.
+        seeds: root seeds; the file's own unless told.
+        overrides: values by dotted name; they win.
+
+    Raises:
+        SpfdeError: the file cannot be read, or does not hold settings of a run.
+    """
+    from spfde.data import SOURCES
+    from spfde.models import MODELS
+
+    remedy = "give a record's settings.yaml, or a file that `spfde plan --write` wrote"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpfdeError(f"settings file {path} cannot be read ({error.__class__.__name__})", remedy) from None
+    if not isinstance(values, dict):
+        raise SpfdeError(f"{path} holds no settings of a run", remedy)
+    settings = layered(values, {}, nested(overrides or {}))
+    lookup("data set", settings.data.name, SOURCES)
+    lookup("model", settings.model.name, MODELS)
+    return [settings.model_copy(update={"seed": seed}) for seed in seeds] or [settings]
+
+
+def write_settings(path: Path, settings: RunSettings) -> None:
+    """Writes resolved settings; `read_settings` gives the same run, with the same run id."""
+    write_text(path, yaml.safe_dump(settings.model_dump(), sort_keys=False))
