@@ -78,7 +78,7 @@ def test_a_told_share_takes_the_place_of_the_grids() -> None:
 def test_a_budget_out_of_reach_names_the_least() -> None:
     everything = combinations("smoke", Budget(flops=1e30))
     least = min(everything, key=lambda one: one.takes["flops"])
-    with pytest.raises(SpfdeError, match=rf"the least is .* \({least.plan.settings.row}\\); raise it"):
+    with pytest.raises(SpfdeError, match=rf"the least is .* \({least.plan.settings.row}\); raise it"):
         combinations("smoke", Budget(flops=least.takes["flops"] * 0.99))
     found = combinations("smoke", Budget(flops=least.takes["flops"]))
     assert least.plan.settings.row in rows(found) and {one.takes["flops"] for one in found} == {least.takes["flops"]}
