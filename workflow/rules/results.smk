@@ -91,6 +91,7 @@ rule claims:
     input:
         records(*EXPERIMENTS),
         [f"{RESULTS}/bench.csv"] * any(map(timings, TABLES)),
+        [analyses(figure) for figure in FIGURES],
         PLANNER,
         GATHERING,
         [f"spfde/results/{name}.py" for name in ("checks", "claims", "evidence", "verdicts")],
