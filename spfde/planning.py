@@ -5,6 +5,7 @@ Training asks the same plan, so what is planned and what happens differ only whe
 
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -206,6 +207,14 @@ def _exchanges(settings: RunSettings) -> dict[str, Any]:
     moved = removed * (1 if sieving.exchange == "total" else 1 - removed)
     turnover = 1.0 if sieving.schedule == "once" else min(moved, removed, 1 - removed) / removed
     return {"sieving_updates": len(updates), "turnover": turnover}
+
+
+def describe_rows(runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
+    """The plans of these runs, one a row: it is the same for all its seeds."""
+    first: dict[str, RunSettings] = {}
+    for run in runs:
+        first.setdefault(run.row, run)
+    return [describe(plan_settings(run)) for run in first.values()]
 
 
 def plan_settings(settings: RunSettings) -> RunPlan:

@@ -17,6 +17,7 @@ from spfde.errors import SpfdeError
 COMMANDS: tuple[Callable[..., Any], ...] = (
     train.train,
     plan.plan,
+    plan.plans,
     methods.methods,
     data.data,
     analyse.analyse,

@@ -58,11 +58,23 @@ def plan(
         raise SpfdeError(
             "--write and --bench belong to a budget", "add --budget-flops, --budget-memory or --budget-time"
         )
-    from spfde.planning import describe, plan_settings
+    from spfde.planning import describe_rows
 
-    runs = selected(settings, scale, experiment, rows, assignments, seeds)
-    first = {run.row: run for run in reversed(runs)}  # the plan of a row is the same for all its seeds
-    _show([describe(plan_settings(run)) for row, run in reversed(first.items())], as_json)
+    _show(describe_rows(selected(settings, scale, experiment, rows, assignments, seeds)), as_json)
+
+
+def plans(
+    experiments: Annotated[list[str], typer.Argument(help="Experiments; each at its own scale, where it has one.")],
+    scale: Scale = "smoke",
+    out: Annotated[Path, typer.Option(help="Folder for the plans, EXPERIMENT.json each.")] = Path("plans"),
+) -> None:
+    """The plans of whole experiments, as `spfde plan --json` prints one."""
+    from spfde.experiments import scale_of, select
+    from spfde.files import write_json
+    from spfde.planning import describe_rows
+
+    for experiment in experiments:
+        write_json(out / f"{experiment}.json", describe_rows(select(scale_of(experiment, scale), experiment)))
 
 
 def _plan_budget(

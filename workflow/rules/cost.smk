@@ -6,19 +6,21 @@ PLANNER = [
 ]
 
 
+# All plans by one process: starting one takes longer than planning an experiment.
 rule plan:
     input:
-        lambda wildcards: f"config/scales/{scale_of(wildcards.experiment, config['scale'])}.yaml",
-        "config/experiments/{experiment}.yaml",
+        sorted({f"config/scales/{scale_of(experiment, config['scale'])}.yaml" for experiment in EXPERIMENTS}),
+        [f"config/experiments/{experiment}.yaml" for experiment in EXPERIMENTS],
         PLANNER,
     output:
-        f"{RESULTS}/plans/{{experiment}}.json",
+        [f"{RESULTS}/plans/{experiment}.json" for experiment in EXPERIMENTS],
     log:
-        f"{RESULTS}/logs/plan/{{experiment}}.log",
+        f"{RESULTS}/logs/plan.log",
     conda:
         "../../environment.yml"
     params:
-        scale=lambda wildcards: scale_of(wildcards.experiment, config["scale"]),
+        scale=config["scale"],
+        experiments=EXPERIMENTS,
+        out=f"{RESULTS}/plans",
     shell:
-        "python -m spfde plan --scale {params.scale} --experiment {wildcards.experiment} --json > {output}.part 2> {log}"
-        " && mv {output}.part {output}"
+        "python -m spfde plans {params.experiments} --scale {params.scale} --out {params.out} > {log} 2>&1"
