@@ -35,10 +35,16 @@ def chosen_experiments():
     return list(dict.fromkeys(listed(config["experiments"])))
 
 
+KNOWN = {}  # runs and their records by the runs' identity: a run id is a hash, and is asked for thousands of times
+
+
 def record(run):
     """The file that says a run is done: a published record counts as well as a fresh one."""
-    published = f"{PUBLISHED}/{run.run_id}/summary.json"
-    return published if Path(published).is_file() else f"{RESULTS}/runs/{run.run_id}/summary.json"
+    if id(run) not in KNOWN:
+        published = f"{PUBLISHED}/{run.run_id}/summary.json"
+        fresh = f"{RESULTS}/runs/{run.run_id}/summary.json"
+        KNOWN[id(run)] = run, published if Path(published).is_file() else fresh
+    return KNOWN[id(run)][1]
 
 
 def records(*experiments):
@@ -72,6 +78,18 @@ def jobs_to_train():
         for pack in open_packs
         if pack
     }
+
+
+def trainer():
+    """The command that trains: in a GPU slot where jobs share GPUs, with torchrun where a run has several."""
+    several = config["gpus_per_run"]
+    command = "python -m spfde train"
+    if several > 1:
+        command = f"torchrun --standalone --nproc-per-node {several} -m spfde train"
+    if config["gpus"] is not None:
+        slots = f"--gpus {','.join(map(str, listed(config['gpus'])))} --jobs-per-gpu {config['jobs_per_gpu']}"
+        command = f"python workflow/scripts/gpu_slot.py {slots} --count {max(1, several)} -- {command}"
+    return command
 
 
 def renderers(kind):

@@ -17,16 +17,19 @@ for (experiment, rows), runs in jobs_to_train().items():
         threads: runs[0].threads
         resources:
             mem_mb=4000,
+            gpu=config["gpus_per_run"],
         params:
+            trainer=trainer(),
             scale=config["scale"],
             experiment=experiment,
             rows=[f"--row {row}" for row in rows],
             seeds=[f"--seed {seed}" for seed in sorted({run.seed for run in runs})],
             data_root=config["data_root"],
             cache=config["cache"],
+            time_limit=f"--time-limit {config['time_limit']}" if config["time_limit"] else "",
             out=lambda wildcards, output: Path(output[0]).parent.parent,
             # Not outputs, which a failed job loses: an interrupted run goes on from here.
             checkpoints=[f"{RESULTS}/runs/.checkpoints/{run.run_id}.safetensors" for run in runs],
         shell:
-            "python -m spfde train --scale {params.scale} --experiment {params.experiment} {params.rows}"
-            " {params.seeds} --data-root {params.data_root:q} --cache {params.cache:q} --out {params.out} > {log} 2>&1"
+            "{params.trainer} --scale {params.scale} --experiment {params.experiment} {params.rows} {params.seeds}"
+            " --data-root {params.data_root:q} --cache {params.cache:q} --out {params.out} {params.time_limit} > {log} 2>&1"
