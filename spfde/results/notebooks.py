@@ -20,9 +20,8 @@ p, li { max-width: 60rem; }
 .output_area { overflow-x: auto; margin: .5rem 0 1rem; }
 .output_area pre { margin: 0; font-size: 12px; }
 .output_area img, .output_area svg { min-width: 40rem; max-width: 60rem; width: 100%; height: auto; }
-.output_area table th, .output_area table td { text-align: right; }
-.dataframe th, .dataframe td { border: 0; border-bottom: 1px solid #e4e4e4; }
-.output_area table tbody th { font-weight: 400; text-align: left; }
+.dataframe th, .dataframe td { border: 0; border-bottom: 1px solid #e4e4e4; text-align: right; }
+.dataframe tbody th { font-weight: 400; text-align: left; }
 .anchor-link { display: none; }
 """
 

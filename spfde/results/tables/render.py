@@ -24,6 +24,11 @@ tr.part td { border-top: 1px solid #d5d5d5; }
 tbody tr:hover { background: #f3f6f9; }
 .muted { color: #6b6b6b; font-style: italic; }
 ul { padding-left: 1.2rem; color: #333; max-width: 60rem; }
+@media (max-width: 40rem) {
+  body { margin: .8rem auto; padding: 0 .7rem; }
+  th, td { padding: .26rem .4rem; }
+  tr > :first-child { white-space: normal; min-width: 6rem; }
+}
 """.strip()
 EMPHASIS = re.compile(r"\*([^*]+)\*")
 MUTED = ("not run", "not available")
