@@ -61,7 +61,7 @@ for notebook, needs in NOTEBOOKS.items():
             "../../environment.yml"
         params:
             scale=config["scale"],
-            notebook=notebook,
+            notebook=lambda wildcards, output: Path(output[0]).stem,
         shell:
             "python -m spfde notebook {params.notebook} --scale {params.scale} --results results > {log} 2>&1"
 
