@@ -2,8 +2,8 @@
 # `spfde bench --out results/SCALE/bench.csv` before the workflow, with more steps and repeats, is taken as it is.
 rule bench:
     output:
-        f"{RESULTS}/bench.csv",
-        f"{RESULTS}/bench.repeats.csv",
+        means=f"{RESULTS}/bench.csv",
+        repeats=f"{RESULTS}/bench.repeats.csv",
     log:
         f"{RESULTS}/logs/bench.log",
     conda:
@@ -11,4 +11,4 @@ rule bench:
     params:
         scale="imagenet" if config["scale"] == "imagenet" else "cifar100",
     shell:
-        "python -m spfde bench --scale {params.scale} --steps 1 --repeats 3 --out {output[0]} > {log} 2>&1"
+        "python -m spfde bench --scale {params.scale} --steps 1 --repeats 3 --out {output.means} > {log} 2>&1"

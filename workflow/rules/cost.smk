@@ -21,6 +21,6 @@ rule plan:
     params:
         scale=config["scale"],
         experiments=EXPERIMENTS,
-        out=f"{RESULTS}/plans",
+        out=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python -m spfde plans {params.experiments} --scale {params.scale} --out {params.out} > {log} 2>&1"
