@@ -13,7 +13,7 @@ from spfde.sparsity.masks import SparseLayer
 class SetOptions(DropAndGrowOptions):
     zeta: float = Field(0.3, gt=0, lt=1, description="share of a layer's active weights that an update replaces")
     decay: Literal["none", "cosine"] = Field("none", description="how zeta falls until the end of updates")
-    end: float = Field(1.0, gt=0, le=1, description="share of training after which masks stay")
+    end: float = Field(0.75, gt=0, le=1, description="share of training after which masks stay, as in RigL")
     drop: Literal["magnitude", "signed"] = Field(
         "magnitude", description="drop the smallest |w|, or the smallest positives and negatives separately"
     )
