@@ -172,3 +172,19 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
         run.save(path)
     with pytest.raises(SpfdeError, match="is of 2 processes that train together, not 1"):
         loop.train(settings, splits, tmp_path)
+
+
+def test_a_process_that_counts_its_own_samples_alone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = resolve("smoke", told("spfde"))
+    run = loop.Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
+    run.begin(0, tmp_path)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    with pytest.raises(
+        SpfdeError, match="each of several processes sees a part of them; gather indices and predictions"
+    ):
+        run.sparse.observe(torch.arange(2), torch.eye(2, 10), torch.tensor([0, 1]))
+    run.sparse.count(torch.arange(4), torch.ones(4, dtype=torch.bool))
+    assert run.sparse.samples_seen[0] == 4
