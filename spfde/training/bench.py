@@ -23,7 +23,6 @@ from spfde.training.clock import Clock
 from spfde.training.loop import Training
 
 LEVELS = (0.10, 0.15, 0.20, 0.25)
-WARM_UP = 1  # steps before the clock starts
 
 
 @dataclass
@@ -37,8 +36,6 @@ class Case:
         """Mean seconds of a step."""
         self.training.sparse.freeze(self.frozen)
         batches = self._batches()
-        for _ in range(WARM_UP):
-            self.training.step(*next(batches))
         self._wait()
         start = time.perf_counter()
         for _ in range(steps):
@@ -90,6 +87,8 @@ def bench(scale: str, device: torch.device, steps: int = 4, repeats: int = 5, sa
     cases: dict[str, Case] = {"dense": Case(training("dense")), "sieved": Case(sieved)}
     cases |= {f"frozen {count}": Case(plain, count) for count in range(most + 1)}
 
+    for case in cases.values():
+        case.seconds(1)  # warms up
     everything = int(any_plan.samples[0])
     rows = []
     for repeat in range(repeats):
