@@ -15,6 +15,7 @@ def bench(
     ),
     device: Device = None,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of a case in a repeat.")] = 4,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; the scale's unless told.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="How often each case is timed.")] = 5,
 ) -> None:
     """Measure what freezing and sieving save in time, on random images: no data are needed."""
@@ -23,7 +24,7 @@ def bench(
     from spfde.training.bench import summarise
     from spfde.training.device import choose
 
-    timed = measure(scale, choose(device), steps, repeats)
+    timed = measure(scale, choose(device), steps, repeats, batch_size=batch_size)
     means = summarise(timed)
     write_text(out.with_suffix(".repeats.csv"), timed.to_csv(index=False))
     write_text(out, means.to_csv(index=False))

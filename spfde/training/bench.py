@@ -53,7 +53,14 @@ class Case:
             torch.cuda.synchronize(self.training.device)
 
 
-def bench(scale: str, device: torch.device, steps: int = 4, repeats: int = 5, samples: int = 512) -> pd.DataFrame:
+def bench(
+    scale: str,
+    device: torch.device,
+    steps: int = 4,
+    repeats: int = 5,
+    samples: int = 512,
+    batch_size: int | None = None,
+) -> pd.DataFrame:
     """Measured seconds an epoch, a row a kind, level and repeat.
 
     `kind` is `dense` (no masks), `masks` (sparse, nothing else), `freezing`, `sieving` or `both`; `flops_reduction` the
@@ -66,22 +73,26 @@ def bench(scale: str, device: torch.device, steps: int = 4, repeats: int = 5, sa
         steps: timed steps of a case in a repeat.
         repeats: how often each case is timed.
         samples: random images that the steps are drawn from.
+        batch_size: samples a step; the scale's unless told.
     """
+    batch = {} if batch_size is None else {"training.batch_size": batch_size}
 
     def training(method: str, removed: float = 0.0) -> Training:
-        told = {"sparsity.method": method, "freezing.flops_reduction": 0.0, "sieving.removed": removed}
+        told = {"sparsity.method": method, "freezing.flops_reduction": 0.0, "sieving.removed": removed, **batch}
         run = Training(resolve(scale, told), random_splits(scale, samples), device, Clock())
         run.begin(0, Path())
         return run
 
     schedules = {
         level: plan_settings(
-            resolve(scale, {"sparsity.method": "spfde", "freezing.flops_reduction": level, "sieving.removed": 0.0})
+            resolve(
+                scale, {"sparsity.method": "spfde", "freezing.flops_reduction": level, "sieving.removed": 0.0, **batch}
+            )
         )
         for level in LEVELS
     }
     any_plan = schedules[LEVELS[0]]
-    batch, total = any_plan.settings.training.batch_size, any_plan.method.plan.steps_per_epoch
+    size, total = any_plan.settings.training.batch_size, any_plan.method.plan.steps_per_epoch
     most = max(max(plan.schedule.counts) for plan in schedules.values())
     plain, sieved = training("spfde"), training("spfde", 0.2)
     cases: dict[str, Case] = {"dense": Case(training("dense")), "sieved": Case(sieved)}
@@ -98,7 +109,7 @@ def bench(scale: str, device: torch.device, steps: int = 4, repeats: int = 5, sa
         rows += [("dense", 0.0, repeat, total * step["dense"]), ("masks", 0.0, repeat, total * by_count[0])]
         for level in LEVELS:
             frozen = float(by_count[list(schedules[level].schedule.counts)].mean())
-            fewer = -(-round(everything * (1 - level)) // batch)
+            fewer = -(-round(everything * (1 - level)) // size)
             rows.append(("freezing", level, repeat, total * frozen))
             rows.append(("sieving", level, repeat, fewer * step["sieved"]))
             rows.append(("both", level, repeat, fewer * frozen * overhead))
@@ -106,7 +117,7 @@ def bench(scale: str, device: torch.device, steps: int = 4, repeats: int = 5, sa
     base = frame[frame.kind == "masks"].set_index("repeat").seconds_per_epoch
     frame["speedup"] = base.reindex(frame.repeat).to_numpy() / frame.seconds_per_epoch
     where = record.environment(device)
-    frame["scale"], frame["model"], frame["batch_size"] = scale, any_plan.settings.model.name, batch
+    frame["scale"], frame["model"], frame["batch_size"] = scale, any_plan.settings.model.name, size
     frame["device"], frame["threads"], frame["torch"] = where["device"], where["threads"], where["torch"]
     return frame
 
