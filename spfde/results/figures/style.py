@@ -31,8 +31,11 @@ METHODS = {
     "lottery": (ORANGE, "h"),
     "deepr": (ORANGE, "p"),
     "dsr": (ORANGE, "X"),
+    "small-dense": (BLACK, "8"),
+    "set-itop": (SKY, "d"),
+    "rigl-itop": (GREEN, "*"),
 }
-FREE_MARKERS = ("d", "8", "H", "1", "2", "3", "4")
+FREE_MARKERS = ("H", (3, 0, 0), (4, 1, 45), (5, 1, 0), (6, 1, 0), (7, 1, 0))
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

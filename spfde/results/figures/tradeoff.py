@@ -16,6 +16,7 @@ from spfde.results.tables.table import exponent, times_ten
 EXPERIMENT = "table2"
 COST = "flops.paper"
 ASIDE = 5.5  # points between markers of equal cost
+LEGEND_COLUMNS = 8
 DENSE: dict[str, Any] = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, (5, 2))}
 
 
@@ -23,7 +24,7 @@ def draw(material: Material) -> style.Drawing:
     """Means over the seeds with their standard deviations; published points are hollow, where they are comparable."""
     sparsities = sorted({row["sparsity"] for row in material.plan if row["sparsity"]})
     power = exponent(material.costs(row)[COST] for row in material.plan if row["sparsity"])
-    figure = Figure(figsize=(style.DOUBLE, 3.3))
+    figure = Figure(figsize=(style.DOUBLE, 3.6))
     panels = figure.subplots(1, len(sparsities), squeeze=False)[0]
     for index, (axes, sparsity) in enumerate(zip(panels, sparsities, strict=True)):
         style.letter(axes, index, f"{percent(sparsity)} sparsity")
@@ -60,6 +61,7 @@ def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: in
     axes.autoscale_view()
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.24 * (high - low), high)  # room for the levels along the bottom
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100 and axes.get_ylim()[0] <= tick <= high])
     for row in rows:
         if material.accuracy(row).n and _levelled(row):
             _level(axes, row, material.costs(row)[COST] / 10**power, material.accuracy(row).mean)
@@ -142,4 +144,5 @@ def _legend(figure: Figure, material: Material) -> None:
         hollow: dict[str, Any] = {"linestyle": "", "marker": "o", "mec": style.GREY, "mfc": "white", "ms": 7}
         entries.append(Line2D([], [], label="published", **hollow))
         entries.append(Line2D([], [], linestyle="", marker="$?$", color=style.GREY, ms=4.5, label="unverified"))
-    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)
+    columns = -(-len(entries) // -(-len(entries) // LEGEND_COLUMNS))  # rows of equal length
+    figure.legend(handles=entries, loc="outside upper center", ncols=columns, columnspacing=1.2, handletextpad=0.4)
