@@ -19,7 +19,13 @@ from spfde.experiments import resolve
 from spfde.models import build
 from spfde.training.loop import train
 
-SMALL = {"sparsity.method": "set", "training.epochs": 6, "training.snapshots": 2, "data.train_limit": 256}
+SMALL = {
+    "sparsity.method": "set",
+    "training.epochs": 6,
+    "training.batch_size": 32,
+    "training.snapshots": 2,
+    "data.train_limit": 256,
+}
 
 
 def test_similarity_counts_the_largest_half_of_the_non_zero_weights() -> None:

@@ -69,7 +69,7 @@ def test_verdicts_are_counted(smoke: Path, tmp_path: Path) -> None:
 def test_one_file_that_loads_nothing(smoke: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke, tmp_path / "results")
     figures = tmp_path / "results/smoke/figures"
-    figures.mkdir()
+    figures.mkdir(exist_ok=True)  # another test may have drawn some
     (figures / "tradeoff.svg").write_text("<svg/>")
     sources = []
 

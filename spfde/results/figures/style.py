@@ -33,9 +33,9 @@ METHODS = {
     "dsr": (ORANGE, "X"),
     "small-dense": (BLACK, "8"),
     "set-itop": (SKY, "d"),
-    "rigl-itop": (GREEN, "*"),
+    "rigl-itop": (GREEN, "H"),
 }
-FREE_MARKERS = ("H", (3, 0, 0), (4, 1, 45), (5, 1, 0), (6, 1, 0), (7, 1, 0))
+FREE_MARKERS = ((3, 0, 180), (4, 1, 45), (5, 1, 0), (6, 1, 0), (7, 1, 0))
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
