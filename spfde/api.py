@@ -17,6 +17,7 @@ in this order. Between them the step is static; gradients and weights are masked
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -29,7 +30,8 @@ from spfde import rng
 from spfde.cost.profile import Profile, profile
 from spfde.data import SCHEDULES, Sieve, update_epochs
 from spfde.errors import SpfdeError
-from spfde.frozen import FrozenBlock
+from spfde.freezing_adaptive import GradientCriterion
+from spfde.frozen import FrozenBlock, blocks_of_parameters
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import RunPlan, plan_run
@@ -90,6 +92,7 @@ class SparseTraining:
         costs = costs or profile(model, input_shape, self.blocks)
         self.plan: RunPlan = plan_run(settings, model, samples, costs)
         self.method = self.plan.method
+        self._criterion = GradientCriterion(self.plan, blocks_of_parameters(model, self.blocks))
         self.epochs = settings.training.epochs * self.method.rounds
         self._fetch = fetch
         self.begun = 0
@@ -140,6 +143,8 @@ class SparseTraining:
         elif self.epoch == 0:
             self.method.next_round(self)
             self._start_round()
+        self._criterion.decide(self.epoch)
+        self.plan = replace(self.plan, schedule=self._criterion.schedule)
         frozen = self.plan.schedule.counts[self.epoch]
         self._update_masks(frozen)
         if self.sieve and self.epoch in self._sieve_epochs:
@@ -238,6 +243,7 @@ class SparseTraining:
                 for parameter in group["params"]:
                     parameter.grad = None  # a parameter without gradient is left alone by every optimizer
         self.masks.mask_gradients()
+        self._criterion.observe()
 
     def _after_step(self, *_: object) -> None:
         self.masks.mask_weights()
@@ -281,14 +287,7 @@ class SparseTraining:
 
         Sparse weights without weight decay, where the method has none, become groups of their own.
         """
-        block_of = {
-            parameter: index
-            for index, block in reversed(
-                list(enumerate(self.blocks))
-            )  # a shared parameter freezes with its first block
-            for name in block.modules
-            for parameter in self.model.get_submodule(name).parameters()
-        }
+        block_of = blocks_of_parameters(self.model, self.blocks)
         undecayed = set() if self.method.decays else {layer.weight for layer in self.masks}
         groups: list[dict[str, Any]] = []
         rates: list[tuple[int, float]] = []
@@ -320,6 +319,7 @@ class SparseTraining:
         state = {f"masks.{name}": value for name, value in self.masks.state().items()}
         state |= {f"method.{name}": value for name, value in self.method.state().items()}
         state |= {f"sieve.{name}": value for name, value in (self.sieve.state() if self.sieve else {}).items()}
+        state |= {f"freezing.{name}": value for name, value in self._criterion.state().items()}
         state["progress"] = torch.tensor([self.begun, self.step])
         state["steps"] = torch.from_numpy(self._steps.copy())
         state["samples"] = torch.from_numpy(self.samples_seen.copy())
@@ -328,7 +328,7 @@ class SparseTraining:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes back to where `state_dict` was called; model and optimizer must have been loaded by the caller."""
-        parts: dict[str, dict[str, Tensor]] = {"masks": {}, "method": {}, "sieve": {}}
+        parts: dict[str, dict[str, Tensor]] = {"masks": {}, "method": {}, "sieve": {}, "freezing": {}}
         for name, value in state.items():
             part, dot, rest = name.partition(".")
             if dot:
@@ -338,6 +338,8 @@ class SparseTraining:
         self.method.load_state({name: value.to(device) for name, value in parts["method"].items()})
         if self.sieve:
             self.sieve.load_state(parts["sieve"])
+        self._criterion.load_state(parts["freezing"])
+        self.plan = replace(self.plan, schedule=self._criterion.schedule)
         self.begun, self.step = state["progress"].tolist()
         self._steps = state["steps"].cpu().numpy().copy()
         self.samples_seen = state["samples"].cpu().numpy().copy()

@@ -101,11 +101,18 @@ def blocks_to_freeze(settings: FreezingSettings, blocks: int) -> int:
     return max(1, min(blocks, math.floor(settings.share * blocks + 0.5)))
 
 
+def grid_of(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Grid:
+    """What the schemes have to work with in a run."""
+    wanted = blocks_to_freeze(settings, ledger.blocks)
+    return Grid(ledger.epochs, ledger.interval, ledger.blocks, wanted, settings.resume, seed)
+
+
 def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule:
     """The schedule of the wanted scheme that saves the wanted share of training FLOPs.
 
     Single-shot: the latest on the interval's grid that saves at least that much. The others: the first candidate of
-    the scheme whose FLOPs are within 0.5 % of single-shot's, or else the nearest one.
+    the scheme whose FLOPs are within 0.5 % of single-shot's, or else the nearest one. Adaptive freezing is decided in
+    training (`spfde.freezing_adaptive`); single-shot's schedule is what is expected of it.
 
     Args:
         settings: wanted share of FLOPs, share of blocks, scheme.
@@ -118,9 +125,7 @@ def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule
     """
     if not settings.flops_reduction:
         return Schedule((0,) * ledger.epochs)
-    grid = Grid(
-        ledger.epochs, ledger.interval, ledger.blocks, blocks_to_freeze(settings, ledger.blocks), settings.resume, seed
-    )
+    grid = grid_of(settings, ledger, seed)
     best = 0.0
     for counts in single_shot(grid):
         shot = Schedule(counts, ledger.saved(Schedule(counts)))

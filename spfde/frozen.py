@@ -1,9 +1,21 @@
 """What holds a frozen block still while its model goes on training."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
+
+from spfde.models import Block
+
+
+def blocks_of_parameters(model: nn.Module, blocks: Sequence[Block]) -> dict[nn.Parameter, int]:
+    """The block of each parameter that is in one; a shared parameter freezes with its first block."""
+    return {
+        parameter: index
+        for index, block in reversed(list(enumerate(blocks)))
+        for name in block.modules
+        for parameter in model.get_submodule(name).parameters()
+    }
 
 
 class FrozenBlock:

@@ -55,8 +55,10 @@ class FreezingSettings(Section):
         0.0, ge=0, lt=1, description="share of the training FLOPs (paper column) that freezing removes; 0: no freezing"
     )
     share: float = Field(2 / 3, gt=0, le=1, description="share of the residual blocks that get frozen")
-    scheme: Literal["single-shot", "single-shot-resume", "periodic", "delayed-periodic", "random"] = Field(
-        "single-shot", description="freezing scheme; random is a control: the same blocks at random epochs"
+    scheme: Literal["single-shot", "single-shot-resume", "periodic", "delayed-periodic", "random", "adaptive"] = Field(
+        "single-shot",
+        description="freezing scheme; random and adaptive are controls: the same blocks at random epochs, or at those "
+        "that gradient norms choose",
     )
     resume: float = Field(
         0.1, gt=0, lt=1, description="share of training at the end in which single-shot-resume trains all blocks again"

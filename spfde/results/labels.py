@@ -43,4 +43,5 @@ def scheme(name: str) -> str:
         "periodic": "Periodic",
         "delayed-periodic": "Delayed periodic",
         "random": "Random epochs (control)",
+        "adaptive": "Gradient norms (control)",
     }.get(name, name)

@@ -1,0 +1,106 @@
+"""The adaptive control for *when* blocks freeze: gradient norms choose, at the FLOPs of single-shot.
+
+The candidates are single-shot's schedule and drawn ones (those of the random control) within 1 % of its FLOPs. At each
+boundary of the update interval the next block is asked whether it has settled: its gradient norm, relative to that of
+the first interval, is below the mean of the active blocks. Candidates that do otherwise (freeze it at this boundary or
+not) are dropped, unless all do. So what has happened is always the beginning of a schedule at equal FLOPs; where the
+grid is so coarse that there is no other candidate, it is single-shot's.
+
+The plan is the candidate that is left and nearest to single-shot; it is the one that learning rates follow from the
+boundary on, so a block's cosine gets another length when its freeze epoch turns out to be another one. Rounds after
+the first freeze as it did.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spfde.freezing import ALLOWED, Ledger, Schedule, grid_of
+from spfde.freezing_schemes import random
+from spfde.planning import RunPlan
+from spfde.settings import FreezingSettings
+
+
+def candidates(settings: FreezingSettings, ledger: Ledger, seed: int, shot: Schedule) -> list[Schedule]:
+    """Schedules within 1 % of single-shot's FLOPs: itself, then the drawn ones, by epochs in which blocks differ."""
+
+    def distance(schedule: Schedule) -> int:
+        return int(np.abs(np.subtract(schedule.counts, shot.counts)).sum())
+
+    drawn = dict.fromkeys(random(grid_of(settings, ledger, seed), shot.counts))
+    found = [Schedule(counts, ledger.saved(Schedule(counts))) for counts in drawn]
+    near = [other for other in found if abs(other.achieved - shot.achieved) <= ALLOWED * (1 - shot.achieved)]
+    return [shot, *sorted(near, key=distance)]
+
+
+class GradientCriterion:
+    """Follows a run's gradients and its schedule; with a scheme that is not adaptive the schedule is the planned one.
+
+    Args:
+        plan: the run's plan before training.
+        block_of: freezing block of each parameter that is in one.
+
+    Attributes:
+        left: the candidates that agree with what has happened; the first one is the plan.
+    """
+
+    def __init__(self, plan: RunPlan, block_of: dict[nn.Parameter, int]) -> None:
+        settings, self.interval = plan.settings, plan.settings.sparsity.interval
+        self.pool = [plan.schedule]
+        if settings.freezing.scheme == "adaptive" and plan.schedule.t_frz is not None:
+            self.pool = candidates(settings.freezing, plan.ledger, settings.seed, plan.schedule)
+        self.left = list(self.pool)
+        self._parameters: dict[int, list[nn.Parameter]] = defaultdict(list)
+        for parameter, block in block_of.items():
+            self._parameters[block].append(parameter)
+        device = next(iter(block_of)).device if block_of else None
+        self._sums = torch.zeros(plan.profile.blocks, device=device)  # squared norms over the steps of an interval
+        self._first = torch.zeros_like(self._sums)  # what they were in the first interval
+
+    @property
+    def schedule(self) -> Schedule:
+        """What has happened, and how it is expected to go on."""
+        return self.left[0]
+
+    def observe(self) -> None:
+        """Adds a step's gradients; never waits for the device."""
+        if len(self.left) == 1:
+            return
+        for block, parameters in self._parameters.items():
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            if gradients:
+                self._sums[block] += torch.stack(torch._foreach_norm(gradients)).square().sum()
+
+    def decide(self, epoch: int) -> None:
+        """At the boundary before an epoch: which blocks freeze; waits for the device while more than one can."""
+        if len(self.left) == 1 or epoch == 0 or epoch % self.interval:
+            return
+        if epoch == self.interval:
+            self._first.copy_(self._sums)
+        change = (self._sums / self._first).nan_to_num(nan=0.0).sqrt().cpu()  # a block without gradients has settled
+        self._sums.zero_()
+        for frozen in range(self.schedule.counts[epoch - 1], len(change)):
+            settled = bool(change[frozen] < change[frozen:].mean())
+            self.left = [other for other in self.left if (other.counts[epoch] > frozen) == settled] or self.left
+            if self.schedule.counts[epoch] == frozen:
+                return
+
+    # resuming
+
+    def state(self) -> dict[str, Tensor]:
+        if len(self.pool) == 1:
+            return {}
+        left = set(self.left)
+        return {
+            "left": torch.tensor([schedule in left for schedule in self.pool]),
+            "sums": self._sums.clone(),
+            "first": self._first.clone(),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if state:
+            self.left = [self.pool[place] for place in state["left"].nonzero().flatten().tolist()]
+            self._sums.copy_(state["sums"])
+            self._first.copy_(state["first"])
