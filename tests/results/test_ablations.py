@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,8 @@ import pytest
 from spfde.experiments import expand, experiment_names
 from spfde.methods import METHODS, Method
 from spfde.methods.static import Static
-from spfde.results.tables import TABLES, make
+from spfde.results.material import gather
+from spfde.results.tables import TABLES, appendix_b, make
 from spfde.results.tables.table1 import features
 from spfde.settings import RunSettings
 
@@ -99,6 +101,16 @@ def test_table_1_is_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.loc["rigl", "peak"] == 1 and pd.isna(table.loc["dense", "peak"])
     assert table.loc["dense", "flops"] == 1 and table.loc["lottery", "flops"] > 4
     assert table["freezing"].tolist() == [0, 0, 0.2, 0, 0] and table.loc["spfde", "sieving"] == "circular, 20%"
+
+
+def test_appendix_b_tells_when_blocks_froze_and_the_plan_where_nothing_was_run(smoke: Path) -> None:
+    material = gather("smoke", smoke, "appendix_b")
+    runs = material.runs.assign(**{"freezing.t_frz": 6 + material.runs["seed"], "freezing.achieved": 0.25})
+    table = appendix_b.build(replace(material, runs=runs)).values.set_index("row")
+    *ran, missing = material.plan
+    assert all((table.loc[row["row"], ["t_frz", "saved"]] == [7, 0.25]).all() for row in ran)
+    assert table.loc[missing["row"], "t_frz"] == missing["t_frz"] != 7
+    assert table.loc[missing["row"], "saved"] == missing["freezing_achieved"]
 
 
 def test_smoke_stays_in_its_budget_of_runs() -> None:

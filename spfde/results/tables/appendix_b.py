@@ -29,8 +29,10 @@ def build(material: Material) -> Table:
             "interval of its mean where there are several seeds.",
             "FLOPs: *paper* column; *saved* is against the same run without freezing. Every scheme is solved to what "
             "single-shot achieves on the grid of the update interval, within 1% of the FLOPs.",
-            "*random* is a control: the same blocks in the same order, at freeze epochs drawn by the run's seed; its "
-            "first frozen epoch and what it saves are those of the first seed.",
+            "The controls freeze the same blocks in the same order, at epochs drawn by the run's seed (*random*) or "
+            "chosen among such draws in training (*gradient norms*: a block freezes once its gradients have fallen "
+            "more than those of the blocks that still train); their first frozen epoch and what they save are those "
+            "of the first seed, or the plan's where nothing was run.",
         ],
     )
 
@@ -46,12 +48,14 @@ def _values(material: Material, row: dict[str, Any]) -> dict[str, Any]:
     found, first = material.accuracy(row), material.plan[0]
     flops, base = (material.costs(other)["flops.paper"] for other in (row, first))
     difference = paired(material.runs, row["row"], first["row"]) if row is not first else None
+    planned = {"freezing.t_frz": row["t_frz"], "freezing.achieved": row["freezing_achieved"]}
+    happened = next(iter(material.of(row).sort_values("seed").to_dict("records")), planned)
     return {
         "row": row["row"],
         "scheme": scheme(row["freezing_scheme"]),
-        "t_frz": row["t_frz"],
+        "t_frz": int(happened["freezing.t_frz"]),
         "blocks": max(row["frozen_blocks"]),
-        "saved": row["freezing_achieved"],
+        "saved": happened["freezing.achieved"],
         "flops.paper": flops,
         "flops.difference": flops / base - 1,
         **{f"accuracy.{key}": value for key, value in found._asdict().items()},
