@@ -184,6 +184,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
         "method": settings.sparsity.method,
         "title": plan.method.title,
         "sparsity": settings.sparsity.target,
+        "sparsity_scheme": settings.sparsity.scheme,
         "freezing": settings.freezing.flops_reduction,
         "sieving": settings.sieving.removed,
         **_exchanges(settings),
