@@ -97,6 +97,7 @@ def planned(run: RunSettings) -> dict[str, Any]:
         "method": run.sparsity.method,
         "title": TITLES.get(run.sparsity.method, run.sparsity.method),
         "sparsity": run.sparsity.target,
+        "sparsity_scheme": run.sparsity.scheme,
         "freezing": level,
         "sieving": run.sieving.removed,
         "sieving_updates": 31 if run.sieving.removed else 0,

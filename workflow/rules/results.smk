@@ -1,5 +1,5 @@
 # A renderer's source is among its inputs: an edit renders its artefact again, and trains nothing.
-TABLE_PARTS = [f"spfde/results/tables/{name}.py" for name in ("ablation", "render", "table", "timings")]
+TABLE_PARTS = [f"spfde/results/tables/{name}.py" for name in ("ablation", "costs", "render", "table", "timings")]
 GATHERING = [f"spfde/results/{name}.py" for name in ("collect", "labels", "material", "published", "statistics")]
 
 

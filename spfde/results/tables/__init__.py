@@ -8,7 +8,7 @@ from spfde.errors import lookup
 from spfde.results.material import gather
 from spfde.results.tables.render import write
 
-SHARED = ("ablation", "render", "table", "timings")
+SHARED = ("ablation", "costs", "render", "table", "timings")
 TABLES = {module.name: module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED}
 
 

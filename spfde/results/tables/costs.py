@@ -1,0 +1,167 @@
+"""Rows with their accuracy and all their costs: training FLOPs in three columns, and memory."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from spfde.results.labels import label, percent
+from spfde.results.material import COSTS, Material
+from spfde.results.published import LEGEND
+from spfde.results.tables.table import (
+    NOT_AVAILABLE,
+    NOT_RUN,
+    Column,
+    Table,
+    bytes_unit,
+    decimals,
+    exponent,
+    plus_minus,
+    times_ten,
+)
+
+Row = dict[str, Any]
+FLOPS = ["flops.paper", "flops.full", "flops.executed"]
+MEMORY = ["memory.paper_min", "memory.paper_avg", "memory.full_peak"]
+ACCURACY = "Test accuracy (%)"
+
+
+def table(
+    name: str,
+    title: str,
+    material: Material,
+    notes: Sequence[str] = (),
+    own: Callable[[Row], Row] = lambda row: {},
+    more: Sequence[Column] = (),
+    plain: Callable[[Row], Row] = lambda row: row,
+    quantities: Sequence[str] = ("accuracy", "training_flops"),
+) -> Table:
+    """Rows in the plan's order. What was not run says so and has the plan's costs; costs of a run are the record's.
+
+    Args:
+        name: file name without suffix.
+        title: one line.
+        material: what the rows are made of.
+        notes: sentences of this table alone.
+        own: values of this table alone, by planned row; a value of the same name replaces the shared one.
+        more: columns that show them, put after the sparsity.
+        plain: the row as published values know it; by default rows with a tag have none.
+        quantities: the published quantities to look up, where the scale is comparable; accuracy and training FLOPs have
+            a column here.
+    """
+    power = flops_power(material)
+    values = [
+        {**_values(material, row), **own(row), **_published(material, plain(row), quantities)} for row in material.plan
+    ]
+    return Table(
+        name=name,
+        title=f"{title} (scale {material.scale})",
+        values=pd.DataFrame(values),
+        columns=_columns(material, power, more, quantities if material.comparable else ()),
+        seeds=_seeds(material),
+        notes=[*_notes(material), *notes],
+        parted_by="method",
+    )
+
+
+def flops_power(material: Material) -> int:
+    """The power of ten that training FLOPs print in."""
+    return exponent(material.costs(row)["flops.paper"] for row in material.plan)
+
+
+def published_text(row: Row, quantity: str, power: int = 0) -> str:
+    """A published value of a table's row with its standing, e.g. "71.30 ± 0.31 (unverified)"."""
+    value, std, standing = (row[f"published.{quantity}.{part}"] for part in ("value", "std", "standing"))
+    if not standing:
+        return NOT_AVAILABLE
+    number = plus_minus(value, std) if quantity == "accuracy" else f"{value / 10**power:.4g}"
+    return f"{number} ({standing})"
+
+
+def _seeds(material: Material) -> pd.DataFrame:
+    """The values a seed behind the table, in the plan's order."""
+    columns = ["row", "seed", "run_id", "accuracy.test_last", *COSTS]
+    order = {row["row"]: index for index, row in enumerate(material.plan)}
+    runs = material.runs[material.runs["row"].isin(list(order))]
+    return runs.sort_values(["row", "seed"], key=lambda key: key.map(order) if key.name == "row" else key)[columns]
+
+
+def _values(material: Material, row: Row) -> Row:
+    accuracy = material.accuracy(row)
+    return {
+        "row": row["row"],
+        "method": label(row),
+        **{key: row[key] for key in ("sparsity", "freezing", "sieving")},
+        "status": "run" if accuracy.n else NOT_RUN,
+        **{f"accuracy.{key}": value for key, value in accuracy._asdict().items()},
+        "costs_from": "records" if accuracy.n else "plan",
+        **material.costs(row),
+    }
+
+
+def _published(material: Material, row: Row, quantities: Sequence[str]) -> Row:
+    values: Row = {}
+    for quantity in quantities if material.comparable else ():
+        published = material.published(row, quantity)
+        keys = [f"published.{quantity}.{part}" for part in ("value", "std", "standing")]
+        values |= dict(zip(keys, published or (math.nan, math.nan, ""), strict=True))
+    return values
+
+
+def _columns(material: Material, power: int, more: Sequence[Column], quantities: Sequence[str]) -> list[Column]:
+    costs = [material.costs(row) for row in material.plan]
+    size = exponent(cost[name] for cost in costs for name in MEMORY)
+    flops = f"Training FLOPs ({times_ten(power)})"
+    memory = f"Memory ({bytes_unit(size)})"
+
+    def scaled(name: str, power: int, digits: int, alike: list[str]) -> Any:
+        places = decimals((cost[other] for cost in costs for other in alike), power, digits)
+        return lambda row: f"{row[name] / 10**power:.{places}f}"
+
+    def share(name: str) -> Any:
+        return lambda row: percent(row[name], none="–")
+
+    def published(quantity: str, power: int, group: str) -> list[Column]:
+        column = Column("published", lambda row: published_text(row, quantity, power), group)
+        return [column] if quantity in quantities else []
+
+    def accuracy(row: Row) -> str:
+        return plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else NOT_RUN
+
+    return [
+        Column("Method", lambda row: row["method"], numeric=False),
+        Column("Sparsity", share("sparsity")),
+        *more,
+        Column("Freezing", share("freezing")),
+        Column("Sieving", share("sieving")),
+        Column("mean ± std", accuracy, ACCURACY),
+        Column("n", lambda row: str(row["accuracy.n"]), ACCURACY),
+        *published("accuracy", 0, ACCURACY),
+        *(Column(name.split(".")[1], scaled(name, power, 3, FLOPS), flops) for name in FLOPS),
+        *published("training_flops", power, flops),
+        *(
+            Column(title, scaled(name, size, 2, MEMORY), memory)
+            for title, name in zip(("paper, min", "paper, avg", "full, peak"), MEMORY, strict=True)
+        ),
+    ]
+
+
+def _notes(material: Material) -> list[str]:
+    run = material.runs[material.runs["row"].isin([row["row"] for row in material.plan])]
+    used = ", ".join(str(seed) for seed in sorted(run["seed"].unique())) or "none"
+    notes = [
+        f"Accuracy: test set, after the last epoch; mean ± sample standard deviation over n seeds ({used}). "
+        "Freezing: share of the training FLOPs it is to remove; sieving: share of the training set removed.",
+        "FLOPs: *paper* counts 2 a MAC, the backward pass as twice the forward of every unfrozen block, at the density "
+        "that is trained; *full* counts the exact backward pass and the work that published rows leave out; *executed* "
+        "is what masked dense kernels ran. Memory: *paper* is weights, activations and their gradients in fp32, the "
+        "minimum and the average over the epochs; *full* is everything that training keeps, at its peak. "
+        "Rows that were not run have the costs of the plan.",
+    ]
+    if not material.comparable:
+        return [
+            *notes,
+            "Numbers on this scale test the machinery; published values stand only beside the scales of the papers.",
+        ]
+    return [*notes, LEGEND]
