@@ -35,7 +35,7 @@ METHODS = {
     "set-itop": (SKY, "d"),
     "rigl-itop": (GREEN, "H"),
 }
-FREE_MARKERS = ((3, 0, 180), (4, 1, 45), (5, 1, 0), (6, 1, 0), (7, 1, 0))
+FREE_MARKERS = ("$A$", "$B$", "$C$", "$E$", "$F$", "$G$", "$J$")
 
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
