@@ -4,6 +4,7 @@ Order and augmentation are drawn from streams of their own for the full training
 fewer samples sees a subsequence of the same order, and each sample the same augmentation.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,7 +18,7 @@ from spfde.settings import DataSettings
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class LoaderBase:
+class LoaderBase(ABC):
     """Order and batching; a subclass makes the images of the batches."""
 
     def __init__(
@@ -67,18 +68,18 @@ class LoaderBase:
         indices = indices.to(self.device)
         return self._normalise(self._plain(indices)), self._labels[indices]
 
+    @abstractmethod
     def _plain(self, indices: Tensor) -> Tensor:
         """Images uint8 (B, C, H, W) without augmentation, on the device."""
-        raise NotImplementedError
 
     def _order(self, epoch: int) -> Tensor:
         if not self.train:
             return torch.arange(len(self))
         return torch.randperm(len(self), generator=generator(self.seed, "order", epoch))
 
+    @abstractmethod
     def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels of batches of indices."""
-        raise NotImplementedError
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images.float().div_(255).sub_(self._mean).div_(self._std)
