@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from spfde.data import SCHEDULES, Sieve, update_epochs
 from spfde.errors import SpfdeError
 from spfde.freezing_adaptive import GradientCriterion
 from spfde.frozen import FrozenBlock, blocks_of_parameters
+from spfde.history import History
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import RunPlan, plan_run
@@ -114,7 +114,6 @@ class SparseTraining:
             )
             for name, density in self.method.plan.densities.items()
         )
-        self._sparse = np.array([layer.name in self.masks.layers for layer in self.plan.profile.layers])
         self._start_round()
         self._rates: list[tuple[int, float]] | None = None  # block and initial learning rate of each group
         if learning_rates == "cosine":
@@ -134,12 +133,15 @@ class SparseTraining:
         """Boundary events before an epoch: mask update, sieving update, freezing, learning rates."""
         if epoch != self.begun:
             raise SpfdeError(f"epoch {epoch} where epoch {self.begun} is next", "begin the epochs in order, each once")
+        if epoch:
+            self.history.close(self.epoch)
         self.begun += 1
         self.epoch = epoch % self.settings.training.epochs
         if epoch == 0:
             self.method.start(self)
             for layer in self.masks:  # an optimizer may have gathered momentum before
-                layer.set_mask(layer.active, None, self.optimizer)
+                if not layer.dense_master:
+                    layer.clear_outside(layer.active, self.optimizer)
         elif self.epoch == 0:
             self.method.next_round(self)
             self._start_round()
@@ -174,7 +176,7 @@ class SparseTraining:
             indices: (batch,) positions in the training set, of the whole batch.
             correct: (batch,) booleans, whose class the training step itself predicted.
         """
-        self.samples_seen[self.epoch] += len(indices)
+        self.history.samples[self.epoch] += len(indices)
         if self.sieve:
             self.sieve.observe(indices, correct)
 
@@ -185,6 +187,7 @@ class SparseTraining:
         self.freeze(0)
         self.method.finish(self)
         self.masks.mask_weights()
+        self.history.close(self.epoch)
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels at positions of the training set, for methods that score data."""
@@ -207,11 +210,7 @@ class SparseTraining:
 
     def trace(self) -> pd.DataFrame:
         """What happened, by epoch and layer (columns: `spfde.cost.trace`)."""
-        forward = self.plan.forward.copy()
-        done = self._steps > 0
-        active = self._active_sum.cpu().numpy()[done] / self._steps[done, None]
-        forward[done[:, None] & self._sparse] = (active / self.masks.sizes).ravel()
-        return self.plan.trace(forward, np.where(done, self.samples_seen, self.plan.samples))
+        return self.history.trace(self.plan)
 
     def generator(self, *key: object) -> torch.Generator:
         """The run's random stream for `key`."""
@@ -247,9 +246,8 @@ class SparseTraining:
 
     def _after_step(self, *_: object) -> None:
         self.masks.mask_weights()
-        self._active_sum[self.epoch] += self.masks.counts  # before the method turns to the next step
+        self.history.step(self.epoch)  # before the method turns to the next step
         self.method.after_step(self, self.step)
-        self._steps[self.epoch] += 1
         self.step += 1
 
     # boundary events
@@ -258,9 +256,8 @@ class SparseTraining:
         epochs, sieving = self.settings.training.epochs, self.settings.sieving
         device = next(self.model.parameters()).device
         self.step = 0
-        self.samples_seen = np.zeros(epochs, dtype=np.int64)
-        self._active_sum = torch.zeros(epochs, len(self.masks), dtype=torch.int64, device=device)
-        self._steps = np.zeros(epochs, dtype=np.int64)
+        self.masks.stayed.zero_()
+        self.history = History(epochs, self.masks)
         self.sieve: Sieve | None = None
         if sieving.removed:
             self.sieve = SCHEDULES[sieving.schedule](self.samples, sieving, self.settings.seed, device)
@@ -320,15 +317,13 @@ class SparseTraining:
         state |= {f"method.{name}": value for name, value in self.method.state().items()}
         state |= {f"sieve.{name}": value for name, value in (self.sieve.state() if self.sieve else {}).items()}
         state |= {f"freezing.{name}": value for name, value in self._criterion.state().items()}
+        state |= {f"history.{name}": value for name, value in self.history.state().items()}
         state["progress"] = torch.tensor([self.begun, self.step])
-        state["steps"] = torch.from_numpy(self._steps.copy())
-        state["samples"] = torch.from_numpy(self.samples_seen.copy())
-        state["active"] = self._active_sum.clone()
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes back to where `state_dict` was called; model and optimizer must have been loaded by the caller."""
-        parts: dict[str, dict[str, Tensor]] = {"masks": {}, "method": {}, "sieve": {}, "freezing": {}}
+        parts: dict[str, dict[str, Tensor]] = {"masks": {}, "method": {}, "sieve": {}, "freezing": {}, "history": {}}
         for name, value in state.items():
             part, dot, rest = name.partition(".")
             if dot:
@@ -341,9 +336,7 @@ class SparseTraining:
         self._criterion.load_state(parts["freezing"])
         self.plan = replace(self.plan, schedule=self._criterion.schedule)
         self.begun, self.step = state["progress"].tolist()
-        self._steps = state["steps"].cpu().numpy().copy()
-        self.samples_seen = state["samples"].cpu().numpy().copy()
-        self._active_sum.copy_(state["active"])
+        self.history.load_state(parts["history"])
         if self.begun:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
             self.freeze(self.plan.schedule.counts[self.epoch])

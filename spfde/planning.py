@@ -5,7 +5,7 @@ Training asks the same plan, so what is planned and what happens differ only whe
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,12 +54,18 @@ class RunPlan:
     forward: np.ndarray
     settled: np.ndarray
 
-    def trace(self, forward: np.ndarray | None = None, samples: np.ndarray | None = None) -> pd.DataFrame:
+    def trace(
+        self,
+        forward: np.ndarray | None = None,
+        samples: np.ndarray | None = None,
+        overlaps: Mapping[str, np.ndarray] | None = None,
+    ) -> pd.DataFrame:
         """The trace of the plan, or of what happened.
 
         Args:
             forward: density of the forward weights that training saw, shape (epochs, layers).
             samples: samples that it saw, shape (epochs,).
+            overlaps: what `spfde.cost.trace.OVERLAPS` names, each of shape (epochs, layers).
         """
         if forward is None:
             forward = np.where(self.at_target, self.settled, self.forward)
@@ -69,7 +75,8 @@ class RunPlan:
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
         extra = self._earlier_macs(samples)
         extra += np.stack([self.method.extra_macs(epoch, layers, int(samples[epoch])) for epoch in epochs])
-        return planned_trace(self.profile, forward, samples, self.schedule.counts, weight_grad, activation, extra)
+        trace = planned_trace(self.profile, forward, samples, self.schedule.counts, weight_grad, activation, extra)
+        return trace.assign(**{name: values.ravel() for name, values in (overlaps or {}).items()})
 
     def _earlier_macs(self, samples: np.ndarray) -> np.ndarray:
         """MACs of the rounds before the last one, which freeze and sieve like it, shape (epochs, layers)."""

@@ -180,9 +180,25 @@ def test_the_trace_tells_what_happened() -> None:
     assert last.frozen.tolist() == [True, True, False, False]
     assert last.forward_density["two.0"] == 0.5 and last.weight_grad_density["two.0"] == 0
     assert last.input_grad_density.tolist()[:3] == [0, 0, 0]  # the third layer reads the frozen prefix alone
-    assert (trace.samples == 30).all() and sparse.samples_seen.tolist() == [30] * 12
+    assert (trace.samples == 30).all() and sparse.history.samples.tolist() == [30] * 12
     planned = sparse.plan.trace()
     assert np.allclose(planned.forward_density, trace.forward_density)
+
+
+def test_the_trace_has_the_explored_share_and_the_overlaps_of_every_epoch() -> None:
+    model, optimizer, sparse = make(sparsity__method="set", sparsity__target=0.5)
+    layer, masks = sparse.masks["two.0"], []
+    for _ in train_epochs(model, optimizer, sparse, range(12)):
+        masks.append(layer.active.clone())  # masks of SET change between epochs
+    sparse.finish()
+    rows = sparse.trace().query("layer == 'two.0'")
+    size, held, ever = layer.first.numel(), int(layer.first.sum()), layer.first.clone()
+    for epoch, (before, now) in enumerate(itertools.pairwise([layer.first, *masks])):
+        ever |= now
+        assert rows.explored.iloc[epoch] == int(ever.sum()) / size
+        assert rows.overlap_first.iloc[epoch] == int((layer.first & now).sum()) / held
+        assert rows.overlap_updates.iloc[epoch] == int((before & now).sum()) / held
+    assert 0 < rows.overlap_updates.min() < 1 and (rows.overlap_updates == 1).sum() > 6
 
 
 @pytest.mark.parametrize("name", ["single-shot-resume", "periodic", "delayed-periodic", "random"])

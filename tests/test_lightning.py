@@ -82,7 +82,7 @@ def test_a_run_is_sparse_frozen_and_sieved_and_resumes_bit_for_bit(tmp_path: Pat
     sparse = callback.training
     assert sparse is not None and sparse.begun == EPOCHS
     assert sparse.plan.schedule.counts[-1] == 2 and sparse.frozen_blocks == 0  # thawed at the end
-    assert sparse.samples_seen.tolist() == [30] * EPOCHS and sparse.sieve.updates == 2
+    assert sparse.history.samples.tolist() == [30] * EPOCHS and sparse.sieve.updates == 2
     assert all(int(layer.weight.count_nonzero()) == round(layer.weight.numel() / 2) for layer in sparse.masks)
     assert all(set(module.seen[30 * epoch : 30 * epoch + 30]).__len__() == 30 for epoch in range(EPOCHS))
     network().load_state_dict(module.model.state_dict())

@@ -200,7 +200,7 @@ def test_accumulated_gradients_make_one_step_of_the_plan() -> None:
         sparse = wrap(model, sgd(model), chosen)
         for _ in epochs(model, sparse, range(EPOCHS), step):
             pass
-        assert sparse.step == 18 and sparse.samples_seen.tolist() == [30] * EPOCHS
+        assert sparse.step == 18 and sparse.history.samples.tolist() == [30] * EPOCHS
         assert sparse.masks.overlap_first() < 1
         finals.append(model.state_dict())
     assert all(torch.allclose(finals[0][name], finals[1][name], atol=1e-5) for name in finals[0])
@@ -500,7 +500,7 @@ def test_resnet18_on_cifar100_parquet(tmp_path: Path, which: str) -> None:
         frozen = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(inside)}
     assert [block.name for block in sparse.blocks] == [f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)]
     assert sparse.blocks[0].modules[0] == "conv1" and "conv1.weight" in frozen
-    assert sparse.samples_seen.tolist() == [80] * 4 and sparse.sieve.updates > 0
+    assert sparse.history.samples.tolist() == [80] * 4 and sparse.sieve.updates > 0
     assert sparse.masks.overlap_first() < 1 and all(np.isfinite(losses))
     sparse.finish()
     assert sparse.masks.sparsity == pytest.approx(0.9, abs=1e-4)

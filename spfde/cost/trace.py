@@ -12,6 +12,11 @@ A trace is a frame of one row an (epoch, layer), epochs from 0 and layers in pro
     activation_density  share of the saved activations that the weight gradient uses (1 but for SWAT)
     frozen              whether the layer is frozen
     extra_macs          multiply-accumulates outside ordinary steps (scoring, repeated rounds, sampled gradients)
+    explored            share of the weights that were active at any time until the epoch's end: R_s of ITOP
+    overlap_first       share of the first mask's weights that are active at the epoch's end
+    overlap_updates     share of the active weights that a mask change left active, over the epoch's changes; 1 if none
+
+The last three say what happened, and are empty where that is only planned; of a dense layer they are 1.
 
 The costs are pure functions of a profile and a trace: the same code predicts, solves for the freezing epoch, accounts.
 """
@@ -38,7 +43,11 @@ DTYPES = {
     "activation_density": "float64",
     "frozen": "bool",
     "extra_macs": "float64",
+    "explored": "float64",
+    "overlap_first": "float64",
+    "overlap_updates": "float64",
 }
+OVERLAPS = ["explored", "overlap_first", "overlap_updates"]
 DENSITIES = [column for column in DTYPES if column.endswith("_density")]
 
 
@@ -48,9 +57,9 @@ def build_trace(layers: Sequence[str], **columns: ArrayLike) -> pd.DataFrame:
     Args:
         layers: the layers' names in profile order.
         columns: every other column but `epoch`: an array (epochs, layers), an array (epochs,) for what all layers
-            share, or a number. At least one is an array.
+            share, or a number. At least one is an array; what is in `OVERLAPS` can be left out.
     """
-    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    arrays = {name: np.asarray(column) for name, column in {**dict.fromkeys(OVERLAPS, np.nan), **columns}.items()}
     epochs = max(len(array) for array in arrays.values() if array.ndim)
     shape = (epochs, len(layers))
     columns = {
@@ -110,13 +119,13 @@ def validate_trace(frame: pd.DataFrame, source: str = "the trace") -> pd.DataFra
 
     if list(frame.columns) != list(DTYPES):
         raise broken(f"its columns are {', '.join(map(str, frame.columns))}")
-    if not len(frame) or frame.isna().any(axis=None):
+    if not len(frame) or frame.drop(columns=OVERLAPS).isna().any(axis=None):
         raise broken("values are missing")
     try:
         given, frame = frame.astype({"layer": "str"}), frame.astype(DTYPES)
     except (TypeError, ValueError) as error:
         raise broken(str(error)) from error
-    changed = [column for column in DTYPES if (given[column] != frame[column]).any()]
+    changed = [column for column in DTYPES if not given[column].equals(frame[column].astype(given[column].dtype))]
     if changed:
         raise broken(f"{changed[0]} holds other things than {DTYPES[changed[0]]}")
     layers = frame["layer"][frame["epoch"] == 0].tolist()
@@ -127,6 +136,7 @@ def validate_trace(frame: pd.DataFrame, source: str = "the trace") -> pd.DataFra
     if not np.array_equal(frame["epoch"], np.repeat(np.arange(epochs), len(layers))):
         raise broken("its epochs do not count from 0")
     outside = [column for column in DENSITIES if not frame[column].between(0, 1).all()]
+    outside += [column for column in OVERLAPS if not frame[column].dropna().between(0, 1).all()]
     outside += [column for column in ("samples", "extra_macs") if not frame[column].between(0, np.inf, "left").all()]
     if outside:
         raise broken(f"{outside[0]} is out of range")
@@ -153,6 +163,8 @@ def read_trace(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype="str", keep_default_na=False)
         numbers = frame.columns.difference(["layer", "frozen"], sort=False)
+        planned = frame.columns.intersection(OVERLAPS)
+        frame[planned] = frame[planned].replace("", np.nan)
         frame[numbers] = frame[numbers].astype("float64")  # exact; the parser of read_csv alone need not be
     except FileNotFoundError:
         raise SpfdeError(f"there is no trace {path}", "give the path of a record's layers.csv") from None

@@ -35,7 +35,10 @@ class SparseLayer:
         self.dense_master = dense_master
         self.mask = torch.ones_like(weight, requires_grad=False)
         self.first, self.explored = self.active, self.active
-        self.count = torch.tensor(weight.numel(), device=weight.device)  # active weights; a view once among `Masks`
+        # Active weights; summed over mask changes, those active before and those of them that stayed. Views of the
+        # counts of all layers once among `Masks`.
+        self.count = torch.tensor(weight.numel(), device=weight.device)
+        self.stayed = torch.zeros(2, dtype=torch.int64, device=weight.device)
 
     @property
     def active(self) -> Tensor:
@@ -50,6 +53,7 @@ class SparseLayer:
         """
         mask = mask.to(self.mask.device)
         survive = mask if survive is None else survive.to(mask.device) & mask
+        self.stayed += torch.stack([self.count, (self.active & mask).sum()])
         self.mask.copy_(mask)
         self.explored = self.explored | mask
         self.count.copy_(mask.sum())
@@ -66,17 +70,19 @@ class SparseLayer:
                     value.mul_(keep)
 
     def start(self, mask: Tensor) -> None:
-        """The first mask: from here on `explored` and the overlap with the first mask are counted."""
+        """The first mask: from here on `explored` and the overlaps are counted."""
         mask = mask.to(self.mask.device)
         self.set_mask(mask, None)
         self.first, self.explored = mask.clone(), mask.clone()
+        self.stayed.zero_()
 
 
 class Masks:
     """All sparse layers of a model, by name, in the order of the model.
 
     `counts` are the layers' active weights, int64, kept on the device so that changing a mask never waits for it;
-    `sizes` are all their weights.
+    `sizes` are all their weights. `stayed`, shape (layers, 2), sums over mask changes the weights active before, and
+    those of them active after.
     """
 
     def __init__(self, layers: Iterable[SparseLayer]) -> None:
@@ -84,8 +90,9 @@ class Masks:
         self.sizes = np.array([layer.weight.numel() for layer in self], dtype=np.int64)
         device = next((layer.weight.device for layer in self), None)
         self.counts = torch.from_numpy(self.sizes.copy()).to(device)
-        for layer, count in zip(self, self.counts, strict=True):
-            layer.count = count
+        self.stayed = torch.zeros(len(self), 2, dtype=torch.int64, device=device)
+        for layer, count, stayed in zip(self, self.counts, self.stayed, strict=True):
+            layer.count, layer.stayed = count, stayed
         self.select(0)
 
     def __iter__(self) -> Iterator[SparseLayer]:
@@ -135,12 +142,28 @@ class Masks:
         both = sum((layer.first & layer.active).sum() for layer in self)
         return _share(both, sum(layer.first.sum() for layer in self))
 
+    def overlap_updates(self) -> float:
+        """Share of the weights active before a mask change that stay, over all changes; 1 where there was none."""
+        before, after = self.stayed.sum(dim=0)
+        return _share(after, before)
+
+    def moves(self) -> Tensor:
+        """How far each mask has moved, (layers, 5) int64, without waiting for the device.
+
+        Weights that were active at any time, in the first mask, in the first and in this one; `stayed`.
+        """
+        if not len(self):
+            return torch.zeros(0, 5, dtype=torch.int64)
+        far = [(layer.explored.sum(), layer.first.sum(), (layer.first & layer.active).sum()) for layer in self]
+        return torch.cat([torch.stack([torch.stack(counts) for counts in far]), self.stayed], dim=1)
+
     def state(self) -> dict[str, Tensor]:
         state = {}
         for layer in self:
             state[f"{layer.name}.mask"] = layer.active
             state[f"{layer.name}.first"] = layer.first
             state[f"{layer.name}.explored"] = layer.explored
+            state[f"{layer.name}.stayed"] = layer.stayed.clone()
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -150,6 +173,7 @@ class Masks:
             layer.first = state[f"{layer.name}.first"].to(device).clone()
             layer.explored = state[f"{layer.name}.explored"].to(device).clone()
             layer.count.copy_(layer.mask.count_nonzero())
+            layer.stayed.copy_(state[f"{layer.name}.stayed"])
 
 
 def _share(part: Tensor | int, whole: Tensor | int) -> float:

@@ -176,7 +176,7 @@ class Training:
         sparse = self.sparse
         loss, correct = self.sums.tolist()  # waits for the device
         self._lap("train")
-        seen, frozen = int(sparse.samples_seen[sparse.epoch]), sparse.frozen_blocks
+        seen, frozen = int(sparse.history.samples[sparse.epoch]), sparse.frozen_blocks
         if self.epoch + 1 == sparse.epochs:
             sparse.finish()  # the last row is of the weights that the record holds
         test_loss, test_accuracy = self.evaluate(self.test)
@@ -304,7 +304,11 @@ class Training:
                 "removed": sparse.sieve.removed if sparse.sieve else 0,
                 "exchanges": sparse.sieve.updates if sparse.sieve else 0,
             },
-            "masks": {"explored": sparse.masks.explored(), "overlap_first": sparse.masks.overlap_first()},
+            "masks": {
+                "explored": sparse.masks.explored(),
+                "overlap_first": sparse.masks.overlap_first(),
+                "overlap_updates": sparse.masks.overlap_updates(),
+            },
             "flops": flops,
             "memory": {**memory, "measured_peak": peak},
             "time": {"total": sum(self.times.values()), **self.times},

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spfde.cost import LayerProfile, Profile, build_trace, planned_trace, read_trace, validate_trace, write_trace
+from spfde.cost.trace import OVERLAPS
 from spfde.errors import SpfdeError
 
 COLUMNS = [
@@ -20,6 +21,9 @@ COLUMNS = [
     "activation_density",
     "frozen",
     "extra_macs",
+    "explored",
+    "overlap_first",
+    "overlap_updates",
 ]
 
 CHAIN = Profile(
@@ -58,7 +62,8 @@ def test_rows_are_epochs_times_layers():
     assert trace["weight_grad_density"].tolist() == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7]
     assert trace["extra_macs"].tolist() == [0, 1, 2, 3, 4, 5]
     kinds = [str(dtype) for dtype in trace.dtypes.drop("layer")]
-    assert kinds == ["int64", "int64", "float64", "float64", "float64", "float64", "bool", "float64"]
+    assert kinds == ["int64", "int64", *["float64"] * 4, "bool", *["float64"] * 4]
+    assert trace[OVERLAPS].isna().all(axis=None)  # nobody said what happened
 
 
 def test_planned_trace_applies_the_rules_of_freezing():
@@ -84,6 +89,7 @@ number = st.floats(0, 1)
 @given(arrays(float, (3, 3), elements=number), st.floats(0, 1e300), st.booleans())
 def test_files_give_back_every_bit(tmp_path_factory, densities, extra, compressed):
     trace = planned_trace(CHAIN, densities, 50, [0, 1, 2], extra_macs=extra)
+    trace["overlap_first"] = densities.ravel()[::-1]
     path = tmp_path_factory.mktemp("trace") / ("layers.csv.gz" if compressed else "layers.csv")
     write_trace(trace, path)
     pd.testing.assert_frame_equal(read_trace(path), trace, check_exact=True)
@@ -97,7 +103,7 @@ def test_equal_traces_give_equal_bytes(tmp_path):
     assert gzip.decompress((tmp_path / "one.csv.gz").read_bytes()) == (tmp_path / "plain.csv").read_bytes()
     header, first = (tmp_path / "plain.csv").read_text().splitlines()[:2]
     assert header == ",".join(COLUMNS)
-    assert first == "0,stem,50,1.0,0.0,1.0,1.0,False,0.0"
+    assert first == "0,stem,50,1.0,0.0,1.0,1.0,False,0.0,,,"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +119,7 @@ def test_equal_traces_give_equal_bytes(tmp_path):
         (lambda trace: trace.assign(epoch=1), "same layers in every epoch"),
         (lambda trace: trace.assign(forward_density=1.5), "forward_density is out of range"),
         (lambda trace: trace.assign(extra_macs=np.inf), "extra_macs is out of range"),
+        (lambda trace: trace.assign(explored=-0.1), "explored is out of range"),
         (lambda trace: trace.assign(samples=-1), "samples is out of range"),
         (lambda trace: trace.assign(samples=1.5), "samples holds other things than int64"),
         (lambda trace: trace.assign(frozen="maybe"), "frozen holds other things than bool"),

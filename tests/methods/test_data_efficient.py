@@ -49,6 +49,6 @@ def test_removal_in_a_training_loop() -> None:
             optimizer.zero_grad()
             sparse.observe(batch, logits, labels[batch])
     sparse.finish()
-    assert sparse.samples_seen.tolist() == sparse.plan.samples.tolist() == [50] * 7 + [38] * 9
+    assert sparse.history.samples.tolist() == sparse.plan.samples.tolist() == [50] * 7 + [38] * 9
     assert sparse.sieve is not None and sparse.sieve.updates == 1
     assert sparse.masks["2"].active.sum() == 14  # 10 % of 144, half up

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spfde.cost.trace import OVERLAPS, read_trace
 from spfde.data import load
 from spfde.experiments import resolve
 from spfde.methods import METHODS
@@ -60,6 +61,24 @@ def test_fixed_masks_stay_and_dynamic_ones_move(records: dict[str, Path]) -> Non
     for name, folder in records.items():
         overlap = summary(folder)["masks"]["overlap_first"]
         assert overlap == 1 if name in FIXED else 0 < overlap < 1, (name, overlap)
+        between = summary(folder)["masks"]["overlap_updates"]
+        assert between == 1 if name in FIXED else overlap < between < 1, (name, between)
+
+
+def test_the_trace_follows_the_masks(records: dict[str, Path]) -> None:
+    for name, folder in records.items():
+        trace, final = read_trace(folder / "layers.csv"), masks(folder)
+        sizes = {key.removeprefix("mask."): mask.numel() for key, mask in final.items()}
+        by_layer = trace.pivot(index="epoch", columns="layer", values="explored")
+        assert (by_layer.diff().dropna() >= 0).all(axis=None), name  # what was explored stays explored
+        last = by_layer.iloc[-1]
+        explored = sum(last[layer] * size for layer, size in sizes.items()) / sum(sizes.values()) if sizes else 1
+        assert explored == pytest.approx(summary(folder)["masks"]["explored"]), name
+        assert (trace.loc[~trace["layer"].isin(sizes), OVERLAPS] == 1).all(axis=None), name
+        changed = trace.groupby("epoch")["overlap_updates"].min() < 1
+        if name in ("set", "mest", "mest-em", "mest-ems"):  # every second epoch, not the last ones
+            assert not changed[1::2].any() and changed[2] and not changed.iloc[-1], name
+        assert changed.any() == (name not in FIXED), name
 
 
 def test_extra_work_is_counted_where_it_is_done(records: dict[str, Path]) -> None:

@@ -143,7 +143,7 @@ def write_record(run: RunSettings, parent: Path, published: bool = False, code: 
         "sparsity": {"target": run.sparsity.target, "achieved": run.sparsity.target},
         "freezing": {k: planned(run)[v] for k, v in FREEZING.items()},
         "sieving": {"removed": run.sieving.removed, "exchanges": 12},
-        "masks": {"explored": 0.3, "overlap_first": 0.6},
+        "masks": {"explored": 0.3, "overlap_first": 0.6, "overlap_updates": 0.9},
         "flops": {**cost["flops"], "extra": 0.0},
         "memory": {
             **cost["memory"],

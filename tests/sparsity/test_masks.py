@@ -69,6 +69,23 @@ def test_explored_share_is_the_union_and_overlap_is_with_the_first() -> None:
     assert masks.sparsity == 0.5
 
 
+def test_overlap_between_updates_is_of_each_change_with_the_mask_before_it() -> None:
+    first, second = layer_of([1.0] * 4), layer_of([1.0] * 4)
+    second.name = "m"
+    masks = Masks([first, second])
+    for layer in masks:
+        layer.start(boolean(1, 1, 1, 0))
+    assert masks.overlap_updates() == 1  # nothing has changed
+    first.set_mask(boolean(1, 0, 1, 1), None)  # 2 of 3 stay
+    first.set_mask(boolean(1, 0, 0, 0), None)  # 1 of 3
+    first.set_mask(boolean(0, 1, 0, 0), None)  # 0 of 1
+    assert masks.overlap_updates() == 3 / 7
+    second.set_mask(boolean(1, 1, 1, 1), None)  # 3 of 3
+    assert masks.overlap_updates() == 6 / 10
+    # explored, in the first mask, in the first and this one, active before changes, stayed
+    assert masks.moves().tolist() == [[4, 3, 1, 7, 3], [4, 3, 3, 3, 3]]
+
+
 def test_frozen_layers_are_left_alone_by_the_step() -> None:
     frozen, active = layer_of([1.0, 1.0]), layer_of([1.0, 1.0])
     frozen.name, active.name, active.block = "a", "b", 1
@@ -89,3 +106,4 @@ def test_state_goes_round() -> None:
     first["l"].set_mask(boolean(0, 1, 1), None)
     second.load_state(first.state())
     assert second.explored() == 1.0 and second.overlap_first() == 0.5 and second.sparsity == first.sparsity
+    assert second.moves().tolist() == first.moves().tolist() == [[3, 2, 1, 2, 1]]

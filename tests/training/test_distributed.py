@@ -111,7 +111,7 @@ class Accumulating(loop.Training):
 def test_ranks_are_equal_bit_for_bit(together: Path, method: str) -> None:
     first, second = (load_file(together / f"{method}-{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys()
-    assert {name.split(".")[1] for name in first if name.startswith("sparse.")} >= {"masks", "sieve", "active"}
+    assert {name.split(".")[1] for name in first if name.startswith("sparse.")} >= {"masks", "sieve", "history"}
     different = [name for name, value in first.items() if not torch.equal(value, second[name])]
     assert not different
 
@@ -188,4 +188,4 @@ def test_a_process_that_counts_its_own_samples_alone_is_refused(
     ):
         run.sparse.observe(torch.arange(2), torch.eye(2, 10), torch.tensor([0, 1]))
     run.sparse.count(torch.arange(4), torch.ones(4, dtype=torch.bool))
-    assert run.sparse.samples_seen[0] == 4
+    assert run.sparse.history.samples[0] == 4

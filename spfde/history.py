@@ -1,0 +1,87 @@
+"""What happened in the epochs of a round: steps, samples, active weights, and how far the masks have moved.
+
+Everything about masks stays on the device until the trace is asked for: counting never waits for it.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from spfde.cost.trace import OVERLAPS
+from spfde.planning import RunPlan
+from spfde.sparsity.masks import Masks
+
+
+class History:
+    """The account of one round, epoch by epoch.
+
+    Args:
+        epochs: epochs of the round.
+        masks: the masks that it is about.
+
+    Attributes:
+        samples: samples seen in each epoch, shape (epochs,).
+    """
+
+    def __init__(self, epochs: int, masks: Masks) -> None:
+        device = masks.counts.device
+        self.masks = masks
+        self.samples = np.zeros(epochs, dtype=np.int64)
+        self._steps = np.zeros(epochs, dtype=np.int64)
+        self._active = torch.zeros(epochs, len(masks), dtype=torch.int64, device=device)  # summed over steps
+        self._moves = torch.zeros(epochs, len(masks), 5, dtype=torch.int64, device=device)  # `Masks.moves`, at the end
+        self._closed = 0
+
+    def step(self, epoch: int) -> None:
+        """Counts a step, and the weights that it trained."""
+        self._active[epoch] += self.masks.counts
+        self._steps[epoch] += 1
+
+    def close(self, epoch: int) -> None:
+        """An epoch is over, or the masks are about to change for the next one."""
+        self._moves[epoch] = self.masks.moves()
+        self._closed = epoch + 1
+
+    def trace(self, plan: RunPlan) -> pd.DataFrame:
+        """The trace: what happened where steps were done, else what is planned (columns: `spfde.cost.trace`)."""
+        sparse = np.array([layer.name in self.masks.layers for layer in plan.profile.layers])
+        done = self._steps > 0
+        forward = plan.forward.copy()
+        mean = self._active.cpu().numpy()[done] / self._steps[done, None]
+        forward[done[:, None] & sparse] = (mean / self.masks.sizes).ravel()
+        overlaps = {name: np.full(forward.shape, np.nan) for name in OVERLAPS}
+        for name, values in zip(OVERLAPS, self._shares(), strict=True):
+            overlaps[name][: self._closed] = 1.0  # dense layers
+            overlaps[name][: self._closed, sparse] = values
+        return plan.trace(forward, np.where(done, self.samples, plan.samples), overlaps)
+
+    def _shares(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The columns `OVERLAPS` of the epochs that are over, each (epochs, layers)."""
+        moves = self._moves[: self._closed].cpu().numpy()
+        ever, first, both = moves[..., 0], moves[..., 1], moves[..., 2]
+        before, stayed = np.diff(moves[..., 3:], axis=0, prepend=0).transpose(2, 0, 1)  # in each epoch alone
+        return ever / self.masks.sizes, _share(both, first), _share(stayed, before)
+
+    # resuming
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            "samples": torch.from_numpy(self.samples.copy()),
+            "steps": torch.from_numpy(self._steps.copy()),
+            "active": self._active.clone(),
+            "moves": self._moves.clone(),
+            "closed": torch.tensor(self._closed),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.samples = state["samples"].cpu().numpy().copy()
+        self._steps = state["steps"].cpu().numpy().copy()
+        self._active.copy_(state["active"])
+        self._moves.copy_(state["moves"])
+        self._closed = int(state["closed"])
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole; 1 where there was nothing to lose."""
+    return np.divide(part, whole, out=np.ones(part.shape), where=whole > 0)
