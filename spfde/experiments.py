@@ -8,7 +8,7 @@ comes out is resolved and checked; the check that needs the model (can freezing 
 import copy
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from spfde.errors import SpfdeError, lookup, nearest
 from spfde.settings import RunSettings, Section, parse
 
 SHIPPED = Path(__file__).parent.parent / "config"
+LEVEL = ("freezing.flops_reduction", "sieving.removed")  # what a level of a row sets
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -29,11 +30,11 @@ class Limit(Section):
     sparsities: list[float] | None = None
     levels: list[float] | None = None
     methods: dict[str, "Limit"] = Field({}, description="what it takes of a method's rows, where less than of others")
+    at: dict[float, "Limit"] = Field({}, description="what it takes at a sparsity, where less than at others")
 
-    def of(self, method: str) -> "Limit":
-        """The limit of a method's rows."""
-        own = self.methods.get(method, Limit())
-        return self.model_copy(update=own.model_dump(exclude_none=True, exclude={"methods"}))
+    def narrowed(self, own: "Limit | None") -> "Limit":
+        """This limit, with that of a method or a sparsity on it."""
+        return self.model_copy(update={key: getattr(own, key) for key in own.model_fields_set}) if own else self
 
 
 class Scale(Section):
@@ -106,8 +107,7 @@ def expand(
         lookup("method", name, METHODS)
     runs: dict[str, RunSettings] = {}
     for row in read_experiment(experiment).rows if scale_of(experiment, scale) == scale else ():
-        own = limit.of(row.method)
-        for values in _cells(row, at, own):
+        for values, own in _cells(row, at, limit.narrowed(limit.methods.get(row.method))):
             for seed in chosen or own.seeds or at.seeds:
                 run = resolve(scale, {**values, **(overrides or {})}, seed, row.tag)
                 runs[run.run_id] = run
@@ -116,24 +116,28 @@ def expand(
 
 def select(
     scale: str,
-    experiment: str | None = None,
+    experiments: Iterable[str] = (),
     rows: Iterable[str] = (),
     seeds: Iterable[int] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> list[RunSettings]:
-    """The runs that a command line names: rows of an experiment, or the one run that the overrides describe."""
-    if experiment is None:
+    """The runs that a command line names: rows of experiments, or the one run that the overrides describe."""
+    names = list(experiments)
+    if not names:
         first = list(seeds) or read_scale(scale).seeds[:1]
         return [resolve(scale, overrides or {}, seed) for seed in first]
-    runs = expand(scale, experiment, list(seeds) or None, overrides)
-    own = scale_of(experiment, scale)
-    if own != scale:
-        raise SpfdeError(f"experiment {experiment} has no rows at scale {scale}", f"use --scale {own}")
-    known = {run.row for run in runs}
+    found: dict[str, RunSettings] = {}
+    for name in names:
+        found |= {run.run_id: run for run in expand(scale, name, list(seeds) or None, overrides)}
+        own = scale_of(name, scale)
+        if own != scale:
+            raise SpfdeError(f"experiment {name} has no rows at scale {scale}", f"use --scale {own}")
+    known = {run.row for run in found.values()}
     for row in rows:
         if row not in known:
-            raise SpfdeError(f'experiment {experiment} has no row "{row}" at scale {scale}', nearest(row, known))
-    return [run for run in runs if run.row in rows] if rows else runs
+            cause = f'experiment {" or ".join(names)} has no row "{row}" at scale {scale}'
+            raise SpfdeError(cause, nearest(row, known))
+    return [run for run in found.values() if not rows or run.row in rows]
 
 
 def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = "") -> RunSettings:
@@ -281,18 +285,18 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _cells(row: Row, scale: Scale, limit: Limit) -> list[dict[str, Any]]:
-    """The dotted values of each row that a group stands for."""
+def _cells(row: Row, scale: Scale, limit: Limit) -> Iterator[tuple[dict[str, Any], Limit]]:
+    """The dotted values of each row that a group stands for, and the limit that holds for it."""
     from spfde.methods import METHODS
 
-    uses_target = lookup("method", row.method, METHODS).uses_target
     sparsities = _limited(scale.sparsities if row.sparsities == "scale" else row.sparsities, limit.sparsities)
-    levels = (
-        [] if row.levels == "none" else _limited(scale.levels if row.levels == "scale" else row.levels, limit.levels)
-    )
-    targets = [{"sparsity.target": target} for target in sparsities] if uses_target else [{}]
-    shares = [{"freezing.flops_reduction": level, "sieving.removed": level} for level in levels] or [{}]
-    return [{"sparsity.method": row.method, **target, **share, **row.set} for target in targets for share in shares]
+    levels = [] if row.levels == "none" else scale.levels if row.levels == "scale" else row.levels
+    for target in sparsities if lookup("method", row.method, METHODS).uses_target else [None]:
+        own, values = limit, dict[str, Any]({"sparsity.method": row.method})
+        if target is not None:
+            own, values["sparsity.target"] = limit.narrowed(limit.at.get(target)), target
+        for share in [dict.fromkeys(LEVEL, level) for level in _limited(levels, own.levels)] or [{}]:
+            yield {**values, **share, **row.set}, own
 
 
 def _limited(values: list[float], limit: list[float] | None) -> list[float]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from spfde.errors import SpfdeError
-from spfde.experiments import expand
+from spfde.experiments import expand, experiment_names, select
 
 
 def put(values: dict[str, object], limit: dict[str, object]) -> None:
@@ -52,3 +52,28 @@ def test_a_limit_of_an_unknown_method_is_said() -> None:
     put(ROWS, {"methods": {"sett": {"seeds": [1]}}})
     with pytest.raises(SpfdeError, match='unknown method "sett"; did you mean "set"'):
         cells()
+
+
+def test_a_method_can_have_less_at_a_sparsity() -> None:
+    rows = {"rows": [{"method": "static"}, {"method": "spfde", "levels": [0.1, 0.2]}]}
+    put(rows, {"methods": {"spfde": {"at": {0.8: {"levels": [0.2], "seeds": [1]}}}}})
+    found = cells()
+    assert {cell for cell in found if cell[0].startswith("spfde-s80")} == {("spfde-s80-f20-d20", 1)}
+    assert sum(row.startswith("spfde-s90") for row, _ in found) == 4 and len(found) == 4 + 5
+
+
+def test_the_smoke_scale_is_130_runs_with_three_seeds_of_every_row_of_the_papers_comparison() -> None:
+    runs = {run.run_id: run for name in experiment_names() for run in expand("smoke", name)}
+    assert 50 <= len(runs) <= 130
+    seeds = Counter(run.row for run in expand("smoke", "table2"))
+    sparse = [f"{name}-s{at}" for name in ("static", "set", "rigl", "mest-em", "mest-ems") for at in (90, 95, 98)]
+    levels = [f"spfde-s90-f{level}-d{level}" for level in (10, 15, 20, 25)]
+    for row in ["dense", *sparse, *levels, "spfde-s95-f20-d20", "spfde-s98-f20-d20"]:
+        assert seeds[row] == 3, row
+
+
+def test_rows_of_several_experiments_are_named_together() -> None:
+    runs = select("smoke", ["table2", "appendix_c"], ["dense", "spfde-s90-d20-once"], [1])
+    assert [run.row for run in runs] == ["dense", "spfde-s90-d20-once"]
+    with pytest.raises(SpfdeError, match='experiment table2 or gse has no row "spfde-s90-d20-once"'):
+        select("smoke", ["table2", "gse"], ["spfde-s90-d20-once"])

@@ -36,7 +36,7 @@ def analyse(
     from spfde.results.collect import record_folders, write
     from spfde.training.device import choose
 
-    runs = [run for run in select(scale, experiment, rows or [], seeds or []) if run.training.snapshots]
+    runs = [run for run in select(scale, [experiment], rows or [], seeds or []) if run.training.snapshots]
     folders = {folder.name: folder for folder in record_folders(scale, results)}
     where = choose(device)
     frames = []

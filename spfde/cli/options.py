@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 Scale = Annotated[str, typer.Option("--scale", help="Scale: the name of a file in config/scales.")]
-Experiment = Annotated[
-    str | None, typer.Option("--experiment", help="Experiment: the name of a file in config/experiments.")
+Experiments = Annotated[
+    list[str] | None,
+    typer.Option("--experiment", help="Experiment: the name of a file in config/experiments; repeatable."),
 ]
 Rows = Annotated[
     list[str] | None,
-    typer.Option("--row", help="Row of the experiment, e.g. spfde-s90-f20-d20; repeatable; all of them unless told."),
+    typer.Option("--row", help="Row of the experiments, e.g. spfde-s90-f20-d20; repeatable; all of them unless told."),
 ]
 Assignments = Annotated[
     list[str] | None,

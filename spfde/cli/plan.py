@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spfde.cli.options import Assignments, Experiment, Json, Rows, Scale, Seeds, SettingsFile
+from spfde.cli.options import Assignments, Experiments, Json, Rows, Scale, Seeds, SettingsFile
 from spfde.cli.selection import selected
 from spfde.errors import SpfdeError, lookup
 
@@ -15,7 +15,7 @@ SHOWN = 20  # combinations that are printed; --json lists all
 
 def plan(
     scale: Scale = "smoke",
-    experiment: Experiment = None,
+    experiments: Experiments = None,
     rows: Rows = None,
     assignments: Assignments = None,
     seeds: Seeds = None,
@@ -49,7 +49,7 @@ def plan(
 
     budget = Budget(budget_flops, budget_memory, budget_time)
     if budget.limits:
-        if experiment or settings:
+        if experiments or settings:
             cause = "a budget is planned over a grid of its own"
             raise SpfdeError(cause, "leave --experiment and --settings out; --set fixes a sparsity or a share")
         _plan_budget(budget, scale, rows or [], assignments or [], seeds or [], bench, write, as_json)
@@ -60,7 +60,7 @@ def plan(
         )
     from spfde.planning import describe_rows
 
-    _show(describe_rows(selected(settings, scale, experiment, rows, assignments, seeds)), as_json)
+    _show(describe_rows(selected(settings, scale, experiments, rows, assignments, seeds)), as_json)
 
 
 def plans(
@@ -74,7 +74,7 @@ def plans(
     from spfde.planning import describe_rows
 
     for experiment in experiments:
-        write_json(out / f"{experiment}.json", describe_rows(select(scale_of(experiment, scale), experiment)))
+        write_json(out / f"{experiment}.json", describe_rows(select(scale_of(experiment, scale), [experiment])))
 
 
 def _plan_budget(

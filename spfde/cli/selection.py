@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 def selected(
     settings: Path | None,
     scale: str,
-    experiment: str | None,
+    experiments: list[str] | None,
     rows: list[str] | None,
     assignments: list[str] | None,
     seeds: list[int] | None,
 ) -> "list[RunSettings]":
-    """Runs of a settings file, rows of an experiment, or the one run that the settings describe."""
+    """Runs of a settings file, rows of experiments, or the one run that the settings describe."""
     from spfde.experiments import parse_assignments, select
     from spfde.stored import read_settings
 
     told = parse_assignments(assignments or [])
     if settings is None:
-        return select(scale, experiment, rows or [], seeds or [], told)
-    if experiment or rows:
+        return select(scale, experiments or [], rows or [], seeds or [], told)
+    if experiments or rows:
         raise SpfdeError("--settings describes one run, and an experiment is named too", "leave one of them out")
     return read_settings(settings, seeds or [], told)

@@ -7,7 +7,7 @@ from spfde.cli.options import (
     Cache,
     DataRoot,
     Device,
-    Experiment,
+    Experiments,
     Out,
     Rows,
     Scale,
@@ -20,7 +20,7 @@ from spfde.cli.selection import selected
 
 def train(
     scale: Scale = "smoke",
-    experiment: Experiment = None,
+    experiments: Experiments = None,
     rows: Rows = None,
     assignments: Assignments = None,
     seeds: Seeds = None,
@@ -38,7 +38,7 @@ def train(
     from spfde.training.distributed import joined
     from spfde.training.loop import train as train_run
 
-    runs = selected(settings, scale, experiment, rows, assignments, seeds)
+    runs = selected(settings, scale, experiments, rows, assignments, seeds)
     for run in {run.row: run for run in runs if run.freezing.flops_reduction}.values():
         plan_settings(run)  # freezing that cannot be had fails here, before anything has been trained
     clock = Clock(limit=time_limit)

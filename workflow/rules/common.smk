@@ -64,20 +64,16 @@ def rows_to_train():
 
 
 def jobs_to_train():
-    """The runs of each process, by (experiment, rows): rows of the same seeds are packed, where the scale asks for it."""
+    """The rows of each process, as {(experiment, row): runs}: those of the same seeds are packed, where the scale asks
+    for it."""
     most, packs = read_scale(config["scale"]).runs_per_job, {}
-    for (experiment, row), runs in rows_to_train().items():
-        alike = (experiment, runs[0].data.name, runs[0].threads, *(run.seed for run in runs))
+    for key, runs in rows_to_train().items():
+        alike = runs[0].data.name, runs[0].threads, *(run.seed for run in runs)
         open_packs = packs.setdefault(alike, [{}])
         if sum(map(len, open_packs[-1].values())) + len(runs) > most:
             open_packs.append({})
-        open_packs[-1][row] = runs
-    return {
-        (alike[0], tuple(pack)): [run for runs in pack.values() for run in runs]
-        for alike, open_packs in packs.items()
-        for pack in open_packs
-        if pack
-    }
+        open_packs[-1][key] = runs
+    return [pack for open_packs in packs.values() for pack in open_packs if pack]
 
 
 def trainer():

@@ -1,17 +1,18 @@
 # The seeds of a row share a process, and small rows do, because importing torch takes longer than a small run.
-for (experiment, rows), runs in jobs_to_train().items():
+for job in jobs_to_train():
+    (experiment, row), runs = next(iter(job)), sum(job.values(), [])
 
     rule:
         name:
-            f"train_{experiment}_{rows[0]}"
+            f"train_{experiment}_{row}"
         input:
             ancient(f"{RESULTS}/data/{runs[0].data.name}.ready"),
         output:
             [record(run) for run in runs],
         log:
-            f"{RESULTS}/logs/train/{experiment}/{rows[0]}.log",
+            f"{RESULTS}/logs/train/{experiment}/{row}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/train/{experiment}/{rows[0]}.tsv"
+            f"{RESULTS}/benchmarks/train/{experiment}/{row}.tsv"
         conda:
             "../../environment.yml"
         threads: runs[0].threads
@@ -21,8 +22,8 @@ for (experiment, rows), runs in jobs_to_train().items():
         params:
             trainer=trainer(),
             scale=config["scale"],
-            experiment=experiment,
-            rows=[f"--row {row}" for row in rows],
+            experiments=[f"--experiment {name}" for name in dict.fromkeys(name for name, _ in job)],
+            rows=[f"--row {name}" for _, name in job],
             seeds=[f"--seed {seed}" for seed in sorted({run.seed for run in runs})],
             data_root=config["data_root"],
             cache=config["cache"],
@@ -31,5 +32,5 @@ for (experiment, rows), runs in jobs_to_train().items():
             # Not outputs, which a failed job loses: an interrupted run goes on from here.
             checkpoints=[f"{RESULTS}/runs/.checkpoints/{run.run_id}.safetensors" for run in runs],
         shell:
-            "{params.trainer} --scale {params.scale} --experiment {params.experiment} {params.rows} {params.seeds}"
+            "{params.trainer} --scale {params.scale} {params.experiments} {params.rows} {params.seeds}"
             " --data-root {params.data_root:q} --cache {params.cache:q} --out {params.out} {params.time_limit} > {log} 2>&1"
