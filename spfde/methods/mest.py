@@ -132,14 +132,12 @@ class MestEms(BoundedMest):
         preset = PRESETS[self.options.preset].get(round(target, 6), rule)
         return preset if self.options.offset is None else self.options.offset
 
-    def upper(self, density: float, epoch: int) -> float:
-        return min(1.0, (1 + self.relative(epoch)) * density)
-
     def densities(self, epoch: int) -> dict[str, float]:
-        return {name: self.upper(density, epoch) for name, density in self.plan.densities.items()}
+        above = 1 + self.relative(epoch)
+        return {name: min(1.0, above * density) for name, density in self.plan.densities.items()}
 
     def bounds(self, layer: SparseLayer, epoch: int) -> tuple[float, float]:
-        return layer.density, self.upper(layer.density, epoch)
+        return layer.density, self.densities(epoch)[layer.name]
 
 
 @register

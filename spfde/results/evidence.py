@@ -40,6 +40,7 @@ class Evidence:
     scale: str
     results: Path
     _rows: dict[tuple[str, str], dict[str, RunSettings]] = field(default_factory=dict, init=False)
+    _runs: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, init=False)
     _plans: dict[str, RunPlan] = field(default_factory=dict, init=False)
 
     def decide(self, claim: Claim) -> dict[str, Any]:
@@ -109,9 +110,11 @@ class Evidence:
 
     def runs(self, scale: str, experiment: str) -> pd.DataFrame:
         """The records of an experiment's rows at a scale, those of other settings left out."""
-        recipes = {row: run.recipe for row, run in self.rows(scale, experiment).items()}
-        runs = load(scale, self.results, recipes)
-        return runs[runs["row"].isin(list(recipes))]
+        if (scale, experiment) not in self._runs:
+            recipes = {row: run.recipe for row, run in self.rows(scale, experiment).items()}
+            runs = load(scale, self.results, recipes)
+            self._runs[scale, experiment] = runs[runs["row"].isin(list(recipes))]
+        return self._runs[scale, experiment]
 
     def _accuracy(self, claim: Claim, scale: str | None = None) -> tuple[Effects, str]:
         at = scale or claim.scale

@@ -9,7 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spfde.methods import METHODS
+from spfde.experiments import nested
+from spfde.methods import METHODS, Plan, make
+from spfde.settings import RunSettings, parse
 from spfde.sparsity.distributions import active_count
 
 Build = Callable[..., tuple]
@@ -83,6 +85,15 @@ def test_rigl_grows_where_the_dense_gradient_is_largest_and_takes_no_step(build:
     assert run.masks["l0"].weight.tolist() == [
         [4.0, 3.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     ]  # a regrown one keeps its value
+
+
+@given(st.integers(0, 900), st.integers(1, 300), st.floats(0.1, 1))
+def test_rigl_counts_its_dense_steps_wherever_an_epoch_lies(start: int, steps: int, end: float) -> None:
+    values = {"sparsity.method": "rigl", "sparsity.options": {"end": end}}
+    method = make(Plan(parse(RunSettings, nested(values)), {}, steps=1000))
+    updates = sum(map(method.is_update, range(start, start + steps)))
+    dense = method.weight_grad_density(np.zeros(1), range(start, start + steps))
+    assert dense == pytest.approx(updates / steps)
 
 
 def test_rigl_costs_its_amortised_formula(build: Build) -> None:
