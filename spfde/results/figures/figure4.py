@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -36,12 +36,13 @@ def draw(material: Material) -> style.Drawing:
     The minimum of the DST methods is over the rows that freeze nothing, at the same sparsity.
     """
     groups = _groups(material)
+    shades = _shades({level for group in groups for level in group.spfde})
     power = exponent(material.costs(row)["memory.full_peak"] for group in groups for row in group.spfde.values())
     figure = Figure(figsize=(style.DOUBLE, 3.3))
     paper, full = figure.subplots(1, 2, width_ratios=(2.2, 1))
     for place, group in enumerate(groups):
-        _paper(paper, material, group, place, power)
-        _full(full, material, group, place, power)
+        _paper(paper, material, group, place, power, shades)
+        _full(full, material, group, place, power, shades)
     for index, (axes, title) in enumerate(((paper, "Paper convention"), (full, "Full ledger at its peak"))):
         style.letter(axes, index, title)
         axes.set_xticks(range(len(groups)), [percent(group.sparsity) for group in groups])
@@ -50,7 +51,7 @@ def draw(material: Material) -> style.Drawing:
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
         axes.margins(y=0.2)
-    _legend(figure, material, groups)
+    _legend(figure, material, groups, shades)
     return style.Drawing(figure, points(material))
 
 
@@ -78,13 +79,13 @@ def _groups(material: Material) -> list[Group]:
     return groups
 
 
-def _paper(axes: Axes, material: Material, group: Group, place: int, power: int) -> None:
+def _paper(axes: Axes, material: Material, group: Group, place: int, power: int, shades: dict[float, str]) -> None:
     base = material.costs(group.dst)["memory.paper_min"]
     costs = [material.costs(row) for row in group.spfde.values()]
     heights = [base, *(cost["memory.paper_avg"] for cost in costs), min(cost["memory.paper_min"] for cost in costs)]
-    width = 0.84 / len(heights)
+    width = 0.84 / (len(shades) + 2)  # as if every sparsity had all levels
     lefts = [place + width * (index - (len(heights) - 1) / 2) for index in range(len(heights))]
-    colours = [style.GREY, *_shades(len(costs)), "white"]
+    colours = [style.GREY, *(shades[level] for level in group.spfde), "white"]
     bars = axes.bar(lefts, [height / 10**power for height in heights], 0.92 * width, color=colours)
     bars[-1].set(hatch="//////", edgecolor=style.BLUE, linewidth=0.8)
     average, minimum = (interval(material.reference, f"memory_{part}_vs_dst_min") for part in ("avg", "min"))
@@ -99,17 +100,19 @@ def _paper(axes: Axes, material: Material, group: Group, place: int, power: int)
         axes.annotate(text, (left, top), (0, 4), textcoords="offset points", rotation=90, ha="center", fontsize=6.5)
 
 
-def _shades(count: int) -> list[str]:
-    """One hue, darker for more freezing: lightness tells them apart without colour vision."""
-    return [to_hex(colour) for colour in colormaps["Oranges"](np.linspace(0.25, 0.85, count))]
+def _shades(levels: set[float]) -> dict[float, str]:
+    """One hue, darker for more freezing: lightness tells the levels apart without colour vision."""
+    colours = colormaps["Oranges"](np.linspace(0.25, 0.85, len(levels)))
+    return {level: to_hex(colour) for level, colour in zip(sorted(levels), colours, strict=True)}
 
 
-def _full(axes: Axes, material: Material, group: Group, place: int, power: int) -> None:
-    most = list(group.spfde.values())[-1]
-    for row, left, colour in ((group.dst, place - 0.2, style.GREY), (most, place + 0.2, _shades(len(group.spfde))[-1])):
+def _full(axes: Axes, material: Material, group: Group, place: int, power: int, shades: dict[float, str]) -> None:
+    level, most = list(group.spfde.items())[-1]
+    for row, left, colour in ((group.dst, place - 0.2, style.GREY), (most, place + 0.2, shades[level])):
         axes.bar(left, material.costs(row)["memory.full_peak"] / 10**power, 0.36, color=colour)
         name = f"{row['title']} {percent(row['freezing'], none='')}"
-        inside: dict[str, Any] = {"color": "white", "rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7}
+        ink = style.BLACK if sum(to_rgb(colour)) > 1.5 else "white"
+        inside: dict[str, Any] = {"color": ink, "rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7}
         axes.annotate(name, (left, 0), (0, 4), textcoords="offset points", **inside)
         measured = _measured(material, row)
         if not pd.isna(measured):
@@ -121,14 +124,10 @@ def _measured(material: Material, row: dict[str, Any]) -> float:
     return float(pd.to_numeric(material.of(row)["memory.measured_peak"]).mean())
 
 
-def _legend(figure: Figure, material: Material, groups: list[Group]) -> None:
-    levels = list(groups[0].spfde) if groups else []
+def _legend(figure: Figure, material: Material, groups: list[Group], shades: dict[float, str]) -> None:
     dst = ", ".join(dict.fromkeys(group.dst["title"] for group in groups))
     entries: list[Patch | Line2D] = [Patch(color=style.GREY, label=f"DST minimum ({dst})")]
-    entries += [
-        Patch(color=colour, label=f"SpFDE average, x = {percent(level)}")
-        for level, colour in zip(levels, _shades(len(levels)), strict=True)
-    ]
+    entries += [Patch(color=colour, label=f"SpFDE average, x = {percent(level)}") for level, colour in shades.items()]
     entries.append(Patch(fc="white", ec=style.BLUE, hatch="//////", label="SpFDE minimum"))
     if any(not pd.isna(_measured(material, row)) for group in groups for row in (group.dst, *group.spfde.values())):
         entries.append(

@@ -15,7 +15,7 @@ from spfde.results.tables.table import exponent, times_ten
 
 EXPERIMENT = "table2"
 COST = "flops.paper"
-ASIDE = 5.5  # points between markers of equal cost
+ASIDE = 4.0  # points between markers of equal cost
 LEGEND_COLUMNS = 8
 DENSE: dict[str, Any] = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, (5, 2))}
 
@@ -32,7 +32,8 @@ def draw(material: Material) -> style.Drawing:
     counts = {material.accuracy(row).n for row in material.plan} - {0}
     seeds = f", n = {style.span(counts)}" if counts else ""
     panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean ± std{seeds}")
-    figure.supxlabel(f"Training FLOPs, paper column ({times_ten(power)})", fontsize=8)
+    label = f"Training FLOPs, paper column ({times_ten(power)}); points of equal cost stand side by side"
+    figure.supxlabel(label, fontsize=8)
     _legend(figure, material)
     return style.Drawing(figure, points(material))
 
