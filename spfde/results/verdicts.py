@@ -10,6 +10,7 @@ from spfde.results.claims import VERDICTS
 from spfde.results.tables.render import markdown, page
 from spfde.results.tables.table import Column, Table
 
+SHOWN = ("contradicted", "within noise", "reproduced", "not run")
 NOTES = [
     "*reproduced*: the 95 % interval of the effect lies inside the published range widened by the tolerance; "
     "*contradicted*: apart from it; *within noise*: both are possible; *not run*: there is nothing to decide it with.",
@@ -31,28 +32,29 @@ def write(verdicts: list[dict[str, Any]], scale: str, folder: Path) -> list[Path
 
 
 def table(verdicts: list[dict[str, Any]], scale: str) -> Table:
-    """A row a claim, in the file's order."""
+    """A row a claim: what is decided first, and what speaks against the paper before that."""
+    ordered = sorted(verdicts, key=lambda row: SHOWN.index(row["verdict"]))
     counted = ", ".join(f"{sum(row['verdict'] == verdict for row in verdicts)} {verdict}" for verdict in VERDICTS)
     columns = [
         Column("Claim", lambda row: row["id"], numeric=False),
         Column("Verdict", lambda row: row["verdict"], numeric=False),
         Column("What the paper says", lambda row: row["claim"], numeric=False, wraps=True),
         Column("Published", _published),
-        Column("Standing", lambda row: row["published"]["standing"], numeric=False),
         Column("Effect [95 %]", _effect),
         Column("n", lambda row: str(row["evidence"]["n"])),
+        Column("Standing", lambda row: row["published"]["standing"], numeric=False),
         Column("From", _origin, numeric=False, wraps=True),
         Column("Source", lambda row: row["source"], numeric=False, wraps=True),
     ]
-    frame = pd.DataFrame({"claim": verdicts})
+    frame = pd.DataFrame({"claim": ordered})
     return Table(
         "claims",
         f"{len(verdicts)} claims: {counted} (scale {scale})",
-        pd.DataFrame(verdicts),
+        pd.DataFrame(ordered),
         columns,
         frame,
         NOTES,
-        parted_by="kind",
+        parted_by="verdict",
     )
 
 

@@ -15,7 +15,7 @@ h1 { font-size: 1.15rem; font-weight: 600; }
 table { border-collapse: collapse; border-top: 2px solid #1a1a1a; border-bottom: 2px solid #1a1a1a; }
 th, td { padding: .26rem .55rem; text-align: left; white-space: nowrap; }
 tr > :first-child { position: sticky; left: 0; background: #fff; }
-td.text { white-space: normal; min-width: 16rem; }
+td.text { white-space: normal; min-width: 13rem; }
 th { font-weight: 600; vertical-align: bottom; }
 thead tr:last-child th { border-bottom: 1px solid #1a1a1a; }
 th.group { text-align: center; border-bottom: 1px solid #b0b0b0; }
