@@ -11,4 +11,4 @@ rule bench:
     params:
         scale="imagenet" if config["scale"] == "imagenet" else "cifar100",
     shell:
-        "python -m spfde bench --scale {params.scale} --batch-size 16 --steps 1 --repeats 3 --out {output.means} > {log} 2>&1"
+        "python -m spfde bench --scale {params.scale} --batch-size 16 --steps 1 --repeats 5 --out {output.means} > {log} 2>&1"
