@@ -76,11 +76,12 @@ def test_measured_times_against_flops(fakes: SimpleNamespace, tmp_path: Path) ->
     assert "not run" in make("tableA11", "smoke", tmp_path)[0].read_text()
     rows = [("masks", 0.0, 10.0), ("freezing", 0.2, 8.5), ("freezing", 0.1, 9.0), ("sieving", 0.1, 9.2)]
     frame = pd.DataFrame(rows, columns=["kind", "flops_reduction", "seconds_per_epoch"])
-    frame.assign(n=3, std=0.1, device="cpu").to_csv(tmp_path / "smoke" / "bench.csv", index=False)
+    frame = frame.assign(n=3, std=0.1, speedup=10 / frame.seconds_per_epoch, speedup_std=0.02, device="cpu")
+    frame.to_csv(tmp_path / "smoke" / "bench.csv", index=False)
     table = values(tmp_path, "smoke", "tableA11")
     assert table["saved"].tolist() == pytest.approx([0.1, 0.15])
     text = (tmp_path / "smoke" / "tables" / "tableA11.md").read_text()
-    assert "| 10% | 9 ± 0.1 | 3 | 10.0% | cpu |" in text
+    assert "| 10% | 9 ± 0.1 | 3 | 1.11 ± 0.02 | 10.0% | cpu |" in text
 
 
 def test_table_1_is_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
