@@ -59,6 +59,7 @@ class Row(Section):
     levels: list[float] | Literal["scale", "none"] = "none"
     tag: str = ""
     set: dict[str, Any] = Field({}, description="settings by dotted name")
+    scales: list[str] | None = Field(None, description="the scales that have the rows, where not all do")
 
 
 class Experiment(Section):
@@ -106,7 +107,9 @@ def expand(
     for name in limit.methods:
         lookup("method", name, METHODS)
     runs: dict[str, RunSettings] = {}
-    for row in read_experiment(experiment).rows if scale_of(experiment, scale) == scale else ():
+    for row in read_experiment(experiment).rows:
+        if scale not in (row.scales or [scale_of(experiment, scale)]):
+            continue
         for values, own in _cells(row, at, limit.narrowed(limit.methods.get(row.method))):
             for seed in chosen or own.seeds or at.seeds:
                 run = resolve(scale, {**values, **(overrides or {})}, seed, row.tag)

@@ -77,3 +77,9 @@ def test_rows_of_several_experiments_are_named_together() -> None:
     assert [run.row for run in runs] == ["dense", "spfde-s90-d20-once"]
     with pytest.raises(SpfdeError, match='experiment table2 or gse has no row "spfde-s90-d20-once"'):
         select("smoke", ["table2", "gse"], ["spfde-s90-d20-once"])
+
+
+def test_a_row_can_belong_to_some_scales_alone() -> None:
+    rows = [{"method": "static"}, {"method": "set", "scales": ["t"]}, {"method": "rigl", "scales": ["s", "t"]}]
+    put({"rows": rows}, {"seeds": [1], "sparsities": [0.9]})
+    assert cells() == {("static-s90", 1), ("rigl-s90", 1)}

@@ -124,3 +124,20 @@ def test_every_experiment_of_a_table_exists() -> None:
 
     said = {importlib.import_module(f"spfde.results.tables.{name}").EXPERIMENT for name in TABLES}
     assert said <= set(experiment_names())
+
+
+def test_freezing_and_sieving_around_other_methods(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    runs = [
+        fakes.settings("smoke", name, target, level)
+        for name, target in (("dense", 0.0), ("rigl", 0.9))
+        for level in (0.0, 0.2)
+    ]
+    fakes.write_plan(tmp_path, "smoke", runs, "around")
+    for run in runs:
+        fakes.write_record(run, tmp_path / "smoke" / "runs")
+    frame = values(tmp_path, "smoke", "around")
+    assert frame["name"].tolist() == ["Dense", "Dense + SpFDE", "RigL", "RigL + SpFDE"]
+    assert frame["against"].fillna("").tolist() == ["", runs[0].row, "", runs[2].row]
+    assert frame["difference.mean"].dropna().tolist() == pytest.approx(
+        [fakes.accuracy(b) - fakes.accuracy(a) for a, b in (runs[:2], runs[2:])]
+    )

@@ -70,6 +70,10 @@ def test_swat_saves_flops_against_dense(fakes: SimpleNamespace, tmp_path: Path) 
     assert cells(text, "Activations") == [["–", "–", "90%"]]
     assert pd.read_csv(values)["flops.reduction"].tolist() == pytest.approx([0, 90, 90])  # density 0.1 of dense
     assert cells(text, "paper")[0] == ["0.0", "90.0", "90.0"]
+    vgg = [fakes.settings("cifar100", *kind).model_copy(update={"tag": "vgg16"}) for kind in (("dense",), ("set", 0.9))]
+    fakes.write_plan(tmp_path, "cifar100", [fakes.settings("cifar100", "dense"), *vgg], "swat")
+    frame = swat.build(gather("cifar100", tmp_path, "swat")).values
+    assert frame["flops.reduction"].tolist() == pytest.approx([0, 0, 90])  # each network against its own dense row
     assert "published" not in pd.read_csv(values).columns.str.cat()
 
 
@@ -93,7 +97,7 @@ def test_published_savings_of_swat_stand_beside_ours(fakes: SimpleNamespace, tmp
 def test_gse_says_what_is_published_without_the_way_of_drawing(fakes: SimpleNamespace, tmp_path: Path) -> None:
     runs = [fakes.settings("cifar100", name, 0.98) for name in ("set", "gse-uniform", "gse-graest")]
     text = against("gse", ("cifar100", "resnet56"), runs, tmp_path, fakes)
-    assert "54.30 ± 0.50 at 98% (found)" in text
+    assert "54.30 ± 0.50 at 98% with resnet56 (200 epochs; found)" in text
     assert cells(text, "published") == [["not available"] * 3]
     smoke, _ = table("gse", "smoke", [fakes.settings("smoke", "gse-uniform", 0.98)], tmp_path, fakes)
     assert "54.3" not in smoke and cells(smoke, "mean ± std") == [["not run"]]

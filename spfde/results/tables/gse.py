@@ -1,8 +1,9 @@
 """GSE's table (Heddes et al., 2024): where growth looks for gradients, beside other methods."""
 
+from spfde.experiments import read_scale
 from spfde.results.labels import percent
 from spfde.results.material import Material
-from spfde.results.published import STANDINGS
+from spfde.results.published import STANDINGS, read
 from spfde.results.tables import costs
 from spfde.results.tables.table import Table, plus_minus
 
@@ -24,10 +25,14 @@ def build(material: Material) -> Table:
 
 
 def _published(material: Material) -> list[str]:
-    """What is published for GSE without the way it draws, so that it stands beside no row."""
-    found = material.reference[(material.reference["method"] == "gse") & (material.reference["quantity"] == "accuracy")]
-    values = [
-        f"{plus_minus(row['low'], row['std'])} at {percent(row['sparsity'])} ({STANDINGS[row['standing']]})"
+    """What is published for GSE without the way it draws and after longer training, so that it stands beside no row."""
+    if not material.comparable:
+        return []
+    values, data = read(), read_scale(material.scale).settings["data"]["name"]
+    found = values[(values["dataset"] == data) & (values["method"] == "gse") & (values["quantity"] == "accuracy")]
+    said = [
+        f"{plus_minus(row['low'], row['std'])} at {percent(row['sparsity'])} with {row['model']} "
+        f"({row['note']}; {STANDINGS[row['standing']]})"
         for row in found.to_dict("records")
     ]
-    return [f"Published accuracy (%) of GSE, the way of drawing not stated: {', '.join(values)}."] if values else []
+    return [f"Published accuracy (%) of GSE, the way of drawing not stated: {', '.join(said)}."] if said else []

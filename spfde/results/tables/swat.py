@@ -1,7 +1,7 @@
 """The tables of SWAT (Raihan and Aamodt, NeurIPS 2020): sparse weights and activations, and the FLOPs they save."""
 
 from spfde.methods import METHODS, Method
-from spfde.results.labels import percent
+from spfde.results.labels import percent, tag
 from spfde.results.material import Material
 from spfde.results.tables import costs
 from spfde.results.tables.costs import Row
@@ -11,18 +11,18 @@ EXPERIMENT = "swat"
 REDUCTION = "training_flops_reduction"
 NOTES = [
     "Activations: share of the activations that the weight gradient leaves out, in each layer that of its weights. "
-    "FLOPs saved: of training (*paper* column), against the dense row.",
+    "FLOPs saved: of training (*paper* column), against the dense row of the same network.",
 ]
 
 
 def build(material: Material) -> Table:
-    (dense,) = (material.costs(row)["flops.paper"] for row in material.plan if row["method"] == "dense")
+    dense = {tag(row): material.costs(row)["flops.paper"] for row in material.plan if row["method"] == "dense"}
 
     def own(row: Row) -> Row:
         sparse = METHODS[row["method"]].activation_density is not Method.activation_density
         return {
             "activation_sparsity": row["sparsity"] if sparse else 0.0,
-            "flops.reduction": 100 * (1 - material.costs(row)["flops.paper"] / dense),
+            "flops.reduction": 100 * (1 - material.costs(row)["flops.paper"] / dense[tag(row)]),
         }
 
     saved = "FLOPs saved (%)"
