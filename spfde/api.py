@@ -35,7 +35,7 @@ from spfde.history import History
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import RunPlan, plan_run
-from spfde.requirements import check_alone, check_decay, check_schedulers, check_weights, unwrapped
+from spfde.requirements import check_alone, check_decay, check_schedulers, check_weights, training_set, unwrapped
 from spfde.sampler import PartialSetSampler
 from spfde.settings import RunSettings
 from spfde.sparsity.layers import layers
@@ -53,8 +53,8 @@ class SparseTraining:
             their `lr` changes.
         settings: the run's settings, e.g. from `spfde.settings_for`; of `training` the epochs, the batch size (samples
             an optimizer step) and the learning rates' end and warm-up are used.
-        input_shape: shape of one input, (channels, height, width).
-        samples: size of the training set.
+        input_shape: shape of one input, (channels, height, width); of the data set that the settings name unless given.
+        samples: size of the training set; of the same unless given.
         blocks: freezing blocks in forward order; found in the model unless given.
         fetch: gives images and labels at positions (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
@@ -77,8 +77,8 @@ class SparseTraining:
         optimizer: Optimizer,
         settings: RunSettings,
         *,
-        input_shape: tuple[int, ...],
-        samples: int,
+        input_shape: tuple[int, ...] | None = None,
+        samples: int | None = None,
         blocks: list[Block] | None = None,
         fetch: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         learning_rates: Literal["cosine", "own"] = "cosine",
@@ -87,10 +87,10 @@ class SparseTraining:
         self.model = model = unwrapped(model, settings)
         self.optimizer = optimizer
         self.settings = settings
-        self.samples = samples
+        input_shape, self.samples = training_set(settings, input_shape, samples)
         self.blocks = find_blocks(model) if blocks is None else blocks
         costs = costs or profile(model, input_shape, self.blocks)
-        self.plan: RunPlan = plan_run(settings, model, samples, costs)
+        self.plan: RunPlan = plan_run(settings, model, self.samples, costs)
         self.method = self.plan.method
         self._criterion = GradientCriterion(self.plan, blocks_of_parameters(model, self.blocks))
         self.epochs = settings.training.epochs * self.method.rounds

@@ -7,6 +7,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
+from spfde.data import SOURCES, info
 from spfde.errors import SpfdeError
 from spfde.settings import RunSettings
 
@@ -27,6 +28,23 @@ def unwrapped(model: nn.Module, settings: RunSettings) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def training_set(
+    settings: RunSettings, input_shape: tuple[int, ...] | None, samples: int | None
+) -> tuple[tuple[int, ...], int]:
+    """Shape of one input and size of the training set: as told, else of the data set that the settings name.
+
+    Raises:
+        SpfdeError: it is not told, and the data set is none that is known here.
+    """
+    if input_shape is not None and samples is not None:
+        return input_shape, samples
+    if settings.data.name not in SOURCES:
+        cause = "the size of the training set is not known, or the shape of its samples"
+        raise SpfdeError(cause, "give SparseTraining input_shape=(channels, height, width) and samples=len(train_set)")
+    known = info(settings.data.name)
+    return input_shape or (known.channels, known.size, known.size), samples or known.training_samples(settings.data)
 
 
 def check_alone() -> None:

@@ -24,7 +24,8 @@ from spfde.data.parquet import parquet_files, read_parquet
 from spfde.data.sources import CIFAR100
 from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError
-from spfde.models import Block
+from spfde.experiments import resolve
+from spfde.models import Block, build
 from spfde.settings import RunSettings
 
 SAMPLES, EPOCHS = 40, 6
@@ -123,6 +124,15 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.four(self.three(self.two(self.one(x.mean(dim=(1, 2))))))
+
+
+def test_a_known_data_set_gives_its_shape_and_size() -> None:
+    model = build("resnet8", classes=10, channels=1, size=8, width=0.5)
+    known = resolve("smoke", {"data.train_limit": 100})
+    sparse = SparseTraining(model, sgd(model), known)
+    assert sparse.samples == 100 and sparse.plan.samples.tolist() == [100] * known.training.epochs
+    with pytest.raises(SpfdeError, match="give SparseTraining input_shape=.* and samples="):
+        SparseTraining(model, sgd(model), settings(), samples=40)
 
 
 def test_what_cannot_work_is_refused_with_the_reason() -> None:
