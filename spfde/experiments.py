@@ -104,8 +104,13 @@ def expand(
 
     at, chosen = read_scale(scale), list(seeds or ())
     limit = at.experiments.get(experiment, Limit())
-    for name in limit.methods:
-        lookup("method", name, METHODS)
+    for narrow in (limit, *limit.methods.values()):
+        for name in narrow.methods:
+            lookup("method", name, METHODS)
+        for target in narrow.at:
+            if target not in at.sparsities:
+                cause = f"scale {scale} limits {experiment} at sparsity {target:g}, which it does not have"
+                raise SpfdeError(cause, f"name one of {', '.join(f'{known:g}' for known in at.sparsities)}")
     runs: dict[str, RunSettings] = {}
     for row in read_experiment(experiment).rows:
         if scale not in (row.scales or [scale_of(experiment, scale)]):
@@ -124,23 +129,26 @@ def select(
     seeds: Iterable[int] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> list[RunSettings]:
-    """The runs that a command line names: rows of experiments, or the one run that the overrides describe."""
+    """The runs that a command line names: rows of experiments, or the one run that the overrides describe.
+
+    A row is its name, or `experiment/row` where several experiments are named and only one's is meant.
+    """
     names = list(experiments)
     if not names:
         first = list(seeds) or read_scale(scale).seeds[:1]
         return [resolve(scale, overrides or {}, seed) for seed in first]
-    found: dict[str, RunSettings] = {}
+    found = [(name, run) for name in names for run in expand(scale, name, list(seeds) or None, overrides)]
     for name in names:
-        found |= {run.run_id: run for run in expand(scale, name, list(seeds) or None, overrides)}
-        own = scale_of(name, scale)
-        if own != scale:
-            raise SpfdeError(f"experiment {name} has no rows at scale {scale}", f"use --scale {own}")
-    known = {run.row for run in found.values()}
+        if scale_of(name, scale) != scale:
+            cause = f"experiment {name} has no rows at scale {scale}"
+            raise SpfdeError(cause, f"use --scale {scale_of(name, scale)}")
+    known = {run.row for _, run in found} | {f"{name}/{run.row}" for name, run in found}
     for row in rows:
         if row not in known:
             cause = f'experiment {" or ".join(names)} has no row "{row}" at scale {scale}'
             raise SpfdeError(cause, nearest(row, known))
-    return [run for run in found.values() if not rows or run.row in rows]
+    chosen = {run.run_id: run for name, run in found if not rows or {run.row, f"{name}/{run.row}"} & set(rows)}
+    return list(chosen.values())
 
 
 def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = "") -> RunSettings:

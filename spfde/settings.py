@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    name: str = Field("cifar100", description="data set: digits, cifar10, cifar100, imagenet or one you registered")
+    name: str = Field("cifar100", description="data set: digits, cifar10, cifar100, imagenet or one of your own")
     train_limit: int | None = Field(None, ge=1, description="use only the first so many training samples")
     validation: float = Field(0.0, ge=0, le=0.5, description="share of the training set held out for validation")
     padding: int = Field(4, ge=0, description="pixels of zero padding before the random crop; 0: no crop")

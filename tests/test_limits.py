@@ -75,6 +75,9 @@ def test_the_smoke_scale_is_130_runs_with_three_seeds_of_every_row_of_the_papers
 def test_rows_of_several_experiments_are_named_together() -> None:
     runs = select("smoke", ["table2", "appendix_c"], ["dense", "spfde-s90-d20-once"], [1])
     assert [run.row for run in runs] == ["dense", "spfde-s90-d20-once"]
+    twice = select("imagenet", ["swat", "table3"], ["table3/rigl-s90"], [1])  # both have a rigl-s90, of other recipes
+    assert [run.sparsity.distribution for run in twice] == ["erk"]
+    assert len(select("imagenet", ["swat", "table3"], ["rigl-s90"], [1])) == 2
     with pytest.raises(SpfdeError, match='experiment table2 or gse has no row "spfde-s90-d20-once"'):
         select("smoke", ["table2", "gse"], ["spfde-s90-d20-once"])
 
@@ -83,3 +86,9 @@ def test_a_row_can_belong_to_some_scales_alone() -> None:
     rows = [{"method": "static"}, {"method": "set", "scales": ["t"]}, {"method": "rigl", "scales": ["s", "t"]}]
     put({"rows": rows}, {"seeds": [1], "sparsities": [0.9]})
     assert cells() == {("static-s90", 1), ("rigl-s90", 1)}
+
+
+def test_a_limit_at_a_sparsity_that_the_scale_has_not_is_said() -> None:
+    put(ROWS, {"methods": {"set": {"at": {0.95: {"seeds": [1]}}}}})
+    with pytest.raises(SpfdeError, match=r"at sparsity 0\.95, which it does not have; name one of 0\.8, 0\.9"):
+        cells()

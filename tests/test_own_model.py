@@ -131,7 +131,7 @@ def test_a_known_data_set_gives_its_shape_and_size() -> None:
     known = resolve("smoke", {"data.train_limit": 100})
     sparse = SparseTraining(model, sgd(model), known)
     assert sparse.samples == 100 and sparse.plan.samples.tolist() == [100] * known.training.epochs
-    with pytest.raises(SpfdeError, match="give SparseTraining input_shape=.* and samples="):
+    with pytest.raises(SpfdeError, match=r"give SparseTraining input_shape=.* and samples="):
         SparseTraining(model, sgd(model), settings(), samples=40)
 
 

@@ -1,8 +1,7 @@
 """The data sets by name: what is known of each, and its samples.
 
-A data set of your own, in `<data root>/<name>/{train,val}/<class>/`, takes one line:
-
-    register_source(ImageFolder(DataInfo("flowers", classes=5, channels=3, size=64, train_samples=3000, ...)))
+Folders of images of your own take a file in config/data (`spfde.data.described`); anything else takes a class and
+`register_source`.
 """
 
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from spfde.data.cifar import Cifar
+from spfde.data.described import described
 from spfde.data.digits import Digits
 from spfde.data.imagefolder import StreamedFolder
 from spfde.data.loader import Loader, LoaderBase
@@ -108,3 +108,5 @@ register_source(
     )
 )
 register_source(StreamedFolder(IMAGENET))
+for _own in described():
+    register_source(_own)

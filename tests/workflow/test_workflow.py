@@ -78,7 +78,7 @@ def test_bare_snakemake_makes_everything(project: Project) -> None:
 
 def test_every_artefact_is_a_target(project: Project) -> None:
     tables = ["table1", "table2", "table3", *(f"tableA{number}" for number in range(8, 13)), "mest", "swat", "gse"]
-    tables += ["appendix_b", "appendix_c", "appendix_d", "deviations"]
+    tables += ["appendix_b", "appendix_c", "appendix_d", "around", "deviations"]
     targets = [*tables, "figure1", "figure3", "figure4"]
     assert sorted(targets) == experiment_names()
     text = project.dry_run(*targets, "claims")
@@ -95,8 +95,8 @@ def test_command_line_overrides_config(project: Project) -> None:
     text = project.dry_run(
         "table2", "--config", "scale=cifar100", "experiments=table2", "seeds=1,4", "data_root=/some data"
     )
-    (command,) = re.findall(r"python -m spfde train .*--row dense .*", text)
-    assert "--scale cifar100 --experiment table2 --row dense --seed 1 --seed 4 --data-root '/some data'" in command
+    (command,) = re.findall(r"python -m spfde train .*--row table2/dense .*", text)
+    assert "--scale cifar100 --experiment table2 --row table2/dense --seed 1 --seed 4 --data-root '/some data'" in command
     assert "python -m spfde data cifar100 --data-root '/some data'" in text
     assert "results/smoke" not in text
 

@@ -1,18 +1,18 @@
 # The seeds of a row share a process, and small rows do, because importing torch takes longer than a small run.
 for job in jobs_to_train():
-    (experiment, row), runs = next(iter(job)), sum(job.values(), [])
+    (experiment, first), runs = next(iter(job)), sum(job.values(), [])
 
     rule:
         name:
-            f"train_{experiment}_{row}"
+            f"train_{experiment}_{first}"
         input:
             ancient(f"{RESULTS}/data/{runs[0].data.name}.ready"),
         output:
             [record(run) for run in runs],
         log:
-            f"{RESULTS}/logs/train/{experiment}/{row}.log",
+            f"{RESULTS}/logs/train/{experiment}/{first}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/train/{experiment}/{row}.tsv"
+            f"{RESULTS}/benchmarks/train/{experiment}/{first}.tsv"
         conda:
             "../../environment.yml"
         threads: runs[0].threads
@@ -23,7 +23,7 @@ for job in jobs_to_train():
             trainer=trainer(),
             scale=config["scale"],
             experiments=[f"--experiment {name}" for name in dict.fromkeys(name for name, _ in job)],
-            rows=[f"--row {name}" for _, name in job],
+            rows=[f"--row {name}/{row}" for name, row in job],
             seeds=[f"--seed {seed}" for seed in sorted({run.seed for run in runs})],
             data_root=config["data_root"],
             cache=config["cache"],

@@ -1,0 +1,55 @@
+"""Data sets of one's own that need no code: folders of images, described by a file each in config/data.
+
+    # config/data/flowers.yaml: images in <data root>/flowers/{train,val}/<class>/
+    classes: 5
+    size: 64
+    train_samples: 3000
+    test_samples: 600
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from spfde.data.imagefolder import ImageFolder, StreamedFolder
+from spfde.data.split import DataInfo
+from spfde.errors import SpfdeError
+from spfde.settings import Section, parse
+
+
+class Description(Section):
+    """What a file in config/data says; its name is the data set's."""
+
+    classes: int = Field(ge=2)
+    channels: int = Field(3, ge=1)
+    size: int = Field(ge=1, description="side of the square images in pixels, to which they are scaled and cropped")
+    train_samples: int = Field(ge=1)
+    test_samples: int = Field(ge=1)
+    mean: list[float] | None = Field(None, description="of each channel, of pixels scaled to 0..1; 0.5 unless given")
+    std: list[float] | None = Field(None, description="of each channel; 0.25 unless given")
+    streamed: bool = Field(False, description="images are decoded whenever they are needed, not once into memory")
+
+
+def described(folder: Path = Path("config/data")) -> list[ImageFolder | StreamedFolder]:
+    """The data sets that the files of a folder describe.
+
+    Raises:
+        SpfdeError: a file is not YAML, or not such a description.
+    """
+    return [_source(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def _source(path: Path) -> ImageFolder | StreamedFolder:
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError:
+        raise SpfdeError(f"{path} is not YAML", "mend the file") from None
+    told = parse(Description, values, str(path))
+    mean, std = told.mean or [0.5] * told.channels, told.std or [0.25] * told.channels
+    if not len(mean) == len(std) == told.channels:
+        raise SpfdeError(f"{path} has not a mean and std for each of {told.channels} channels", "give one a channel")
+    sizes = (told.classes, told.channels, told.size, told.train_samples, told.test_samples)
+    info = DataInfo(path.stem, *sizes, tuple(mean), tuple(std))
+    return StreamedFolder(info) if told.streamed else ImageFolder(info)
