@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from spfde.errors import SpfdeError
 from spfde.files import writing
 
+FORMAT = "2"  # raised when what a checkpoint holds changes
+
 
 def path_of(out: Path, run_id: str) -> Path:
     """Where a run that is not finished keeps its checkpoint: beside the records, out of their way."""
@@ -24,14 +26,14 @@ def path_of(out: Path, run_id: str) -> Path:
 def save(path: Path, run_id: str, tensors: dict[str, Tensor], text: dict[str, Any]) -> None:
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with writing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"run_id": run_id, "text": json.dumps(text)})
+        save_file(contiguous, temporary, metadata={"format": FORMAT, "run_id": run_id, "text": json.dumps(text)})
 
 
 def load(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors (on the CPU) and text of a run's checkpoint; none where it has none.
 
     Raises:
-        SpfdeError: the file is damaged, or belongs to another run.
+        SpfdeError: the file is damaged, or of another run or version.
     """
     if not path.exists():
         return None
@@ -42,6 +44,8 @@ def load(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]] | 
             owner = metadata.get("run_id", "no run of this project")
             if owner != run_id:
                 raise SpfdeError(f"checkpoint {path} belongs to {owner}, not to {run_id}", remedy)
+            if metadata.get("format") != FORMAT:
+                raise SpfdeError(f"checkpoint {path} was written by another version of spfde", remedy)
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["text"])  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise SpfdeError(f"checkpoint {path} is damaged ({error})", remedy) from None

@@ -259,3 +259,14 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(
         run(settings, tmp_path)
     assert not (tmp_path / settings.run_id).exists()
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", "1")
+        checkpoint.save(path, "mine", {"x": torch.zeros(1)}, {})
+    with pytest.raises(
+        SpfdeError, match=r"written by another version of spfde; remove .* to train the run from its start"
+    ):
+        checkpoint.load(path, "mine")
