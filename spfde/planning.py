@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from spfde import freezing
-from spfde.cost.flops import flops
+from spfde.cost.flops import flops, paper_flops
 from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
-from spfde.cost.trace import planned_trace
+from spfde.cost.trace import matrix, planned_trace
 from spfde.data import DataInfo, info, samples_by_epoch, update_epochs
 from spfde.methods import Method, Plan, make
 from spfde.models import build
@@ -73,15 +73,33 @@ class RunPlan:
         epochs, layers = range(self.settings.training.epochs), self.profile.layers
         weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
-        extra = self._earlier_macs(samples)
-        extra += np.stack([self.method.extra_macs(epoch, layers, int(samples[epoch])) for epoch in epochs])
-        trace = planned_trace(self.profile, forward, samples, self.schedule.counts, weight_grad, activation, extra)
+        seen = [(epoch, layers, int(samples[epoch])) for epoch in epochs]
+        extra = np.stack([self.method.extra_macs(*values) for values in seen])
+        executed = np.stack([self.method.executed_extra_macs(*values) for values in seen])
+        sparse = np.array([layer.name in self.shapes for layer in layers])
+        updates = np.array([self.method.mask_updates(epoch, self._steps(epoch)) for epoch in epochs])
+        trace = planned_trace(
+            self.profile,
+            forward,
+            samples,
+            self.schedule.counts,
+            weight_grad,
+            activation,
+            extra_macs=extra + self._earlier_macs(samples, self.method.earlier_density(layers)),
+            executed_extra_macs=executed + self._earlier_macs(samples, np.full(len(layers), self.method.rounds - 1.0)),
+            mask_updates=updates[:, None] * sparse,
+            scored_samples=[self.method.scored_samples(*values) for values in seen],
+            peak_density=np.stack([self.method.peak_density(forward[epoch]) for epoch in epochs]),
+        )
         return trace.assign(**{name: values.ravel() for name, values in (overlaps or {}).items()})
 
-    def _earlier_macs(self, samples: np.ndarray) -> np.ndarray:
-        """MACs of the rounds before the last one, which freeze and sieve like it, shape (epochs, layers)."""
+    def _earlier_macs(self, samples: np.ndarray, density: np.ndarray) -> np.ndarray:
+        """MACs of the rounds before the last one, which freeze and sieve like it, shape (epochs, layers).
+
+        `density` is each layer's, summed over these rounds, shape (layers,).
+        """
         layers = self.profile.layers
-        macs = np.array([layer.macs for layer in layers]) * self.method.earlier_density(layers)
+        macs = np.array([layer.macs for layer in layers]) * density
         input_blocks = np.array([layer.input_block for layer in layers])
         propagates = input_blocks[None, :] >= np.array(self.schedule.counts)[:, None]
         return samples[:, None] * macs * (1.0 + propagates + ~self.frozen)
@@ -111,8 +129,29 @@ class RunPlan:
 
     def weight_grad(self, epoch: int, density: np.ndarray) -> np.ndarray:
         """Share of weight positions whose gradient an epoch needs, shape (layers,)."""
-        steps = range(int(self.first_steps[epoch]), int(self.first_steps[epoch + 1]))
-        return self.method.weight_grad_density(density, steps)
+        return self.method.weight_grad_density(density, self._steps(epoch))
+
+    def _steps(self, epoch: int) -> range:
+        return range(int(self.first_steps[epoch]), int(self.first_steps[epoch + 1]))
+
+    def saved_by_freezing(self, trace: pd.DataFrame) -> float:
+        """Share of the training FLOPs (paper column, before sieving) that freezing saved in a trace of this plan.
+
+        It is compared with itself without freezing: a layer that was pruned to its final density, because it is or
+        was frozen, would have had its own density times what the plan says that pruning takes away.
+        """
+        layers = len(self.profile.layers)
+        forward, weight_grad, activation = (
+            matrix(trace, name, layers) for name in ("forward_density", "weight_grad_density", "activation_density")
+        )
+        grown = np.divide(self.forward, self.settled, out=np.ones_like(self.forward), where=self.settled > 0)
+        free = np.where(self.at_target, np.minimum(1.0, forward * grown), forward)
+        work = np.stack(
+            [self.weight_grad(epoch, row) * self.method.activation_density(row) for epoch, row in enumerate(free)]
+        )
+        macs, ones = np.array([layer.macs for layer in self.profile.layers], dtype=float), np.ones((len(free), 1))
+        without = paper_flops(macs, ones, free, np.zeros_like(self.frozen), work)
+        return 1 - paper_flops(macs, ones, forward, self.frozen, weight_grad * activation) / without
 
     def costs(self, trace: pd.DataFrame) -> tuple[dict[str, float], Memory]:
         """FLOPs by column and memory in bytes of a trace."""
@@ -218,10 +257,10 @@ def _exchanges(settings: RunSettings) -> dict[str, Any]:
 
 
 def describe_rows(runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
-    """The plans of these runs, one a row: it is the same for all its seeds."""
-    first: dict[str, RunSettings] = {}
+    """The plans of these runs, one a row and recipe: it is the same for all its seeds."""
+    first: dict[tuple[str, str], RunSettings] = {}
     for run in runs:
-        first.setdefault(run.row, run)
+        first.setdefault((run.row, run.recipe), run)
     return [describe(plan_settings(run)) for run in first.values()]
 
 

@@ -4,10 +4,14 @@
   density that is trained. RigL's amortised formula (3 f_S dT + 2 f_S + f_D) / (dT + 1) follows from its mean
   weight-gradient density (RigL, Evci et al. 2020, App. H); SWAT's (1 - s) + (1 - s) + (1 - a) thirds (Raihan and
   Aamodt 2020) from its activation density.
-* `full`, exact: no input gradient where autograd computes none, and all work outside ordinary steps.
-* `executed`, what the hardware ran: masked dense kernels, so only freezing and sieving save.
+* `full`, exact: no input gradient where autograd computes none, all work outside ordinary steps, and mask updates.
+* `executed`, what the hardware ran: masked dense kernels, so only freezing and sieving save; and mask updates.
 
-`extra` is the part of `full` at positions outside the mask or outside ordinary steps.
+`extra` is the part of `full` at positions outside the mask or outside ordinary steps; mask updates are not in it.
+
+A mask update drops and grows. Each of the two gives every weight of the layer a score and selects the best, which
+takes time linear in the weights (radix selection, `torch.topk`): `UPDATE_OPERATIONS` operations a weight in all, each
+counted as one FLOP.
 """
 
 import numpy as np
@@ -15,6 +19,8 @@ import pandas as pd
 
 from spfde.cost.profile import Profile
 from spfde.cost.trace import check_layers, matrix
+
+UPDATE_OPERATIONS = 4  # a weight and mask update: a score and a comparison to drop, a score and a comparison to grow
 
 
 def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
@@ -25,7 +31,7 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
     """
     check_layers(profile, trace)
     macs = np.array([layer.macs for layer in profile.layers], dtype=float)
-    samples, forward, input_grad, weight_grad, activation, frozen, extra_macs = (
+    samples, forward, input_grad, weight_grad, activation, frozen, extra_macs, executed_extra = (
         matrix(trace, column, len(macs))
         for column in (
             "samples",
@@ -35,17 +41,29 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
             "activation_density",
             "frozen",
             "extra_macs",
+            "executed_extra_macs",
         )
     )
     work = samples * macs
-    kernels = 1 + (input_grad > 0) + (weight_grad > 0)
+    block, input_block = (
+        np.array([getattr(layer, name) for layer in profile.layers]) for name in ("block", "input_block")
+    )
+    frozen_blocks = np.where(frozen, block + 1, 0).max(axis=1, keepdims=True)
+    kernels = 1 + (input_block >= frozen_blocks) + ~frozen  # a layer without any weight left runs them too
+    updates = mask_update_flops(profile, trace)
     beyond_mask = np.where(frozen, 0.0, np.maximum(0.0, weight_grad - forward) * activation)
     return {
         "paper": paper_flops(macs, samples, forward, frozen, weight_grad * activation),
-        "full": float(2 * (work * (forward + input_grad + weight_grad * activation) + extra_macs).sum()),
-        "executed": float(2 * (work * kernels + extra_macs).sum()),
+        "full": float(2 * (work * (forward + input_grad + weight_grad * activation) + extra_macs).sum()) + updates,
+        "executed": float(2 * (work * kernels + executed_extra).sum()) + updates,
         "extra": float(2 * (work * beyond_mask + extra_macs).sum()),
     }
+
+
+def mask_update_flops(profile: Profile, trace: pd.DataFrame) -> float:
+    """FLOPs of a trace's mask updates, as the module says."""
+    weights = np.array([layer.weights for layer in profile.layers], dtype=float)
+    return float(UPDATE_OPERATIONS * (matrix(trace, "mask_updates", len(weights)) @ weights).sum())
 
 
 def paper_flops(

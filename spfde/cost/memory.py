@@ -9,7 +9,11 @@ Two ledgers that are never to be mixed:
   Sparse tensors are counted as stored sparse; gradients in flight and the framework's workspaces are not counted.
 
 A layer whose every position gets a gradient in every step (SWAT, Raihan and Aamodt 2020) keeps dense master weights.
-Of the activations, only the share that the weight gradients use is kept.
+Of the activations, the paper's ledger keeps the share that the weight gradients use. So does the full one in the
+layer, as values and positions; but what BatchNorm and ReLU save of the same activations stays dense.
+
+The full peak is over all that training did: earlier rounds at their densest, and scoring of the dense network, which
+keeps weights, gradients and the activations of its samples before there is any momentum.
 """
 
 from typing import TypedDict
@@ -52,7 +56,8 @@ def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: boo
     count = len(profile.layers)
     paper = paper_memory(profile, trace, batch_size)
     samples = matrix(trace, "samples", count)[:, 0]
-    ledger = _full(profile, trace, batch_size, momentum)
+    moments = _full(profile, trace, batch_size, momentum), _scoring(profile, trace)
+    ledger = {part: np.concatenate([moment[part] for moment in moments]) for part in moments[0]}
     total = np.sum([ledger[part] for part in ledger if part != "indices"], axis=0)
     peak = int(np.argmax(total))
     return Memory(
@@ -81,11 +86,9 @@ def _stored(trace: pd.DataFrame, layers: int) -> np.ndarray:
 def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool) -> dict[str, np.ndarray]:
     """The full ledger by part, each in bytes by epoch, shape (epochs,)."""
     layers = len(profile.layers)
-    weights, inputs, block = (
-        np.array([getattr(layer, name) for layer in profile.layers]) for name in ("weights", "input_elements", "block")
-    )
+    weights, block = (np.array([getattr(layer, name) for layer in profile.layers]) for name in ("weights", "block"))
     frozen = matrix(trace, "frozen", layers)
-    stored = _stored(trace, layers)
+    stored = np.maximum(_stored(trace, layers), matrix(trace, "peak_density", layers))
     kept = (weights * stored).sum(axis=1)
     frozen_blocks = np.where(frozen, block + 1, 0).max(axis=1)
     trained_weights = (weights * ~frozen).sum(axis=1)
@@ -93,14 +96,47 @@ def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool
     other_trained = np.array(profile.trainable)[frozen_blocks] - trained_weights
     dense_steps = matrix(trace, "weight_grad_density", layers) > stored + 1e-6  # the peak is a step of dense gradients
     gradients = (weights * np.where(dense_steps, 1.0, stored) * ~frozen).sum(axis=1)
-    used = (inputs * ~frozen * matrix(trace, "activation_density", layers)).sum(axis=1)
-    share = used / np.maximum(1, (inputs * ~frozen).sum(axis=1))
+    saved = np.array(profile.saved_bytes)[frozen_blocks] + _sparse_activations(profile, trace, frozen_blocks)
     sparse = stored < 1
     return {
         "weights": BYTES * (kept + other),
         "gradients": BYTES * (gradients + other_trained),
         "momentum": BYTES * momentum * (kept + other),
         "masks": (weights * sparse).sum(axis=1) / 8,
-        "activations": batch_size * share * np.array(profile.saved_bytes)[frozen_blocks],
+        "activations": batch_size * saved,
         "indices": BYTES * (weights * stored * sparse).sum(axis=1),
+    }
+
+
+def _sparse_activations(profile: Profile, trace: pd.DataFrame, frozen_blocks: np.ndarray) -> np.ndarray:
+    """Saved bytes a sample that sparse activations add to those of a dense network, shape (epochs,); less than 0, save.
+
+    A layer that uses a share of its input keeps the values and as many positions; the input itself is gone where no
+    other operation and no other layer still keeps it.
+    """
+    layers = profile.layers
+    inputs, last = np.array([[layer.input_elements, max(layer.block, layer.input_block)] for layer in layers]).T
+    share = matrix(trace, "activation_density", len(layers))
+    in_graph = last >= frozen_blocks[:, None]
+    sparse = in_graph & (share < 1) & ~matrix(trace, "frozen", len(layers))
+    change = (2 * BYTES * inputs * share * sparse).sum(axis=1)
+    for keepers, alone, size in profile.kept_inputs:
+        of = list(keepers)
+        kept, replaced = in_graph[:, of].any(axis=1), (sparse | ~in_graph)[:, of].all(axis=1)
+        gone = kept & replaced & (frozen_blocks >= alone)
+        change = change - size * gone
+    return change
+
+
+def _scoring(profile: Profile, trace: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The full ledger of scoring the dense network before an epoch, each part of shape (epochs,); 0 without scoring."""
+    samples = matrix(trace, "scored_samples", len(profile.layers))[:, 0]
+    parameters, nothing = BYTES * profile.parameters * (samples > 0), np.zeros(len(samples))
+    return {
+        "weights": parameters,
+        "gradients": parameters,
+        "momentum": nothing,
+        "masks": nothing,
+        "activations": samples * profile.saved_bytes[0],
+        "indices": nothing,
     }

@@ -8,7 +8,7 @@ what freezing leading blocks leaves.
 
 import copy
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +67,9 @@ class Profile:
         saved_bytes: activations (fp32) that autograd saves for backward on the CPU, in bytes a sample, by number of
             frozen leading blocks; a saved input batch is in it, the loss function's own tensors are not. An upper bound
             where trained parameters (a class token) are upstream of frozen blocks.
+        kept_inputs: who keeps what layers read. Each entry has the layers that save the same tensor (positions in
+            `layers`), the number of frozen leading blocks from which on they alone do (elsewhere ReLU or BatchNorm
+            saves it too), and its bytes a sample.
     """
 
     layers: tuple[LayerProfile, ...]
@@ -74,6 +77,7 @@ class Profile:
     parameters: int
     trainable: tuple[int, ...]
     saved_bytes: tuple[int, ...]
+    kept_inputs: tuple[tuple[tuple[int, ...], int, int], ...] = ()
 
 
 def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] | None = None) -> Profile:
@@ -116,7 +120,9 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
     frozen = range(len(blocks) + 1)
     trainable = tuple(sum(p.numel() for p, block in graph.block.items() if block >= k) for k in frozen)
     saved = tuple((twice.saved_bytes(k) - graph.saved_bytes(k)) // BATCH for k in frozen)  # what grows with the batch
-    return Profile(found, len(blocks), trainable[0], trainable, saved)
+    grown = twice.kept_inputs() - graph.kept_inputs()
+    kept = tuple((keepers, alone, size // BATCH) for (keepers, alone), size in grown.items())
+    return Profile(found, len(blocks), trainable[0], trainable, saved, kept)
 
 
 def _bare_copy(model: nn.Module) -> nn.Module:
@@ -161,16 +167,30 @@ class _Graph:
                 self.block.update(dict.fromkeys(model.get_submodule(name).parameters(), index))
         self.input_elements: Counter[str] = Counter()
         inputs: list[tuple[str, Node]] = []
+        own: dict[Node, str] = {}  # nodes of the layers' own operations
 
         def look(name: str, tensor: Tensor) -> None:
             self.input_elements[name] += tensor.numel()
             if tensor.requires_grad:
                 inputs.append((name, get_gradient_edge(tensor).node))
 
+        def claim(name: str, output: Tensor) -> None:
+            ends = {node for _, node in inputs}
+            stack = [get_gradient_edge(output).node]
+            while stack:
+                node = stack.pop()
+                if node not in ends and node not in own and not hasattr(node, "variable"):
+                    own[node] = name
+                    stack += [before for before, _ in node.next_functions if before is not None]
+
         layers = find_layers(model)
         handles = [
-            layer.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))
+            handle
             for name, layer in layers.items()
+            for handle in (
+                layer.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0])),
+                layer.register_forward_hook(lambda _, args, output, name=name: claim(name, output)),
+            )
         ]
         try:
             outputs = [
@@ -184,15 +204,29 @@ class _Graph:
         for name, node in inputs:
             self.input_block[name] = max(self.input_block[name], upstream[node])
         self._saved: dict[int, tuple[int, int]] = {}  # storage -> last block upstream of the nodes that keep it, bytes
+        self._keepers: dict[int, set[int]] = defaultdict(set)  # storage -> positions of the layers that keep it
+        self._others: dict[int, int] = defaultdict(lambda: -1)  # storage -> last block upstream of other nodes' that do
+        place = {name: index for index, name in enumerate(layers)}
         for node, last in upstream.items():
             for tensor in _saved_tensors(node):
                 storage = tensor.untyped_storage()
                 before, _ = self._saved.get(storage._cdata, (-1, 0))
                 self._saved[storage._cdata] = max(before, last), storage.nbytes()
+                if node in own:
+                    self._keepers[storage._cdata].add(place[own[node]])
+                else:
+                    self._others[storage._cdata] = max(self._others[storage._cdata], last)
 
     def saved_bytes(self, frozen: int) -> int:
         """Bytes that stay saved for backward with so many leading blocks frozen."""
         return sum(size for last, size in self._saved.values() if last >= frozen)
+
+    def kept_inputs(self) -> Counter[tuple[tuple[int, ...], int]]:
+        """Bytes that layers save, by their positions and the number of frozen blocks from which on they alone do."""
+        found: Counter[tuple[tuple[int, ...], int]] = Counter()
+        for storage, keepers in self._keepers.items():
+            found[tuple(sorted(keepers)), self._others[storage] + 1] += self._saved[storage][1]
+        return found
 
     def _upstream(self, roots: list[Node]) -> dict[Node, int]:
         """The last block with a parameter upstream, for all nodes that the roots depend on."""

@@ -11,7 +11,12 @@ A trace is a frame of one row an (epoch, layer), epochs from 0 and layers in pro
                         needs dense gradients), 0 for a frozen layer
     activation_density  share of the saved activations that the weight gradient uses (1 but for SWAT)
     frozen              whether the layer is frozen
+    peak_density        density of weights and gradients at their most, earlier rounds included
     extra_macs          multiply-accumulates outside ordinary steps (scoring, repeated rounds, sampled gradients)
+    executed_extra_macs the same as masked dense kernels ran them
+    mask_updates        mask updates of the layer, none once it is frozen
+    scored_samples      samples whose activations scoring the dense network keeps at once; twice as many where it also
+                        keeps the activations' gradients
     explored            share of the weights that were active at any time until the epoch's end: R_s of ITOP
     overlap_first       share of the first mask's weights that are active at the epoch's end
     overlap_updates     share of the active weights that a mask change left active, over the epoch's changes; 1 if none
@@ -42,13 +47,18 @@ DTYPES = {
     "weight_grad_density": "float64",
     "activation_density": "float64",
     "frozen": "bool",
+    "peak_density": "float64",
     "extra_macs": "float64",
+    "executed_extra_macs": "float64",
+    "mask_updates": "int64",
+    "scored_samples": "int64",
     "explored": "float64",
     "overlap_first": "float64",
     "overlap_updates": "float64",
 }
 OVERLAPS = ["explored", "overlap_first", "overlap_updates"]
 DENSITIES = [column for column in DTYPES if column.endswith("_density")]
+AMOUNTS = ["samples", "extra_macs", "executed_extra_macs", "mask_updates", "scored_samples"]
 
 
 def build_trace(layers: Sequence[str], **columns: ArrayLike) -> pd.DataFrame:
@@ -79,6 +89,10 @@ def planned_trace(
     weight_grad: ArrayLike | None = None,
     activation_density: ArrayLike = 1.0,
     extra_macs: ArrayLike = 0.0,
+    executed_extra_macs: ArrayLike | None = None,
+    mask_updates: ArrayLike = 0,
+    scored_samples: ArrayLike = 0,
+    peak_density: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """The trace that schedules imply: what is frozen has no weight gradient, what reads the frozen prefix alone no
     input gradient.
@@ -91,6 +105,10 @@ def planned_trace(
         weight_grad: weight_grad_density while a layer trains, shape (epochs, layers); the densities unless given.
         activation_density: shape (epochs, layers), (epochs,) or a number.
         extra_macs: shape (epochs, layers), (epochs,) or a number.
+        executed_extra_macs: the same shapes; `extra_macs` unless given.
+        mask_updates: updates of a layer that trains, the same shapes.
+        scored_samples: shape (epochs,) or a number.
+        peak_density: shape (epochs, layers); the densities unless given.
     """
     frozen_blocks = np.broadcast_to(frozen_blocks, len(densities))[:, None]
     frozen = np.array([layer.block for layer in profile.layers]) < frozen_blocks
@@ -103,7 +121,11 @@ def planned_trace(
         weight_grad_density=np.where(frozen, 0.0, densities if weight_grad is None else weight_grad),
         activation_density=activation_density,
         frozen=frozen,
+        peak_density=densities if peak_density is None else peak_density,
         extra_macs=extra_macs,
+        executed_extra_macs=extra_macs if executed_extra_macs is None else executed_extra_macs,
+        mask_updates=np.where(frozen, 0, mask_updates),
+        scored_samples=scored_samples,
     )
 
 
@@ -137,7 +159,7 @@ def validate_trace(frame: pd.DataFrame, source: str = "the trace") -> pd.DataFra
         raise broken("its epochs do not count from 0")
     outside = [column for column in DENSITIES if not frame[column].between(0, 1).all()]
     outside += [column for column in OVERLAPS if not frame[column].dropna().between(0, 1).all()]
-    outside += [column for column in ("samples", "extra_macs") if not frame[column].between(0, np.inf, "left").all()]
+    outside += [column for column in AMOUNTS if not frame[column].between(0, np.inf, "left").all()]
     if outside:
         raise broken(f"{outside[0]} is out of range")
     return frame

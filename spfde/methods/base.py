@@ -144,6 +144,22 @@ class Method:
         """
         return np.zeros(len(layers))
 
+    def executed_extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
+        """The same as masked dense kernels run them."""
+        return self.extra_macs(epoch, layers, samples)
+
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        """Mask updates of an epoch, whose steps these are: of each sparse layer that trains."""
+        return int(self.uses_interval and epoch % self.plan.settings.sparsity.interval == 0)
+
+    def scored_samples(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> int:
+        """Samples whose activations are kept at once where an epoch begins with scoring the dense network."""
+        return 0
+
+    def peak_density(self, density: np.ndarray) -> np.ndarray:
+        """Density of weights and gradients at their most, earlier rounds included, shape (layers,)."""
+        return density
+
     def earlier_density(self, layers: Sequence[LayerProfile]) -> np.ndarray:
         """Each layer's density summed over the rounds before the last one, shape (layers,)."""
         return np.zeros(len(layers))

@@ -55,6 +55,10 @@ class Deepr(Method):
     def temperature(self, step: int) -> float:
         return [heat for share, heat in TEMPERATURES if step >= share * self.plan.steps][-1]
 
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        """Every step rewires, until the end of rewiring."""
+        return sum(step < self.options.end * self.plan.steps for step in steps)
+
     @torch.no_grad()
     def after_step(self, run: Run, step: int) -> None:
         layers = run.masks.trained

@@ -83,8 +83,7 @@ class GseUniform(Method):
 
     Gradients come from extra batches after an ordinary step, on a copy of the network that leaves BatchNorm statistics
     alone, and are looked at on S only. An update costs (2 + gamma) f_S on these samples, or a little less: |S| counts.
-    The trace has the real |A| and |S|; the copy runs masked dense kernels, as ordinary steps do, but `executed` counts
-    the sparse work for it. An interval is the same share of all steps as in the authors' own runs.
+    The trace has the real |A| and |S|. An interval is the same share of all steps as in the authors' own runs.
     """
 
     name = "gse-uniform"
@@ -200,10 +199,7 @@ class GseUniform(Method):
         Before they have happened, |S| is its expectation under even draws: (1 - d) (1 - exp(-gamma d)) of all positions
         at density d.
         """
-        steps = math.ceil(samples / self.plan.settings.training.batch_size)
-        happened = self.updates[epoch] > 0
-        planned = sum(map(self.is_update, range(epoch * steps, (epoch + 1) * steps)))
-        updates = int(self.updates[epoch]) if happened else planned
+        happened, updates = self.updates[epoch] > 0, self._updates(epoch, samples)
         macs = np.zeros(len(layers))
         for index, layer in enumerate(layers):
             density, sampled = 1.0, 0.0  # of a dense layer
@@ -215,9 +211,27 @@ class GseUniform(Method):
                     density = self.active[epoch, column] / layer.weights / updates
                     sampled = self.sampled[epoch, column] / layer.weights / updates
             propagates = layer.input_block >= self.frozen_blocks[epoch]
-            trained = layer.name in self.columns and layer.block >= self.frozen_blocks[epoch]
-            macs[index] = density * (1 + propagates) + sampled + (self.sketching(layer) if trained else 0.0)
+            sketching = self.sketching(layer) if self._trains(layer, epoch) else 0.0
+            macs[index] = density * (1 + propagates) + sampled + sketching
         return macs * [layer.macs for layer in layers] * updates * self.samples(layers[-1].output_elements, samples)
+
+    def executed_extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
+        """Dense forward and backward passes; the weight gradients of layers that train alone."""
+        macs = np.zeros(len(layers))
+        for index, layer in enumerate(layers):
+            propagates, trains = layer.input_block >= self.frozen_blocks[epoch], self._trains(layer, epoch)
+            macs[index] = layer.macs * (1 + propagates + (1 + self.sketching(layer) if trains else 0.0))
+        return macs * self._updates(epoch, samples) * self.samples(layers[-1].output_elements, samples)
+
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        return int(self.updates[epoch]) or sum(map(self.is_update, steps))
+
+    def _updates(self, epoch: int, samples: int) -> int:
+        steps = math.ceil(samples / self.plan.settings.training.batch_size)
+        return self.mask_updates(epoch, range(epoch * steps, (epoch + 1) * steps))
+
+    def _trains(self, layer: LayerProfile, epoch: int) -> bool:
+        return layer.name in self.columns and layer.block >= self.frozen_blocks[epoch]
 
     def sketching(self, layer: LayerProfile) -> float:
         """Work of making the layer's mass, as a share of its forward MACs."""

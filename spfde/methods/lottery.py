@@ -61,6 +61,10 @@ class Lottery(Ranked):
         total = dict(zip(self.plan.densities, self.past.sum(axis=0) + to_come, strict=True))
         return np.array([total.get(layer.name, self.prunings) for layer in layers], dtype=float)
 
+    def peak_density(self, density: np.ndarray) -> np.ndarray:
+        """The first round is dense."""
+        return np.ones_like(density) if self.prunings else density
+
     def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         return torch.ones_like(layer.weight, dtype=torch.bool)
 
@@ -83,5 +87,5 @@ class Lottery(Ranked):
         return {"past": torch.from_numpy(self.past.copy()), **initial}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self.past = state["past"].numpy().copy()
+        self.past = state["past"].cpu().numpy().copy()
         self.initial = {name.removeprefix("initial."): value for name, value in state.items() if name != "past"}

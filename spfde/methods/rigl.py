@@ -54,10 +54,16 @@ class Rigl(DropAndGrow):
         """One step in dT + 1 is an update."""
         return (step + 1) % (self.interval + 1) == 0 and step < self.end
 
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        return self._updates(steps)
+
     def weight_grad_density(self, density: np.ndarray, steps: range) -> np.ndarray:
-        every, stop = self.interval + 1, min(steps.stop, math.ceil(self.end))  # is_update, counted in closed form
-        updates = max(0, stop // every - steps.start // every)
-        return density + (1 - density) * updates / max(1, len(steps))
+        return density + (1 - density) * self._updates(steps) / max(1, len(steps))
+
+    def _updates(self, steps: range) -> int:
+        """How many of the steps are updates, in closed form."""
+        every, stop = self.interval + 1, min(steps.stop, math.ceil(self.end))
+        return max(0, stop // every - steps.start // every)
 
     def before_step(self, run: Run, step: int) -> bool:
         if not self.is_update(step):

@@ -40,6 +40,9 @@ class Set(DropAndGrow):
             return 0.0
         return self.options.zeta * cosine_share(epoch, self.options.end * self.plan.epochs, self.options.decay)
 
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        return super().mask_updates(epoch, steps) if self.share(epoch) else 0
+
     def update(self, run: Run, epoch: int, layers: list[SparseLayer]) -> None:
         share = self.share(epoch)
         for layer in layers if share else ():

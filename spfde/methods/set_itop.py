@@ -33,11 +33,17 @@ class SetItop(DropAndGrow):
     Options: ClassVar[type[Options]] = ItopOptions
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "erk"}}
 
-    def after_step(self, run: Run, step: int) -> None:
+    def is_update(self, step: int) -> bool:
+        """Whether masks change after a step."""
         interval = self.plan.step_interval(self.options.interval, ITOP_STEPS)
-        done = step + 1
-        if done % interval == 0 and done < self.plan.steps:
-            share = itop_share(self.options, done, self.plan.steps)
+        return (step + 1) % interval == 0 and step + 1 < self.plan.steps
+
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        return sum(map(self.is_update, steps))
+
+    def after_step(self, run: Run, step: int) -> None:
+        if self.is_update(step):
+            share = itop_share(self.options, step + 1, self.plan.steps)
             for layer in run.masks.trained:
                 self.drop_and_grow(run, layer, (1 - share) * layer.density, layer.density, step)
 

@@ -43,4 +43,7 @@ class Snip(Scored):
 
     def extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
         """One pass forward and backward through the dense network, before epoch 0."""
-        return scoring_macs(layers, min(self.options.samples, samples) if epoch == 0 else 0)
+        return scoring_macs(layers, self.scored_samples(epoch, layers, samples))
+
+    def scored_samples(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> int:
+        return min(self.options.samples, samples) if epoch == 0 else 0

@@ -61,6 +61,10 @@ class Swat(Method):
     def activation_density(self, density: np.ndarray) -> np.ndarray:
         return density
 
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        """Every step chooses its weights anew."""
+        return len(steps)
+
     # acting
 
     def attach(self, run: Run) -> None:

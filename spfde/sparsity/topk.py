@@ -95,7 +95,8 @@ class _TopK(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor, threshold: Tensor, module: Any
     ) -> Tensor:
         ctx.module, ctx.shape = module, x.shape
-        positions = (x.abs() >= threshold).flatten().nonzero().squeeze(1)
+        used = (x.abs() >= threshold) & (x != 0)  # a threshold of 0 would keep the zeros of a ReLU
+        positions = used.flatten().nonzero().squeeze(1)
         values = x.flatten()[positions]
         ctx.save_for_backward(weight, mask, values, positions.int() if x.numel() < 2**31 else positions)
         return _apply(module, x, weight * mask.to(weight.dtype), bias)

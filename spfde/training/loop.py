@@ -297,7 +297,7 @@ class Training:
             "sparsity": {"target": settings.sparsity.target, "achieved": sparse.masks.sparsity},
             "freezing": {
                 "wanted": settings.freezing.flops_reduction,
-                "achieved": sparse.plan.schedule.achieved,
+                "achieved": sparse.plan.saved_by_freezing(trace),
                 "t_frz": sparse.plan.schedule.t_frz,
             },
             "sieving": {

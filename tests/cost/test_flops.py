@@ -40,6 +40,36 @@ def test_by_hand():
     assert found["extra"] == pytest.approx(14)
 
 
+def test_extra_work_as_it_ran_is_in_executed_alone():
+    needed, ran = (
+        flops(CHAIN, planned_trace(CHAIN, np.full((1, 3), 0.5), 10, extra_macs=5.0, executed_extra_macs=macs))
+        for macs in (None, 11.0)
+    )
+    assert ran["executed"] - needed["executed"] == 2 * 3 * (11 - 5)
+    assert {**ran, "executed": 0} == {**needed, "executed": 0}
+
+
+def test_an_empty_layer_still_runs_its_kernels():
+    densities = np.array([[1, 0, 0.5], [1, 0, 0.5]])
+    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1]))
+    assert found["executed"] == 20 * (200 + 600 + 90) + 20 * (100 + 400 + 90)
+
+
+def test_mask_updates_by_hand():
+    """Score and compare to drop, score and compare to grow: four operations a weight, in neither `paper` nor `extra`.
+
+    Two updates, then three after the stem froze.
+    """
+    densities = np.full((2, 3), 0.1)
+    still, moving = (
+        flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], mask_updates=updates))
+        for updates in (0, np.array([[2], [3]]) * [1, 1, 0])
+    )
+    operations = 4 * (2 * (10 + 20) + 3 * 20)
+    assert moving["full"] - still["full"] == moving["executed"] - still["executed"] == operations
+    assert moving["paper"] == still["paper"] and moving["extra"] == still["extra"] == 0
+
+
 def test_rigl_is_its_amortised_formula():
     """(3 f_S dT + 2 f_S + f_D) / (dT + 1): every dT + 1 steps one with a dense weight gradient (Evci et al. 2020)."""
     density, steps = 0.1, 100

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,8 +75,55 @@ def test_dense_gradients_and_dense_master_weights():
     swat = memory(CHAIN, trace, 64)
     assert swat["breakdown"]["weights"] == swat["breakdown"]["momentum"] == 4 * 150
     assert swat["breakdown"]["masks"] == swat["breakdown"]["indices"] == 0
-    assert swat["breakdown"]["activations"] == pytest.approx(64 * 90 * (5 + 0.25 * 7 + 0.25 * 8) / 20)
+    # values and positions of a quarter of what the two sparse layers read, which others keep as well
+    assert swat["breakdown"]["activations"] == pytest.approx(64 * (90 + 8 * 0.25 * (7 + 8)))
     assert swat["paper_min"] == 4 * 2 * (136 + 64 * (7 + 0.25 * 8 + 0.25 * 3))
+
+
+@pytest.mark.parametrize(
+    ("keepers", "alone", "frozen", "gone"),
+    [
+        ((1,), 0, 0, 16),
+        ((0, 1), 0, 0, 0),
+        ((1, 2), 0, 0, 16),
+        ((1,), 0, 2, 0),
+        ((1, 2), 0, 2, 16),
+        ((0,), 0, 0, 0),
+        ((2,), 1, 0, 0),
+        ((2,), 1, 1, 16),
+    ],
+)
+def test_inputs_that_only_sparse_layers_keep_are_gone(keepers, alone, frozen, gone):
+    """The stem is dense; a tensor goes once all that still keep it are layers that use a share of it alone."""
+    share = np.array([[1, 0.25, 0.5]])
+    profile = replace(CHAIN, kept_inputs=((keepers, alone, 16),))
+    trace = planned_trace(profile, DENSITIES, 50, frozen, weight_grad=1.0, activation_density=share)
+    sparse = 8 * (0.25 * 7 * (frozen < 2) + 0.5 * 8)
+    expected = 64 * (profile.saved_bytes[frozen] - gone + sparse)
+    assert memory(profile, trace, 64)["breakdown"]["activations"] == pytest.approx(expected)
+
+
+def test_the_peak_is_over_earlier_rounds_too():
+    trace = planned_trace(CHAIN, DENSITIES, 50, peak_density=np.ones((1, 3)))
+    assert memory(CHAIN, trace, 64)["breakdown"] == {
+        "weights": 4 * 150,
+        "gradients": 4 * 150,
+        "momentum": 4 * 150,
+        "masks": 0,
+        "activations": 64 * 90,
+        "indices": 0,
+    }
+    assert paper_memory(CHAIN, trace, 64) == paper_memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64)
+
+
+def test_scoring_holds_dense_weights_gradients_and_its_own_samples():
+    """70 samples at once before the first epoch, when there is no momentum; a batch of 64 does not come near it."""
+    densities = np.repeat(DENSITIES, 2, axis=0)
+    found = memory(CHAIN, planned_trace(CHAIN, densities, 50, scored_samples=[70, 0]), 64)
+    assert found["full_peak"] == 4 * 150 + 4 * 150 + 70 * 90
+    assert found["breakdown"]["momentum"] == found["breakdown"]["masks"] == 0
+    few = memory(CHAIN, planned_trace(CHAIN, densities, 50, scored_samples=[10, 0]), 64)
+    assert few == memory(CHAIN, planned_trace(CHAIN, densities, 50), 64)
 
 
 def uniform(found, sparsity, epochs=1):

@@ -111,6 +111,32 @@ def test_saved_bytes_of_resnet32(freeze, resnet32, resnet32_profile, count):
     assert resnet32_profile.saved_bytes[count] == saved_bytes(model, (3, 32, 32))
 
 
+class Shared(nn.Module):
+    """Two layers on the image, one of them also on a tensor that ReLU keeps, and two on what a third one gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(4, 5)
+        self.left, self.right = nn.Linear(5, 3), nn.Linear(5, 3, bias=False)
+
+    def forward(self, x):
+        middle = self.third(torch.relu(self.first(x) + self.second(x)))
+        return self.left(middle) + self.right(middle)
+
+
+def test_who_keeps_the_inputs_of_layers():
+    """Four bytes an element; what the third reads is ReLU's output, which ReLU saves too while both blocks train."""
+    found = profile(Shared(), (6,), [Block("first", ("first",)), Block("second", ("second",))])
+    assert set(found.kept_inputs) == {((0, 1), 0, 4 * 6), ((2,), 2, 4 * 4), ((3, 4), 0, 4 * 5)}
+    assert found.saved_bytes[0] == 4 * (6 + 4 + 5)
+
+
+def test_pooling_leaves_its_output_to_the_layer():
+    """As in VGG: pooling saves its input and positions, so its output is the layer's own."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 3, 1))
+    assert set(profile(model, (1, 4, 4)).kept_inputs) == {((0,), 0, 4 * 16), ((1,), 0, 4 * 2 * 4)}
+
+
 def test_blocks_that_read_only_the_input_have_no_input_gradient():
     found = {layer.name: layer.input_block for layer in profile(Branching(), (2, 6, 6), BRANCHES).layers}
     assert found == {"a.0": -1, "b.0": -1, "c": 1, "gate": 0, "out": 2}

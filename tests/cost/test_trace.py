@@ -20,7 +20,11 @@ COLUMNS = [
     "weight_grad_density",
     "activation_density",
     "frozen",
+    "peak_density",
     "extra_macs",
+    "executed_extra_macs",
+    "mask_updates",
+    "scored_samples",
     "explored",
     "overlap_first",
     "overlap_updates",
@@ -52,7 +56,11 @@ def test_rows_are_epochs_times_layers():
         weight_grad_density=[0.5, 0.6, 0.7],
         activation_density=1,
         frozen=False,
+        peak_density=1,
         extra_macs=np.arange(6).reshape(3, 2),
+        executed_extra_macs=0,
+        mask_updates=[1, 0, 1],
+        scored_samples=0,
     )
     assert list(trace.columns) == COLUMNS
     assert trace["epoch"].tolist() == [0, 0, 1, 1, 2, 2]
@@ -62,7 +70,8 @@ def test_rows_are_epochs_times_layers():
     assert trace["weight_grad_density"].tolist() == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7]
     assert trace["extra_macs"].tolist() == [0, 1, 2, 3, 4, 5]
     kinds = [str(dtype) for dtype in trace.dtypes.drop("layer")]
-    assert kinds == ["int64", "int64", *["float64"] * 4, "bool", *["float64"] * 4]
+    assert kinds == ["int64", "int64", *["float64"] * 4, "bool", *["float64"] * 3, *["int64"] * 2, *["float64"] * 3]
+    assert trace["mask_updates"].tolist() == [1, 1, 0, 0, 1, 1]
     assert trace[OVERLAPS].isna().all(axis=None)  # nobody said what happened
 
 
@@ -74,6 +83,14 @@ def test_planned_trace_applies_the_rules_of_freezing():
     assert trace["input_grad_density"].tolist() == [0, 0.1, 0.2, 0, 0, 0.2, 0, 0, 0]
     assert trace["weight_grad_density"].tolist() == [1, 0.1, 0.2, 0, 0.1, 0.2, 0, 0, 0.2]
     assert trace["forward_density"].tolist() == densities.ravel().tolist()
+
+
+def test_planned_trace_of_what_is_not_told():
+    """What ran is what was needed, nothing was ever denser, and a frozen layer's mask stays."""
+    trace = planned_trace(CHAIN, np.full((2, 3), 0.1), 50, [0, 2], extra_macs=7.0, mask_updates=np.array([[2], [3]]))
+    assert set(trace["executed_extra_macs"]) == {7.0} and set(trace["peak_density"]) == {0.1}
+    assert trace["mask_updates"].tolist() == [2, 2, 2, 0, 0, 3]
+    assert planned_trace(CHAIN, np.ones((1, 3)), 50, executed_extra_macs=9.0)["extra_macs"].tolist() == [0, 0, 0]
 
 
 def test_planned_trace_with_dense_weight_gradients():
@@ -103,7 +120,7 @@ def test_equal_traces_give_equal_bytes(tmp_path):
     assert gzip.decompress((tmp_path / "one.csv.gz").read_bytes()) == (tmp_path / "plain.csv").read_bytes()
     header, first = (tmp_path / "plain.csv").read_text().splitlines()[:2]
     assert header == ",".join(COLUMNS)
-    assert first == "0,stem,50,1.0,0.0,1.0,1.0,False,0.0,,,"
+    assert first == "0,stem,50,1.0,0.0,1.0,1.0,False,1.0,0.0,0.0,0,0,,,"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +136,9 @@ def test_equal_traces_give_equal_bytes(tmp_path):
         (lambda trace: trace.assign(epoch=1), "same layers in every epoch"),
         (lambda trace: trace.assign(forward_density=1.5), "forward_density is out of range"),
         (lambda trace: trace.assign(extra_macs=np.inf), "extra_macs is out of range"),
+        (lambda trace: trace.assign(executed_extra_macs=-1.0), "executed_extra_macs is out of range"),
+        (lambda trace: trace.assign(peak_density=1.1), "peak_density is out of range"),
+        (lambda trace: trace.assign(mask_updates=-1), "mask_updates is out of range"),
         (lambda trace: trace.assign(explored=-0.1), "explored is out of range"),
         (lambda trace: trace.assign(samples=-1), "samples is out of range"),
         (lambda trace: trace.assign(samples=1.5), "samples holds other things than int64"),

@@ -12,11 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spfde.api import SparseTraining
 from spfde.cost.profile import profile
-from spfde.experiments import nested
+from spfde.experiments import nested, resolve
 from spfde.methods import make
 from spfde.methods.base import Plan
 from spfde.methods.grasp import hessian_gradient
 from spfde.methods.ranked import best, gradient
+from spfde.models import build
+from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
 
 SAMPLES, CLASSES, FEATURES = 60, 3, 6
@@ -194,11 +196,12 @@ def test_costs_of_scoring_are_those_that_are_counted(modules: tuple, name: str) 
     method = make(Plan(parse(RunSettings, settings), {}))
     with FlopCounterMode(display=False) as counter:
         cases[name]()
-    macs = method.extra_macs(0, layers, samples=1000)
+    macs, executed = method.extra_macs(0, layers, samples=1000), method.executed_extra_macs(0, layers, samples=1000)
     # torch's double backward of a convolution also computes the gradient of an input that needs none (and of a strided
     # one, positions that it then cuts away: no strided one here)
     needless = 50 * layers[0].macs if layers[0].kind == "conv" and name == "grasp" else 0
-    assert counter.get_total_flops() == 2 * (macs.sum() + needless)
+    assert counter.get_total_flops() == 2 * executed.sum() == 2 * (macs.sum() + needless)
+    assert not method.executed_extra_macs(1, layers, samples=1000).any()
     assert not method.extra_macs(1, layers, samples=1000).any()
 
 
@@ -207,6 +210,39 @@ def test_the_record_counts_scoring_as_extra_work() -> None:
     flops, _ = run.plan.costs(run.trace())
     first, second = 48, 24
     assert flops["extra"] == 2 * len(fetched) * (2 * first + 3 * second)
+
+
+@pytest.mark.parametrize(("name", "held"), [("snip", 100), ("grasp", 50)])
+def test_the_peak_holds_the_dense_network_while_it_is_scored(name: str, held: int) -> None:
+    """100 samples at once, or parts of 50 digits, with their activations' gradients at GraSP, before any step."""
+    plan = plan_settings(resolve("smoke", {"sparsity.method": name, "sparsity.target": 0.9, "training.batch_size": 8}))
+    peak = plan.costs(plan.trace())[1]
+    sets = 2 if name == "grasp" else 1
+    assert peak["breakdown"]["weights"] == peak["breakdown"]["gradients"] == 4 * plan.profile.parameters
+    assert peak["breakdown"]["activations"] == sets * held * plan.profile.saved_bytes[0]
+    assert peak["breakdown"]["momentum"] == 0
+
+
+def test_the_graph_of_a_gradient_keeps_two_sets_of_activations() -> None:
+    """What GraSP's double backward holds at once, by autograd's own hooks: distinct storages beside parameters."""
+    model = build("resnet8", 10, 1, 8)
+    known = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    weights = [model.get_parameter(f"{layer.name}.weight") for layer in profile(model, (1, 8, 8)).layers]
+
+    def held(samples: int) -> int:
+        kept: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = F.cross_entropy(model(torch.randn(samples, 1, 8, 8)), torch.arange(samples) % 10)
+            own = gradient(loss, weights, create_graph=True)
+        del own
+        return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in known)
+
+    assert (held(8) - held(4)) / 4 == pytest.approx(2 * profile(model, (1, 8, 8)).saved_bytes[0], rel=0.05)
 
 
 def test_best_takes_exactly_so_many_even_of_equals() -> None:

@@ -10,14 +10,18 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spfde.cost.profile import LayerProfile
+from spfde.data import load
 from spfde.experiments import resolve
 from spfde.methods import METHODS
 from spfde.methods import gse as module
 from spfde.methods.gse import Mass, unit_sums
 from spfde.planning import plan_settings
 from spfde.sparsity.distributions import active_count
+from spfde.training.clock import Clock
+from spfde.training.loop import Training
 
 Build = Callable[..., tuple]
 NAMES = ["gse-uniform", "gse-grabo", "gse-graest"]
@@ -226,6 +230,7 @@ def test_costs_forward_input_gradient_and_sample(build: Build) -> None:
     assert planned[1:] == pytest.approx(happened[1:], rel=0.1)
     assert (happened[1:] <= extra * np.array([200, 9000]) * 3 * counts + 1).all()
     assert not method.extra_macs(159, layers, 640).any()  # after 60 % of training
+    assert method.executed_extra_macs(1, layers, 640).tolist() == [extra * 1000, extra * 600, extra * 27000]
     frozen, other = build("gse-grabo", [(10, 20), (8, 4, 3, 3)], target=0.8, training__batch_size=64)
     other.epoch, other.frozen_blocks = 1, 1
     other.masks.select(1)
@@ -234,3 +239,20 @@ def test_costs_forward_input_gradient_and_sample(build: Build) -> None:
     assert less[0] == extra * 1000 and less[1] == pytest.approx(extra * 200 * counts[0])  # frozen: forward alone
     share = counts[1] + frozen.sampled[1, 1] / 288 + 1 / 8 + 1 / 36  # no input gradient, and the two sums
     assert less[2] == pytest.approx(extra * 9000 * share)
+
+
+def test_what_ran_of_an_update_is_what_torch_counts() -> None:
+    """Whole weight gradients of a dense network, though only a sample of them is looked at."""
+    settings = resolve("smoke", {"sparsity.method": "gse-uniform", "sparsity.target": 0.9, "data.train_limit": 200})
+    run = Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock()).sparse
+    run.begin_epoch(0)
+    with FlopCounterMode(display=False) as counter:
+        run.method.gradients(run, list(run.masks), UPDATE)
+    run.epoch, layers = 1, run.plan.profile.layers
+    run.method.after_step(run, UPDATE)
+    executed, needed = (
+        of(1, layers, run.samples).sum() for of in (run.method.executed_extra_macs, run.method.extra_macs)
+    )
+    assert 0 < needed < 0.5 * executed
+    updates = sum(map(run.method.is_update, (UPDATE,)))
+    assert counter.get_total_flops() * updates == 2 * executed

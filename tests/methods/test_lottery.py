@@ -107,6 +107,20 @@ def test_the_trace_counts_earlier_rounds_with_their_real_densities() -> None:
     assert densities[-1][0] != densities[-1][1]
 
 
+def test_what_ran_are_dense_kernels_in_every_round() -> None:
+    """90 % takes 12 trainings: each costs a dense one whatever is masked, and the first one as much memory."""
+    settings = {"training.epochs": 10, "training.batch_size": 64}
+    dense, ticket = (
+        plan_settings(resolve("smoke", {"sparsity.method": name, **target, **settings}))
+        for name, target in (("dense", {}), ("lottery", {"sparsity.target": 0.9}))
+    )
+    (once, memory), (twelve, peak) = (plan.costs(plan.trace()) for plan in (dense, ticket))
+    assert twelve["executed"] == pytest.approx(12 * once["executed"])
+    assert twelve["full"] < 0.5 * twelve["executed"]
+    assert peak["full_peak"] >= memory["full_peak"]
+    assert peak["paper_min"] < memory["paper_min"]
+
+
 def test_earlier_rounds_freeze_like_the_last() -> None:
     common = {"sparsity.method": "lottery", "sparsity.target": 0.5, "training.epochs": 10}
     frozen = plan_settings(resolve("smoke", {**common, "freezing.flops_reduction": 0.1}))

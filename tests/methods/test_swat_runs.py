@@ -1,6 +1,8 @@
 """SWAT's runs: thresholds, dense master weights, costs, resuming, freezing, and shares by momentum."""
 
 import copy
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,17 @@ from torch import Tensor, nn
 
 from spfde.api import SparseTraining
 from spfde.cost import flops, memory, planned_trace, profile
+from spfde.data import load
 from spfde.errors import SpfdeError
 from spfde.experiments import nested, resolve
+from spfde.freezing import Schedule
 from spfde.methods.swat import shares
 from spfde.models import build
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
 from spfde.sparsity.topk import top_count
+from spfde.training.clock import Clock
+from spfde.training.loop import Training
 
 
 class Net(nn.Module):
@@ -214,7 +220,37 @@ def test_memory_keeps_dense_masters_and_sparse_activations() -> None:
     trace = planned_trace(found, densities, 100, weight_grad=1.0, activation_density=0.1)
     ledger = memory(found, trace, 64)["breakdown"]
     assert ledger["weights"] == ledger["gradients"] == ledger["momentum"] == 4 * found.parameters
-    assert ledger["activations"] == pytest.approx(0.1 * 64 * found.saved_bytes[0])
+    images, features = 8 * 8, found.layers[-1].input_elements  # what BatchNorm or ReLU do not keep as well
+    inputs = sum(layer.input_elements for layer in found.layers)
+    dense = found.saved_bytes[0] - 4 * (images + features)
+    assert ledger["activations"] == pytest.approx(64 * (dense + 8 * 0.1 * inputs))
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+@pytest.mark.parametrize("name", ["swat-u", "swat-m", "static"])
+def test_the_ledger_has_what_autograd_saves(name: str, frozen: int) -> None:
+    """Distinct storages of a real training forward at smoke, parameters and buffers aside; masks are no activations."""
+    settings = resolve("smoke", {"sparsity.method": name, "sparsity.target": 0.9, "data.train_limit": 96})
+    run = Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
+    run.begin(0, Path("unused"))
+    run.model.train()
+    run.sparse.freeze(frozen)
+    known = [*run.model.parameters(), *run.model.buffers(), *(layer.mask for layer in run.sparse.masks)]
+    aside = {tensor.untyped_storage().data_ptr() for tensor in known}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+        return tensor
+
+    images = torch.randn(96, 1, 8, 8)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = run.model(images)
+    saved = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in aside)
+    del output
+    plan = dataclasses.replace(run.sparse.plan, schedule=Schedule((frozen,) * settings.training.epochs))
+    ledger = memory(plan.profile, plan.trace(), 96)["breakdown"]["activations"]
+    assert ledger == pytest.approx(saved, rel=0.02)
 
 
 def test_shares_by_hand() -> None:
