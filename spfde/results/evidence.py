@@ -13,14 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from spfde.errors import SpfdeError
-from spfde.experiments import expand, read_scale
+from spfde.errors import SpfdeError, lookup
+from spfde.experiments import expand
 from spfde.planning import RunPlan, describe, plan_settings
 from spfde.results import load
+from spfde.results.analyses import analysis_path
 from spfde.results.checks import CHECKS
 from spfde.results.claims import VERDICTS, Claim, Finding, conclude, exact, findings, plain, worst
 from spfde.results.published import STANDINGS
 from spfde.results.statistics import Estimate, estimate, paired
+from spfde.scales import read_scale
 from spfde.settings import RunSettings
 
 Effects = list[tuple[list[str], Estimate]]
@@ -156,7 +158,7 @@ class Evidence:
 
     def _analysis(self, claim: Claim) -> tuple[Effects, str]:
         kind, _, layers = claim.metric.partition(".")
-        path = self.results / claim.scale / "analysis" / f"{claim.experiment}.{kind}.csv"
+        path = analysis_path(f"{claim.experiment}.{kind}", claim.scale, self.results)
         if not path.is_file():
             return [], f"analysis of snapshots at scale {claim.scale}"
         epochs = converged(pd.read_csv(path), ANALYSES[kind])
@@ -168,7 +170,9 @@ class Evidence:
             return [], "benchmark"
         times = pd.read_csv(path)
         device = ", ".join(sorted(times["device"].unique())) if "device" in times else "unknown device"
-        return [([claim.metric], per_share(times, claim.metric))], f"benchmark on {device}"
+        statistic, _, kind = claim.metric.rpartition(".")
+        measure = lookup("statistic of the benchmark", statistic, {"": per_share, "overhead": overhead})
+        return [([claim.metric], measure(times, kind))], f"benchmark on {device}"
 
 
 def decide_all(claims: list[Claim], scale: str, results: Path) -> list[dict[str, Any]]:
@@ -205,6 +209,21 @@ def per_share(times: pd.DataFrame, kind: str) -> Estimate:
     saved = 1 - found.to_numpy() / base.to_numpy()[:, :1]
     levels = found.columns.to_numpy(dtype=float)
     return estimate((saved @ levels) / (levels @ levels))
+
+
+def overhead(times: pd.DataFrame, kind: str) -> Estimate:
+    """What a kind adds to the epoch's time, as a share of it, over the benchmark's repeats.
+
+    Of a repeat it is the mean over the kind's levels. Masks are held against dense training, everything else against
+    masks alone; both in as many steps and with as many mask updates, so that fewer samples are no gain.
+    """
+    if not {"steps", "step_seconds", "mask_updates"} <= set(times):
+        return estimate([])
+    by_repeat = times.set_index("repeat")
+    found = by_repeat[by_repeat["kind"] == kind]
+    base = by_repeat[by_repeat["kind"] == ("dense" if kind == "masks" else "masks")].reindex(found.index)
+    without = found["steps"] * base["step_seconds"] + base["mask_updates"]
+    return estimate((found["seconds_per_epoch"] / without - 1).groupby(level="repeat").mean())
 
 
 def _measured(claim: Claim, runs: pd.DataFrame, rows: list[str]) -> Estimate:

@@ -164,6 +164,7 @@ def _histories(run: RunSettings, last: float) -> tuple[pd.DataFrame, pd.DataFram
     level = run.freezing.flops_reduction
     start = round((1 - 2.9 * level) * total / interval) * interval if level else total
     layers, epochs = [], []
+    explored: dict[int, float] = {}  # of each layer, while it trains
     for epoch in range(total):
         frozen = min(max(0, (epoch - start) // interval + 1), round(2 * blocks / 3)) if epoch >= start else 0
         bound = density + extra * (1.0 if epoch < 9 * total // 16 else 0.5 if epoch < 3 * total // 4 else 0.0)
@@ -188,6 +189,8 @@ def _histories(run: RunSettings, last: float) -> tuple[pd.DataFrame, pd.DataFram
             block = max(0, layer - 1) // 2
             still = block < frozen and layer <= 2 * blocks
             forward = 1.0 if layer == 0 else density if still else bound
+            if not still:
+                explored[layer] = min(1.0, forward + 0.01 * epoch)
             layers.append(
                 {
                     "epoch": epoch,
@@ -199,6 +202,9 @@ def _histories(run: RunSettings, last: float) -> tuple[pd.DataFrame, pd.DataFram
                     "activation_density": 1.0,
                     "frozen": int(still),
                     "extra_macs": 0,
+                    "explored": explored[layer],
+                    "overlap_first": 1.0 if layer == 0 else 0.6,
+                    "overlap_updates": 1.0 if still or layer == 0 else 0.9,
                 }
             )
     return pd.DataFrame(epochs), pd.DataFrame(layers)

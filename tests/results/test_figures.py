@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from spfde.errors import SpfdeError
-from spfde.results.figures import FIGURES, figure1, make, style, tradeoff
+from spfde.results.figures import FIGURES, figure1, figure4, make, style, tradeoff
 from spfde.results.material import gather
 
 
@@ -63,6 +64,49 @@ def test_smoke_figures_show_no_published_point(smoke: Path) -> None:
     faces = {line.get_markerfacecolor() for axes in drawing.figure.axes for line in axes.lines}
     assert "white" not in faces
     assert "published" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(("spfde", "others", "below_zero"), [(25.0, 14.0, False), (5.0, 5.0, True)])
+def test_the_tradeoffs_axis_makes_room_for_levels_and_is_drawn_from_0_to_100(
+    fakes: SimpleNamespace, tmp_path: Path, spfde: float, others: float, below_zero: bool
+) -> None:
+    runs = [run for run in fakes.rows("smoke") if run.sparsity.target in (0.0, 0.98)]
+    fakes.write_plan(tmp_path, "smoke", runs)
+    accuracies = {"dense": 99.0, "spfde": spfde}
+    for run in runs:
+        path = fakes.write_record(run, tmp_path / "smoke/runs") / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["accuracy"]["test_last"] = accuracies.get(run.sparsity.method, others)
+        path.write_text(json.dumps(summary))
+    with style.publication("tradeoff"):
+        figure = tradeoff.draw(gather("smoke", tmp_path, "table2")).figure
+        figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    assert (low < 0) == below_zero and low > -40
+    assert axes.spines["left"].get_bounds() == (max(0, low), min(100, high))
+    assert all(0 <= tick <= 100 for tick in axes.get_yticks()) and len(axes.get_yticks()) >= 3
+    labels = [text for text in axes.texts if text.get_text() == "25%+25%"]
+    assert len(labels) == 1
+    (_, top) = axes.transData.inverted().transform(labels[0].get_window_extent().max)
+    assert top < spfde  # the label ends below its point
+
+
+def test_the_dst_minimum_is_over_dynamic_methods_alone(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    """The static mask needs least of all, and is no dynamic method; the bars stand against the least of the others."""
+    needs = {"static": 1e6, "set": 4e6, "rigl": 3e6, "mest-em": 2e6, "mest-ems": 5e6}
+    rows = [fakes.planned(run) for run in fakes.rows("smoke") if run.sparsity.target == 0.9]
+    for row in rows:
+        row["memory"]["paper_min"] = needs.get(row["method"], 1.5e6)
+        row["memory"]["paper_avg"] = 3e6
+    path = tmp_path / "smoke" / "plans" / "figure4.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(rows))
+    with style.publication("figure4"):
+        drawn = figure4.draw(gather("smoke", tmp_path, "figure4")).figure
+    assert "DST minimum (mest-em)" in [text.get_text() for text in drawn.legends[0].get_texts()]
+    labels = [text.get_text() for text in drawn.axes[0].texts]
+    assert labels.count("+50.0%") == 4 and "−25.0%" in labels  # averages of 3 and a minimum of 1.5, against 2 MB
 
 
 def test_a_figure_that_cannot_be_drawn_says_why(fakes: SimpleNamespace, tmp_path: Path) -> None:

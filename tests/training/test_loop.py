@@ -18,6 +18,7 @@ from spfde.cost.trace import read_trace
 from spfde.data import load
 from spfde.errors import SpfdeError, Stopped
 from spfde.experiments import resolve
+from spfde.planning import plan_settings
 from spfde.settings import RunSettings
 from spfde.sparsity.distributions import active_count
 from spfde.training import checkpoint
@@ -90,6 +91,17 @@ def test_a_record_is_complete(finished: Path) -> None:
     assert summary["flops"]["paper"] > summary["flops"]["full"] > 0 == summary["flops"]["extra"]
     assert summary["resumed_from"] == []
     assert not (finished.parent / ".checkpoints" / f"{finished.name}.safetensors").exists()
+
+
+def test_what_freezing_achieved_is_counted_from_what_happened(tmp_path: Path) -> None:
+    """SNIP's layers get densities of their own: a frozen one goes forward at what it has, at a third of its cost."""
+    settings = resolve("smoke", {**SMALL, "sparsity.method": "snip", "sieving.removed": 0.2})
+    folder = run(settings, tmp_path)
+    trace, plan = read_trace(folder / "layers.csv"), plan_settings(settings)
+    work = trace["forward_density"] * trace["layer"].map({layer.name: layer.macs for layer in plan.profile.layers})
+    achieved = json.loads((folder / "summary.json").read_text())["freezing"]["achieved"]
+    assert achieved == pytest.approx(2 / 3 * work[trace["frozen"]].sum() / work.sum())
+    assert abs(achieved - plan.schedule.achieved) > 0.005
 
 
 def test_weights_masks_and_queue_in_the_record_agree(finished: Path) -> None:

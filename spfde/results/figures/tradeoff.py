@@ -17,6 +17,7 @@ EXPERIMENT = "table2"
 COST = "flops.paper"
 ASIDE = 4.0  # points between markers of equal cost
 LEGEND_COLUMNS = 8
+FOOT = 0.2  # of a panel's height: room for the levels along the bottom
 DENSE: dict[str, Any] = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, (5, 2))}
 
 
@@ -60,12 +61,25 @@ def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: in
     _dense(axes, material)
     axes.margins(x=0.14, y=0.1)
     axes.autoscale_view()
+    levelled = [row for row in rows if material.accuracy(row).n and _levelled(row)]
+    _make_room(axes, material, rows, levelled, power)
+    for row in levelled:
+        _level(axes, row, material.costs(row)[COST] / 10**power, material.accuracy(row).mean)
+
+
+def _make_room(axes: Axes, material: Material, rows: list[dict[str, Any]], levelled: list[Any], power: int) -> None:
+    """Lowers the axis until no measured point is in the way of a level at its foot; draws it from 0 to 100 % alone."""
     low, high = axes.get_ylim()
-    axes.set_ylim(low - 0.24 * (high - low), high)  # room for the levels along the bottom
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100 and axes.get_ylim()[0] <= tick <= high])
+    room, near = FOOT + 0.03, 0.05 * (axes.get_xlim()[1] - axes.get_xlim()[0])
+    places = [material.costs(row)[COST] / 10**power for row in levelled]
     for row in rows:
-        if material.accuracy(row).n and _levelled(row):
-            _level(axes, row, material.costs(row)[COST] / 10**power, material.accuracy(row).mean)
+        accuracy, cost = material.accuracy(row), material.costs(row)[COST] / 10**power
+        if accuracy.n and any(abs(cost - place) <= near for place in places):
+            lowest = accuracy.mean - (accuracy.std if accuracy.n > 1 else 0.0)
+            low = min(low, (lowest - room * high) / (1 - room))  # puts `lowest` at that share of the height
+    axes.set_ylim(low, high)
+    axes.set_yticks([tick for tick in axes.get_yticks() if max(0, low) <= tick <= min(100, high)])
+    axes.spines["left"].set_bounds(max(0, low), min(100, high))
 
 
 def _levelled(row: dict[str, Any]) -> bool:
@@ -120,7 +134,7 @@ def _level(axes: Axes, row: dict[str, Any], cost: float, accuracy: float) -> Non
     """The level x%+y% at the foot of a dotted line from its point, where no marker can cover it."""
     colour, _ = style.mark(row["method"])
     low, high = axes.get_ylim()
-    axes.plot([cost, cost], [low + 0.2 * (high - low), accuracy], color=colour, linewidth=0.6, linestyle=":", zorder=1)
+    axes.plot([cost, cost], [low + FOOT * (high - low), accuracy], color=colour, linewidth=0.6, linestyle=":", zorder=1)
     foot: dict[str, Any] = {"fontsize": 6, "color": colour, "ha": "center", "va": "bottom", "rotation": 90}
     axes.text(cost, low + 0.015 * (high - low), levels(row), **foot)
 

@@ -32,7 +32,8 @@ def build(material: Material) -> Table:
             "The controls freeze the same blocks in the same order, at epochs drawn by the run's seed (*random*) or "
             "chosen among such draws in training (*gradient norms*: a block freezes once its gradients have fallen "
             "more than those of the blocks that still train); their first frozen epoch and what they save are those "
-            "of the first seed, or the plan's where nothing was run.",
+            "of the first seed, or the plan's where nothing was run. At a small scale few candidate epochs exist, so "
+            "the gradient norms can choose single-shot's own epochs; the two runs are then the same.",
         ],
     )
 

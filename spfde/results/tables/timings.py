@@ -10,9 +10,14 @@ from spfde.results.tables.table import Column, Table
 
 BASE = "masks"  # the kind that neither freezes nor sieves
 NOTES = [
-    "Seconds an epoch: mean ± standard deviation over n repeats of timed steps. Speed-up: the time of the same sparse "
-    "training without freezing and sieving over this one, within each repeat, so that what else the machine did counts "
-    "for little. Saved: 1 minus the mean time over that of the same; linear would be the share of FLOPs saved.",
+    "Seconds an epoch: mean ± standard deviation over n repeats. Speed-up: the time of the same sparse training "
+    "without freezing and sieving over this one, within each repeat, so that what else the machine did counts for "
+    "little. Saved: 1 minus the mean time over that of the same; linear would be the share of FLOPs saved.",
+    "Measured in every repeat: a training step at each number of frozen blocks, a step of each sieving level on its "
+    "own partial set, a mask update by block, a sieve update of each level. Composed of them: an epoch is its number "
+    "of steps times their time, plus its share of the updates, which come once in an update interval; under freezing, "
+    "the mean over the schedule's epochs. Not timed: evaluation, and the last pruning of a block that freezes. The "
+    "parts are in bench.repeats.csv.",
     "The only source of claims on acceleration; without `spfde bench` they are not run.",
 ]
 
