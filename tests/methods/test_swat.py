@@ -164,3 +164,11 @@ def test_only_the_sparse_activations_are_saved(density: float) -> None:
     forward = attach(module, sparse_layer(module, density))
     share = forward.count / module.weight.numel()  # 58 and 12 of 576
     assert saved_bytes(module, x) == 8 * math.ceil(x.numel() * share)
+
+
+def test_zeros_are_never_saved() -> None:
+    """A dense layer's threshold is 0, and after a ReLU half of its input is: no value to keep."""
+    module = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    x = torch.randn(16, 8, 10, 10).relu()
+    attach(module, sparse_layer(module, 1.0))
+    assert saved_bytes(module, x) == 8 * int((x > 0).sum())
