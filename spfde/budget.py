@@ -5,7 +5,7 @@ is solved for each sparsity and share of freezing; sieving scales the work of an
 
 * flops: the `paper` column of the whole training.
 * memory: the paper's ledger in bytes, its mean over training (`paper_avg`; the minimum is reached at its end).
-* time: seconds of all training steps, as `spfde bench` measured them: epochs x seconds an epoch. Freezing and sieving
+* time: seconds of all steps and updates, as `spfde bench` measured them: epochs x seconds an epoch. Freezing and sieving
   save independently there, and masks save no time, so a time budget says nothing about sparsity.
 """
 
@@ -22,8 +22,9 @@ from spfde.cost.flops import paper_flops
 from spfde.cost.memory import paper_memory
 from spfde.data import samples_by_epoch
 from spfde.errors import SpfdeError
-from spfde.experiments import read_scale, resolve
+from spfde.experiments import resolve
 from spfde.planning import RunPlan, plan_settings
+from spfde.scales import read_scale
 from spfde.settings import RunSettings
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -5,91 +5,19 @@ comes out is resolved and checked; the check that needs the model (can freezing 
 `spfde.planning`.
 """
 
-import copy
-import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from spfde.errors import SpfdeError, lookup, nearest
-from spfde.settings import RunSettings, Section, parse
+from spfde.scales import Limit, Row, Scale, read_experiment, read_scale, scale_of
+from spfde.settings import RunSettings, parse
 
-SHIPPED = Path(__file__).parent.parent / "config"
 LEVEL = ("freezing.flops_reduction", "sieving.removed")  # what a level of a row sets
-S = TypeVar("S", bound=BaseModel)
-
-
-class Limit(Section):
-    """What a scale takes of an experiment, where less than all of it."""
-
-    seeds: list[int] | None = None
-    sparsities: list[float] | None = None
-    levels: list[float] | None = None
-    methods: dict[str, "Limit"] = Field({}, description="what it takes of a method's rows, where less than of others")
-    at: dict[float, "Limit"] = Field({}, description="what it takes at a sparsity, where less than at others")
-
-    def narrowed(self, own: "Limit | None") -> "Limit":
-        """This limit, with that of a method or a sparsity on it."""
-        return self.model_copy(update={key: getattr(own, key) for key in own.model_fields_set}) if own else self
-
-
-class Scale(Section):
-    """A file in config/scales: settings that its runs share, and what the experiments are run over."""
-
-    settings: dict[str, Any] = Field({}, description="values that the scale's runs share, nested as in RunSettings")
-    seeds: list[int] = Field([1], min_length=1)
-    sparsities: list[float] = Field([0.9], description="sparsities that rows run over unless they name their own")
-    levels: list[float] = Field([0.2], description="shares of FLOPs frozen and of data removed, where rows ask")
-    runs_per_job: int = Field(
-        1, ge=1, description="rows share a process up to so many runs: starting one takes seconds"
-    )
-    paper: bool = Field(False, description="results are comparable with the paper's")
-    experiments: dict[str, Limit] = Field({}, description="what the scale takes of an experiment, where less than all")
-
-
-class Row(Section):
-    """A group of rows of an experiment: a method over sparsities, and over levels of freezing and sieving."""
-
-    method: str
-    sparsities: list[float] | Literal["scale"] = "scale"
-    levels: list[float] | Literal["scale", "none"] = "none"
-    tag: str = ""
-    set: dict[str, Any] = Field({}, description="settings by dotted name")
-    scales: list[str] | None = Field(None, description="the scales that have the rows, where not all do")
-
-
-class Experiment(Section):
-    """A file in config/experiments: the rows of one artefact."""
-
-    title: str
-    caption: str = ""
-    scale: str | None = Field(None, description="the scale its rows belong to, where only one; others train none of it")
-    rows: list[Row]
-
-
-def scale_names() -> list[str]:
-    return _names("scales")
-
-
-def experiment_names() -> list[str]:
-    return _names("experiments")
-
-
-def read_scale(name: str) -> Scale:
-    return _read("scales", name, Scale)
-
-
-def read_experiment(name: str) -> Experiment:
-    return _read("experiments", name, Experiment)
-
-
-def scale_of(experiment: str, scale: str) -> str:
-    """The scale at which an experiment's rows are planned and trained when `scale` is asked for."""
-    return read_experiment(experiment).scale or scale
 
 
 def expand(
@@ -334,27 +262,3 @@ def _with_digest(settings: RunSettings) -> BaseModel:
             f"model.weights = {path} cannot be read ({error.strerror})", "name a safetensors file"
         ) from None
     return settings.model.model_copy(update={"weights_digest": digest})
-
-
-def _folder(kind: str) -> Path:
-    local = Path("config") / kind
-    return local if local.is_dir() else SHIPPED / kind
-
-
-def _names(kind: str) -> list[str]:
-    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
-
-
-def _read(kind: str, name: str, shape: type[S]) -> S:
-    path = _folder(kind) / f"{name}.yaml"
-    if not path.is_file():
-        raise SpfdeError(f'unknown {kind[:-1]} "{name}"', nearest(name, _names(kind)))
-    return parse(shape, copy.deepcopy(_values(path.read_text(encoding="utf-8"), path)), path.name)
-
-
-@functools.cache  # a workflow resolves hundreds of runs of one scale, and reading YAML takes milliseconds
-def _values(text: str, path: Path) -> Any:
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise SpfdeError(f"{path} is not YAML ({error.__class__.__name__})", "mend the file") from None

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from spfde.errors import SpfdeError
-from spfde.experiments import expand, experiment_names, select
+from spfde.experiments import expand, select
+from spfde.scales import experiment_names
 
 
 def put(values: dict[str, object], limit: dict[str, object]) -> None:

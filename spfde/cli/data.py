@@ -7,7 +7,7 @@ import typer
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="data set: digits, cifar10, cifar100, imagenet, or one that config/data describes")],
+    name: Annotated[str, typer.Argument(help="data set: digits, cifar10, cifar100, imagenet, or one of config/data")],
     data_root: Annotated[Path, typer.Option(help="folder with a folder for each data set")] = Path(".data"),
     cache: Annotated[Path, typer.Option(help="folder for decoded data")] = Path(".data/cache"),
 ) -> None:

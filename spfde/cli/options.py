@@ -12,7 +12,10 @@ Experiments = Annotated[
 ]
 Rows = Annotated[
     list[str] | None,
-    typer.Option("--row", help="Row of the experiments, e.g. spfde-s90-f20-d20 or table2/dense; repeatable; all of them unless told."),
+    typer.Option(
+        "--row",
+        help="Row of the experiments, e.g. spfde-s90-f20-d20 or table2/dense; repeatable; all unless told.",
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,

@@ -22,11 +22,11 @@ from spfde.settings import Section, parse
 class Description(Section):
     """What a file in config/data says; its name is the data set's."""
 
-    classes: int = Field(ge=2)
-    channels: int = Field(3, ge=1)
+    classes: int = Field(ge=2, description="folders in train and in val")
+    channels: int = Field(3, ge=1, description="1 or 3")
     size: int = Field(ge=1, description="side of the square images in pixels, to which they are scaled and cropped")
-    train_samples: int = Field(ge=1)
-    test_samples: int = Field(ge=1)
+    train_samples: int = Field(ge=1, description="images in train")
+    test_samples: int = Field(ge=1, description="images in val")
     mean: list[float] | None = Field(None, description="of each channel, of pixels scaled to 0..1; 0.5 unless given")
     std: list[float] | None = Field(None, description="of each channel; 0.25 unless given")
     streamed: bool = Field(False, description="images are decoded whenever they are needed, not once into memory")
