@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import analyse, bench, claims, data, methods, plan, publish, results, train
+from spfde.cli import analyse, bench, claims, cost, data, methods, plan, publish, results, train
 from spfde.errors import SpfdeError
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     plan.plans,
     methods.methods,
     data.data,
+    cost.cost,
     analyse.analyse,
     results.collect,
     results.table,
@@ -29,6 +30,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     publish.overview,
     publish.notebook,
     publish.crate,
+    publish.publish,
 )
 
 app = typer.Typer(name="spfde", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -1,4 +1,4 @@
-"""`spfde overview`, `spfde notebook` and `spfde crate`: from results to what is handed on."""
+"""`spfde overview`, `spfde notebook`, `spfde crate` and `spfde publish`: from results to what is handed on."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,3 +36,18 @@ def crate(
     from spfde.results.crate import export
 
     typer.echo(f"{export(scale, results, out)} files in {out}")
+
+
+def publish(
+    run_ids: Annotated[list[str] | None, typer.Argument(help="Run ids; all finished runs unless told.")] = None,
+    scale: Scale = "smoke",
+    results: Results = Path("results"),
+) -> None:
+    """Copy finished records, without weights, and the analyses to RESULTS/published/SCALE/."""
+    from spfde.results.publish import publish as copy
+
+    written, kept = copy(scale, results, run_ids or ())
+    for path in kept:
+        typer.echo(f"already published: {path}")
+    for path in written:
+        typer.echo(path)

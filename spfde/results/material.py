@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.experiments import read_scale, scale_of
 from spfde.results import load, published
+from spfde.results.analyses import analysis_path
 from spfde.results.collect import NEEDED
 from spfde.results.labels import tag
 from spfde.results.statistics import Estimate, estimate
+from spfde.scales import read_scale, scale_of
 from spfde.settings import RunSettings, parse
 
 COSTS = [name for name in NEEDED if not name.startswith("accuracy")]
@@ -62,12 +63,12 @@ class Material:
         return None if tag(row) else published.lookup(self.reference, row, quantity)
 
     def analysis(self, name: str) -> pd.DataFrame:
-        """What `spfde analyse` wrote: results/<scale>/analysis/<name>.csv, the name an experiment's and a kind's.
+        """What `spfde analyse` wrote, fresh or published; the name is an experiment's and a kind's.
 
         Raises:
             SpfdeError: it is not there.
         """
-        path = self.results / self.scale / "analysis" / f"{name}.csv"
+        path = analysis_path(name, self.scale, self.results)
         if not path.is_file():
             experiment, kind = name.split(".")
             command = f"spfde analyse {kind} --scale {self.scale} --experiment {experiment}"

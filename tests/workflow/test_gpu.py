@@ -116,13 +116,14 @@ def test_what_cannot_be_had_is_said() -> None:
     assert done.returncode == 1 and done.stderr == "error: 2 GPUs of 0 cannot be had; name more, or ask for fewer\n"
 
 
-def test_the_profile_puts_training_into_slots(tmp_path: Path) -> None:
+def test_the_profile_puts_training_analysis_and_benchmark_into_slots(tmp_path: Path) -> None:
     """With the profile's own configuration, on top of the command line's; nothing else asks for a GPU."""
     for name in ("config", "profiles", "spfde", "workflow", "notebooks", "docs", "Snakefile", "environment.yml"):
         (tmp_path / name).symlink_to(ROOT / name)
-    options = ["--profile", "profiles/gpu", "--config", "experiments=table2", "scale=cifar100"]
+    targets = ["table2", *(f"results/cifar100/{name}.csv" for name in ("bench", "analysis/figure1.cka"))]
+    options = ["--profile", "profiles/gpu", "--config", "experiments=table2,figure1", "scale=cifar100"]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "table2", *options],
+        [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", *targets, *options],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -130,7 +131,12 @@ def test_the_profile_puts_training_into_slots(tmp_path: Path) -> None:
     )
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
-    slots = "python workflow/scripts/gpu_slot.py --gpus 0 --jobs-per-gpu 2 --count 1 -- python -m spfde train"
-    assert text.count(slots) == text.count("spfde train --scale cifar100") > 10
-    blocks = re.split(r"\n(?=(?:local)?rule )", text)
-    assert all(("gpu=1" in block) == block.startswith("rule train_") for block in blocks if block.startswith("rule "))
+    slot = "python workflow/scripts/gpu_slot.py --gpus 0 --jobs-per-gpu 2 --count 1 -- python -m spfde"
+    assert text.count(f"{slot} train --scale cifar100") == text.count("spfde train") > 10
+    assert text.count(f"{slot} analyse cka --scale cifar100") == text.count("spfde analyse") == 1
+    # With the scale's own batch size and the command's own steps and repeats, as a budget of time needs them.
+    assert re.search(rf"{slot} bench --scale cifar100 +--out results/cifar100/bench\.csv", text)
+    jobs = [block for block in re.split(r"\n(?=(?:local)?rule )", text) if re.match("(local)?rule ", block)]
+    asking = [job for job in jobs if "gpu=1" in job]
+    assert asking == [job for job in jobs if re.match("rule (train_|analyse:|bench:)", job)]
+    assert len(asking) > 12

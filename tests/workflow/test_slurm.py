@@ -46,9 +46,14 @@ case "$*" in
   *) echo node1;;
 esac
 """
+# As soon as the job has started its command, all processes of the step get the signal that comes before a time limit.
 SRUN = """#!/bin/sh
 while case $1 in -*) true;; *) false;; esac; do shift; done
-exec "$@"
+setsid "$@" &
+step=$!
+for _ in $(seq 600); do ls results/smoke/logs/train/tiny/*.log > /dev/null 2>&1 && break; sleep 0.1; done
+kill -USR1 -$step
+wait $step
 """
 COMMANDS = {
     "sbatch": SBATCH,
@@ -110,7 +115,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def test_a_dry_run_asks_for_time_memory_and_a_gpu(cluster: Cluster) -> None:
     text = cluster.snakemake("--dry-run", "--printshellcmds")
     (training,) = re.findall(r"^rule train_tiny.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
-    for wanted in ("gpu=1", "runtime=1440", "mem_mb=4000"):
+    for wanted in ("gpu=1", "runtime=1440", "mem_mb=4000", "slurm_extra='--signal=USR1@300'"):
         assert wanted in training
     limit = int(re.search(r"--time-limit (\d+)", text)[1])
     assert 600 <= 60 * 1440 - limit <= 3600  # time to write a checkpoint, not much more
@@ -124,10 +129,12 @@ def test_a_lost_job_is_submitted_again_and_goes_on_from_its_checkpoint(cluster: 
         train(run, load(run.data, None, None), runs, clock=Clock(limit=0))
     assert checkpoint.path_of(runs, run.run_id).exists()
 
+    # Nobody dies of the warning: training that already listens would stop with a checkpoint, and go on in a third job.
     cluster.snakemake("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5")
     states = {path.name: path.read_text().strip() for path in (cluster.home / "states").iterdir()}
     assert states == {"1": "NODE_FAIL", "2": "COMPLETED"}  # data were prepared without a job
     call = (cluster.home / "calls/2").read_text()
-    assert "-t 1440" in call and "--mem 4000" in call and "--gpus=1" in call and "-p main" in call
+    for option in ("-t 1440", "--mem 4000", "--gpus=1", "-p main", "--signal=USR1@300"):
+        assert option in call
     summary = json.loads((runs / run.run_id / "summary.json").read_text())
     assert summary["resumed_from"] == [{"epoch": 0, "step": 1}]

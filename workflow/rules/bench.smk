@@ -1,4 +1,8 @@
-# Timings of the paper's network on random images: no data, and the only source of acceleration claims. Short by default;
+AT_PAPER_SCALE = read_scale(config["scale"]).paper
+
+
+# Timings on random images: no data, and the only source of acceleration claims. At the paper's scales they are of the
+# scale's own network and batch size, as `spfde plan --budget-time` asks for; elsewhere, shortly, of the paper's network.
 # `spfde bench --out results/SCALE/bench.csv` before the workflow, with more steps and repeats, is taken as it is.
 rule bench:
     output:
@@ -8,7 +12,12 @@ rule bench:
         f"{RESULTS}/logs/bench.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        gpu=min(1, config["gpus_per_run"]),
     params:
-        scale="imagenet" if config["scale"] == "imagenet" else "cifar100",
+        bench=in_slot("python -m spfde bench"),
+        scale=config["scale"] if AT_PAPER_SCALE else "cifar100",
+        size="" if AT_PAPER_SCALE else "--batch-size 16 --steps 1 --repeats 5",
     shell:
-        "python -m spfde bench --scale {params.scale} --batch-size 16 --steps 1 --repeats 5 --out {output.means} > {log} 2>&1"
+        "{params.bench} --scale {params.scale} {params.size} --out {output.means} > {log} 2>&1"

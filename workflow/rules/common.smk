@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -9,12 +10,18 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from spfde.errors import SpfdeError, nearest
-from spfde.experiments import expand, experiment_names, read_scale, scale_of
+from spfde.experiments import expand
+from spfde.results.analyses import analysed_runs, analysis_path
+from spfde.scales import experiment_names, read_scale, scale_of
 
 validate(config, "../schemas/config.schema.yaml")
 
 # Jobs use the Python that runs Snakemake, also where its environment is not activated.
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+# SLURM's warning before a job's time limit reaches all its processes. It is for training, which writes a checkpoint and
+# stops; Snakemake and its shells would die of it, and training with them.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 RESULTS = f"results/{config['scale']}"
 PUBLISHED = f"results/published/{config['scale']}"
@@ -39,11 +46,13 @@ KNOWN = {}  # runs and their records by the runs' identity: a run id is a hash, 
 
 
 def record(run):
-    """The file that says a run is done: a published record counts as well as a fresh one."""
+    """The file that says a run is done: the fresh record's, or else a published one's. A published record has no
+    snapshots, so it does not count where they have to be analysed."""
     if id(run) not in KNOWN:
         published = f"{PUBLISHED}/{run.run_id}/summary.json"
         fresh = f"{RESULTS}/runs/{run.run_id}/summary.json"
-        KNOWN[id(run)] = run, published if Path(published).is_file() else fresh
+        counts = Path(published).is_file() and not Path(fresh).is_file() and run.run_id not in NEED_SNAPSHOTS
+        KNOWN[id(run)] = run, published if counts else fresh
     return KNOWN[id(run)][1]
 
 
@@ -76,16 +85,19 @@ def jobs_to_train():
     return [pack for open_packs in packs.values() for pack in open_packs if pack]
 
 
+def in_slot(command, gpus=1):
+    """A command on so many GPUs, which it waits for where jobs share those of this machine."""
+    if config["gpus"] is None:
+        return command
+    slots = f"--gpus {','.join(map(str, listed(config['gpus'])))} --jobs-per-gpu {config['jobs_per_gpu']}"
+    return f"python workflow/scripts/gpu_slot.py {slots} --count {gpus} -- {command}"
+
+
 def trainer():
-    """The command that trains: in a GPU slot where jobs share GPUs, with torchrun where a run has several."""
+    """The command that trains, with torchrun where a run has several GPUs."""
     several = config["gpus_per_run"]
-    command = "python -m spfde train"
-    if several > 1:
-        command = f"torchrun --standalone --nproc-per-node {several} -m spfde train"
-    if config["gpus"] is not None:
-        slots = f"--gpus {','.join(map(str, listed(config['gpus'])))} --jobs-per-gpu {config['jobs_per_gpu']}"
-        command = f"python workflow/scripts/gpu_slot.py {slots} --count {max(1, several)} -- {command}"
-    return command
+    launcher = f"torchrun --standalone --nproc-per-node {several}" if several > 1 else "python"
+    return in_slot(f"{launcher} -m spfde train", max(1, several))
 
 
 def renderers(kind):
@@ -98,10 +110,45 @@ def renderers(kind):
     return found
 
 
-def analyses(figure):
+def shown_analyses(figure):
     """The analyses that a figure shows, which its module lists: `ANALYSES = ["experiment.kind"]`. Read, not imported."""
     said = re.search(r"^ANALYSES = \[(.+)\]", Path(f"spfde/results/figures/{figure}.py").read_text(), re.MULTILINE)
-    return [f"{RESULTS}/analysis/{name}.csv" for name in re.findall(r'"([\w.]+)"', said[1])] if said else []
+    return re.findall(r'"([\w.]+)"', said[1]) if said else []
+
+
+def with_snapshots(experiment):
+    """Ids of the experiment's runs that keep snapshots."""
+    return {run.run_id for run in RUNS[experiment] if run.training.snapshots}
+
+
+def published_whole(experiment):
+    """Whether the analyses of an experiment are published, all of them and of all its runs: a run is in one of them at
+    least, and need not be in each, as a dense run has no structure to analyse."""
+    names = {name for figure in FIGURES for name in shown_analyses(figure) if name.split(".")[0] == experiment}
+    paths = [Path(f"{PUBLISHED}/analysis/{name}.csv") for name in names]
+    if not all(path.is_file() for path in paths):
+        return False
+    return with_snapshots(experiment) <= set().union(*map(analysed_runs, paths))
+
+
+def analysis(name):
+    """The file of an analysis: a fresh one, made where it is missing, unless one of all runs is published."""
+    if name.split(".")[0] in TO_ANALYSE:
+        return f"{RESULTS}/analysis/{name}.csv"
+    return str(analysis_path(name, config["scale"], Path("results")))
+
+
+def analyses(figure):
+    return [analysis(name) for name in shown_analyses(figure)]
+
+
+def analysable():
+    """The experiments whose snapshots are all here or will be: published records have none."""
+    return [
+        name
+        for name, runs in RUNS.items()
+        if not any(run.training.snapshots and record(run).startswith(PUBLISHED) for run in runs)
+    ]
 
 
 def timings(table):
@@ -126,3 +173,6 @@ except SpfdeError as error:
 
 TABLES = renderers("tables")
 FIGURES = renderers("figures")
+TO_ANALYSE = {name.split(".")[0] for figure in FIGURES for name in shown_analyses(figure)}
+TO_ANALYSE = {experiment for experiment in TO_ANALYSE if not published_whole(experiment)}
+NEED_SNAPSHOTS = set().union(*map(with_snapshots, TO_ANALYSE))

@@ -1,12 +1,9 @@
-localrules:
-    data,
-
-
 rule data:
     output:
         touch(f"{RESULTS}/data/{{name}}.ready"),
     log:
         f"{RESULTS}/logs/data/{{name}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

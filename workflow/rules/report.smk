@@ -1,8 +1,3 @@
-localrules:
-    artefacts,
-    report,
-
-
 # Notebook -> the experiments it reads.
 NOTEBOOKS = {"results": ["table2"], "freezing_sieving": ["table2"], "cost": ["table2", "figure4"]}
 NOTEBOOKS = {name: needs for name, needs in NOTEBOOKS.items() if set(needs) <= set(EXPERIMENTS)}
@@ -28,6 +23,7 @@ rule overview:
         ),
     log:
         f"{RESULTS}/logs/overview.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -57,6 +53,7 @@ for notebook, needs in NOTEBOOKS.items():
             ),
         log:
             f"{RESULTS}/logs/notebooks/{notebook}.log",
+        localrule: True
         conda:
             "../../environment.yml"
         params:
@@ -79,11 +76,12 @@ rule artefacts:
 rule report:
     input:
         rules.artefacts.input,
-        captions=[f"workflow/report/{name}" for name in ("workflow.rst", "about.yaml", "style.css")],
+        captions=sorted(map(str, Path("workflow/report").glob("[!.]*"))),
     output:
         f"{RESULTS}/report.html",
     log:
         f"{RESULTS}/logs/report.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -1,0 +1,68 @@
+"""Publishing: records without what a repository need not hold, and what was analysed of the snapshots they lose.
+
+A published record is results/published/<scale>/<run id>/: settings.yaml, epochs.csv, summary.json, and the trace as
+layers.csv.gz. Weights, state and snapshots stay behind. What reads records reads both kinds.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from spfde.cost.trace import read_trace, write_trace
+from spfde.errors import SpfdeError, lookup
+from spfde.files import writing
+from spfde.results.analyses import analysis_path
+from spfde.results.collect import record_folders
+
+COPIED = ("settings.yaml", "epochs.csv", "summary.json")
+
+
+def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[list[Path], list[Path]]:
+    """Publishes finished records of a scale, each whole, and the scale's analyses.
+
+    Args:
+        scale: its name.
+        results: the folder of all results.
+        run_ids: the runs to publish; all that are finished unless given.
+
+    Returns:
+        What was written, and the records that were published already and are left as they are.
+
+    Raises:
+        SpfdeError: no finished record, an unknown run id, a broken record, no space left.
+    """
+    home = results / "published" / scale
+    folders = {folder.name: folder for folder in record_folders(scale, results)}
+    if not folders:
+        raise SpfdeError(f"no finished records of scale {scale} in {results}", "train its runs first")
+    chosen = [lookup("finished run", run_id, folders) for run_id in run_ids] or list(folders.values())
+    kept = [home / folder.name for folder in chosen if (home / folder.name / "summary.json").is_file()]
+    new = [folder for folder in chosen if home / folder.name not in kept]
+    for folder in new:
+        _copy(folder, home / folder.name)
+    return [home / folder.name for folder in new] + _analyses(scale, results), kept
+
+
+def _copy(record: Path, to: Path) -> None:
+    for name in COPIED:
+        if not (record / name).is_file():
+            raise SpfdeError(f"broken record {record}: it has no {name}", "remove it and train that run again")
+    trace = read_trace(record / "layers.csv")
+    with writing(to) as temporary:
+        temporary.mkdir()
+        for name in COPIED:
+            shutil.copy2(record / name, temporary)  # with its date: of a row's recipes the newest counts
+        write_trace(trace, temporary / "layers.csv.gz")
+
+
+def _analyses(scale: str, results: Path) -> list[Path]:
+    """Copies the analyses that say anything new; returns their published paths."""
+    written = []
+    for fresh in sorted((results / scale / "analysis").glob("*.csv")):
+        path = results / "published" / scale / "analysis" / fresh.name
+        same = path.is_file() and path.read_bytes() == fresh.read_bytes()
+        if analysis_path(fresh.stem, scale, results) == fresh and not same:
+            with writing(path) as temporary:
+                shutil.copyfile(fresh, temporary)
+            written.append(path)
+    return written

@@ -1,0 +1,144 @@
+"""Published records say what fresh ones do, are whole and small; analyses of the snapshots they lack go with them."""
+
+import gzip
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spfde import cli
+from spfde.data import load as load_data
+from spfde.errors import SpfdeError
+from spfde.experiments import resolve
+from spfde.results import load
+from spfde.results.analyses import analysis_path
+from spfde.results.claims import Claim
+from spfde.results.evidence import Evidence
+from spfde.results.material import Material
+from spfde.results.publish import publish
+from spfde.settings import parse
+from spfde.training.loop import train
+
+SMALL = {
+    "sparsity.method": "static",
+    "training.epochs": 2,
+    "training.snapshots": 1,
+    "data.train_limit": 192,
+}
+KEPT = ["epochs.csv", "layers.csv.gz", "settings.yaml", "summary.json"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with two records, each with snapshots."""
+    results = tmp_path_factory.mktemp("results")
+    for seed in (1, 2):
+        settings = resolve("smoke", SMALL, seed)
+        train(settings, load_data(settings.data, None, None), results / "smoke/runs")
+    return results
+
+
+@pytest.fixture
+def results(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "results")
+
+
+def write_analysis(path: Path, *runs: str) -> Path:
+    """An analysis of one layer at one epoch; its value tells where it was read from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"run_id": run, "row": "r", "seed": 1, "epoch": 5, "number": 1, "similarity": 0.95} for run in runs]
+    pd.DataFrame(rows).assign(source=str(path)).to_csv(path, index=False)
+    return path
+
+
+def test_a_published_record_says_what_the_fresh_one_did(results: Path) -> None:
+    fresh, runs = load("smoke", results), results / "smoke/runs"
+    written, kept = publish("smoke", results)
+    home = results / "published/smoke"
+    assert (sorted(path.name for path in written), kept) == (sorted(fresh["run_id"]), [])
+    for folder in written:
+        assert sorted(path.name for path in folder.iterdir()) == KEPT
+        source = runs / folder.name
+        for name in KEPT:
+            data = (folder / name).read_bytes()
+            plain = gzip.decompress(data) if name.endswith(".gz") else data
+            assert plain == (source / name.removesuffix(".gz")).read_bytes(), name
+        assert (folder / "summary.json").stat().st_mtime == (source / "summary.json").stat().st_mtime
+    assert sorted(path.name for path in home.iterdir()) == sorted(fresh["run_id"])  # no temporary names left
+
+    shutil.rmtree(runs)
+    published = load("smoke", results)
+    assert published["published"].all() and not fresh["published"].any()
+    pd.testing.assert_frame_equal(published.drop(columns="published"), fresh.drop(columns="published"))
+
+
+def test_what_is_published_stays_and_is_said(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted(path.name for path in (results / "smoke/runs").glob("smoke-*"))
+    publish("smoke", results, [first])
+    home = results / "published/smoke"
+    (home / first / "epochs.csv").write_text("as it was\n")
+    monkeypatch.setattr(sys, "argv", ["spfde", "publish", "--scale", "smoke", "--results", str(results)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    assert capsys.readouterr().out.splitlines() == [f"already published: {home / first}", str(home / second)]
+    assert (home / first / "epochs.csv").read_text() == "as it was\n"
+
+
+def test_what_cannot_be_published_is_said(results: Path) -> None:
+    runs = sorted((results / "smoke/runs").glob("smoke-*"))
+    with pytest.raises(SpfdeError, match=f'unknown finished run "{runs[0].name}x"; did you mean "{runs[0].name}"'):
+        publish("smoke", results, [f"{runs[0].name}x"])
+    with pytest.raises(SpfdeError, match="no finished records of scale cifar100"):
+        publish("cifar100", results)
+    (runs[0] / "epochs.csv").unlink()
+    with pytest.raises(SpfdeError, match=r"broken record .* it has no epochs.csv; remove it"):
+        publish("smoke", results)
+    (runs[1] / "layers.csv").write_text("epoch,layer\n0,a\n")
+    with pytest.raises(SpfdeError, match="is not a layer trace"):
+        publish("smoke", results, [runs[1].name])
+    assert not list((results / "published").rglob("*"))  # no half record
+
+
+def test_analyses_are_published_unless_they_say_less(results: Path) -> None:
+    name = Path("analysis/figure1.similarity.csv")
+    fresh, published = write_analysis(results / "smoke" / name, "a"), results / "published/smoke" / name
+    run = next((results / "smoke/runs").glob("smoke-*")).name
+    assert publish("smoke", results, [run])[0] == [results / "published/smoke" / run, published]
+    assert published.read_bytes() == fresh.read_bytes()
+    assert publish("smoke", results, [run])[0] == []
+    write_analysis(fresh, "a", "b")
+    assert publish("smoke", results, [run])[0] == [published]
+    whole = published.read_bytes()
+    write_analysis(fresh, "b")
+    assert publish("smoke", results, [run])[0] == [] and published.read_bytes() == whole
+
+
+def test_an_analysis_is_the_fresh_one_or_else_the_published_one(tmp_path: Path) -> None:
+    name = "figure1.similarity"
+    fresh, published = tmp_path / f"s/analysis/{name}.csv", tmp_path / f"published/s/analysis/{name}.csv"
+    assert analysis_path(name, "s", tmp_path) == fresh  # where it is to be made
+    write_analysis(published, "a", "b")
+    assert analysis_path(name, "s", tmp_path) == published
+    for runs, expected in ((["a", "b"], fresh), (["a", "c"], fresh), (["b"], published)):
+        write_analysis(fresh, *runs)
+        assert analysis_path(name, "s", tmp_path) == expected
+    published.unlink()
+    assert analysis_path(name, "s", tmp_path) == fresh
+
+
+def test_figures_and_claims_read_published_analyses(tmp_path: Path) -> None:
+    published = write_analysis(tmp_path / "published/cifar100/analysis/figure1.similarity.csv", "a")
+    material = Material("cifar100", pd.DataFrame(), [], pd.DataFrame(), tmp_path)
+    assert set(material.analysis("figure1.similarity")["source"]) == {str(published)}
+    values = {
+        "id": "early", "claim": "It settles early.", "source": "SpFDE", "kind": "analysis", "experiment": "figure1",
+        "metric": "similarity.first", "relation": "value", "comparisons": [["r"]],
+        "expected": {"low": 5, "high": 5, "standing": "F"},
+    }  # fmt: skip
+    evidence = Evidence("smoke", tmp_path).decide(parse(Claim, values))["evidence"]
+    assert (evidence["n"], evidence["effect"]) == (1, 5.0)
