@@ -16,6 +16,7 @@ def load(
     >>> runs = load("cifar100")  # doctest: +SKIP
     >>> runs.groupby("row")["accuracy.test_last"].agg(["mean", "std", "count"])  # doctest: +SKIP
     """
-    from spfde.results.collect import collect, record_folders
+    from spfde.results.collect import collect, read_costs, record_folders
 
-    return collect(record_folders(scale, Path(results)), recipes)
+    results = Path(results)
+    return collect(record_folders(scale, results), recipes, read_costs(scale, results))

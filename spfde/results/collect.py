@@ -2,7 +2,8 @@
 
 Settings keep their names ("sparsity.method"), and so do the values of summary.json ("accuracy.test_last", percent;
 "flops.paper", FLOPs; "memory.paper_min", bytes; "time.total", seconds). A summary value whose name a setting has taken
-gets the prefix "achieved." ("achieved.sparsity.target").
+gets the prefix "achieved." ("achieved.sparsity.target"). Costs are those of results/<scale>/costs.csv where it has the
+run: accounted again by the present code (`spfde cost`), while summary.json keeps what they were when the run ended.
 """
 
 import json
@@ -34,7 +35,31 @@ def record_folders(scale: str, results: Path) -> list[Path]:
     return list(found.values())
 
 
-def collect(folders: Iterable[Path], recipes: Mapping[str, str] | None = None) -> pd.DataFrame:
+def read_costs(scale: str, results: Path) -> dict[str, dict[str, float]]:
+    """What results/<scale>/costs.csv says of each run, by run id and dotted name; nothing where there is no such file.
+
+    Raises:
+        SpfdeError: it cannot be read.
+    """
+    path = results / scale / "costs.csv"
+    if not path.is_file():
+        return {}
+    try:
+        frame = pd.read_csv(path, dtype="str").set_index("run_id")
+        return {
+            str(run_id): {str(name): float(value) for name, value in row.dropna().items()}
+            for run_id, row in frame.iterrows()
+        }
+    except (OSError, ValueError, KeyError) as error:
+        remedy = f"write it again with `spfde cost --scale {scale} --results {results} --out {path}`"
+        raise SpfdeError(f"costs {path} cannot be read", remedy) from error
+
+
+def collect(
+    folders: Iterable[Path],
+    recipes: Mapping[str, str] | None = None,
+    costs: Mapping[str, Mapping[str, float]] | None = None,
+) -> pd.DataFrame:
     """The tidy frame of these record folders, ordered by row and seed. A folder without summary.json is skipped.
 
     The runs of a row share all settings but the seed, or means over them would be worthless. Where they do not (the
@@ -44,11 +69,12 @@ def collect(folders: Iterable[Path], recipes: Mapping[str, str] | None = None) -
     Args:
         folders: records.
         recipes: the settings wanted of a row (`RunSettings.recipe`), by its name; of rows not named, the newest.
+        costs: FLOPs and memory by run id (`read_costs`); they count in place of those in summary.json.
 
     Raises:
         SpfdeError: a record that cannot be read or that lacks a value; it names the file.
     """
-    records = [_record(folder) for folder in folders if (folder / "summary.json").is_file()]
+    records = [_record(folder, costs or {}) for folder in folders if (folder / "summary.json").is_file()]
     wanted: dict[tuple[str, str], str] = {}
     for record in sorted(records, key=lambda record: record.age):
         wanted[record.scale_and_row] = (recipes or {}).get(record.values["row"], record.recipe)
@@ -99,13 +125,13 @@ class _Record:
         return self.values["scale"], self.values["row"]
 
 
-def _record(folder: Path) -> _Record:
+def _record(folder: Path, costs: Mapping[str, Mapping[str, float]]) -> _Record:
     path = folder / "summary.json"
     try:
-        summary = _flat(json.loads(path.read_text(encoding="utf-8")))
+        summary = flat(json.loads(path.read_text(encoding="utf-8"))) | dict(costs.get(folder.name, {}))
         path = folder / "settings.yaml"
         given = yaml.load(path.read_text(encoding="utf-8"), YAML)
-        settings, recipe = _flat(given), parse(RunSettings, given).recipe
+        settings, recipe = flat(given), parse(RunSettings, given).recipe
         path = folder / "summary.json"
         missing = [key for key in ["run_id", "row", *NEEDED] if summary.get(key) is None]
         if missing:
@@ -121,12 +147,12 @@ def _record(folder: Path) -> _Record:
     return _Record({**first, **settings, **achieved}, recipe, age)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys; a list becomes its JSON text, so that a cell is always one value."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
-    return flat
+            found[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
+    return found

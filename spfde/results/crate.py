@@ -15,7 +15,7 @@ import yaml
 
 from spfde.errors import SpfdeError
 from spfde.files import writing
-from spfde.results.collect import collect, record_folders
+from spfde.results.collect import collect, read_costs, record_folders
 
 if TYPE_CHECKING:
     from rocrate.model import ContextEntity, DataEntity, Entity
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 WORKFLOW = ("config", "notebooks", "profiles", "workflow")
 PAPERS = ("CITATION.cff", "LICENSE", "README.md", "constraints.txt", "environment.yml")
 RECORD = ("settings.yaml", "summary.json", "epochs.csv", "layers.csv", "layers.csv.gz")
-SHOWN = ("claims.*", "figures/*", "notebooks/*", "overview.html", "plans/*", "report.html", "runs.csv", "tables/*")
+SHOWN = (
+    "claims.*",
+    "costs.csv",
+    "figures/*",
+    "notebooks/*",
+    "overview.html",
+    "plans/*",
+    "report.html",
+    "runs.csv",
+    "tables/*",
+)
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
@@ -84,7 +94,7 @@ def _crate(scale: str, results: Path, folders: list[Path], project: Path) -> "RO
     described = {"license": licence, "author": authors, "version": citation["version"]}
     _describe(workflow, {"name": citation["title"], **described})
     settings = [_file(crate, path, path.relative_to(project)) for path in _sources(project)]
-    records = _records(crate, folders, scale)
+    records = _records(crate, folders, scale, read_costs(scale, results))
     home = results / scale
     shown = [path for pattern in SHOWN for path in sorted(home.glob(pattern)) if path.is_file()]
     made = [_file(crate, path, Path("results", scale) / path.relative_to(home)) for path in shown]
@@ -135,9 +145,11 @@ def _sources(project: Path) -> Iterator[Path]:
             yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _records(crate: "ROCrate", folders: list[Path], scale: str) -> list["DataEntity"]:
+def _records(
+    crate: "ROCrate", folders: list[Path], scale: str, costs: dict[str, dict[str, float]]
+) -> list["DataEntity"]:
     """A dataset a run: its files without weights, and what it found."""
-    runs = collect(folders).set_index("run_id")
+    runs = collect(folders, costs=costs).set_index("run_id")
     entities = []
     for folder in folders:
         home = Path("results", scale, "runs", folder.name)

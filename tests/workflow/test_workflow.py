@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spfde.experiments import expand, experiment_names
+from spfde.experiments import expand
+from spfde.scales import experiment_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +97,8 @@ def test_command_line_overrides_config(project: Project) -> None:
         "table2", "--config", "scale=cifar100", "experiments=table2", "seeds=1,4", "data_root=/some data"
     )
     (command,) = re.findall(r"python -m spfde train .*--row table2/dense .*", text)
-    assert "--scale cifar100 --experiment table2 --row table2/dense --seed 1 --seed 4 --data-root '/some data'" in command
+    assert "--scale cifar100 --experiment table2 --row table2/dense --seed 1 --seed 4" in command
+    assert "--data-root '/some data'" in command
     assert "python -m spfde data cifar100 --data-root '/some data'" in text
     assert "results/smoke" not in text
 
@@ -116,11 +118,14 @@ def test_an_unknown_name_is_said(project: Project, setting: str, message: str) -
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_an_edited_figure_is_rendered_alone(project: Project) -> None:
+def test_what_is_edited_is_rendered_alone(project: Project) -> None:
+    """A caption, which stands in the report, and a figure."""
     project.pretend()
+    later = time.time() + 10
+    os.utime(project.folder / "workflow/report/figure4.rst", (later, later))
+    assert sorted(project.jobs()) == ["default", "report"]
     source = project.folder / "spfde/results/figures/figure4.py"
     source.write_text(source.read_text() + "\n# edited\n")
-    later = time.time() + 10
     os.utime(source, (later, later))
     assert sorted(project.jobs()) == ["default", "figure_figure4", "report"]
 
@@ -141,3 +146,58 @@ def test_only_what_is_missing_is_trained(project: Project) -> None:
 
     trained = [job for job in project.jobs("table2", "twin") if job.startswith("train_")]
     assert sorted(trained) == ["train_table2_dense", "train_twin_set-s80"]
+
+
+def test_published_records_with_snapshots_count_where_their_analyses_are_published(project: Project) -> None:
+    """They have no snapshots to analyse: without analyses the runs are trained again, with them nothing is."""
+    figures = ("figure1", "figure3")
+    home, chosen = project.folder / "results/published/smoke", ("--config", f"experiments={','.join(figures)}")
+    runs = {run.run_id: run for name in figures for run in expand("smoke", name)}
+    kept = {name: [run for run in expand("smoke", name) if run.training.snapshots] for name in figures}
+    again = {run.run_id for runs in kept.values() for run in runs}
+    assert 0 < len(again) < len(runs)
+    for run_id in runs:
+        (home / run_id).mkdir(parents=True)
+        (home / run_id / "summary.json").touch()
+
+    text = project.dry_run(*figures, *chosen)
+    assert set(re.findall(r"results/smoke/runs/([^/\s,]+)/summary\.json", text)) == again
+    assert len(re.findall("^rule analyse:$", text, re.MULTILINE)) == 3
+
+    (home / "analysis").mkdir()
+    sparse = [run for run in kept["figure1"] if run.sparsity.target]  # a dense run has no structure to analyse
+    fresh = project.folder / "results/smoke/analysis"
+    fresh.mkdir(parents=True)
+    for name, analysed in {"1.cka": kept["figure1"], "1.similarity": sparse, "3.gradients": kept["figure3"]}.items():
+        lines = "\n".join(["run_id", *(run.run_id for run in analysed)])
+        (home / f"analysis/figure{name}.csv").write_text(lines)
+    (fresh / "figure1.cka.csv").write_text(lines)  # of one of its runs
+    (fresh / "figure3.gradients.csv").write_text(lines)  # as published, and its snapshots are gone
+    text = project.dry_run(*figures, *chosen)
+    assert not re.findall(r"^rule (?:train_\S+|analyse):$", text, re.MULTILINE)
+    assert "published/smoke/analysis/figure1.cka.csv" in text
+    assert "published/smoke/analysis/figure1.similarity.csv" in text
+    assert "results/smoke/analysis/figure3.gradients.csv" in text
+
+
+def test_a_corrected_ledger_accounts_again_and_trains_nothing(project: Project) -> None:
+    project.pretend()
+    source = project.folder / "spfde/cost/flops.py"
+    source.write_text(source.read_text() + "\n# corrected\n")
+    later = time.time() + 10
+    os.utime(source, (later, later))
+    jobs = project.jobs()
+    assert {"account", "plan", "collect", "claims", "overview", "table_table2", "figure_tradeoff"} <= set(jobs)
+    assert jobs.count("account") == 1
+    assert not [job for job in jobs if job.startswith(("train_", "data", "bench", "analyse"))]
+
+
+@pytest.mark.parametrize("target", ["table2", "results/smoke/tables/table2.csv"])
+def test_one_artefact_waits_for_its_own_runs_alone(project: Project, target: str) -> None:
+    """Accounting for all experiments would train them all."""
+    scale = project.folder / "config/scales/smoke.yaml"
+    scale.write_text(re.sub("runs_per_job: .*", "runs_per_job: 1", scale.read_text()))
+    text = project.dry_run(target)
+    made = re.findall(r"results/smoke/runs/([^/\s,]+)/summary\.json", "\n".join(re.findall(r"output: (.*)", text)))
+    assert sorted(made) == sorted(run.run_id for run in expand("smoke", "table2"))
+    assert "rule account:" in text

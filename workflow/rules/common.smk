@@ -164,6 +164,29 @@ def artefacts(*experiments):
     return tables + figures
 
 
+def stems(experiment):
+    """What an experiment's targets are called, without suffix."""
+    return {Path(path).with_suffix("") for path in [experiment, *artefacts(experiment)]}
+
+
+def asked_experiments():
+    """The experiments that the targets of this call name, themselves or by an artefact; all where a target needs all."""
+    asked = set()
+    for target in workflow.dag_settings.targets:
+        path = Path(target).with_suffix("")
+        named = {name for name in EXPERIMENTS if path in stems(name)}
+        if not named:
+            return EXPERIMENTS
+        asked |= named
+    return [name for name in EXPERIMENTS if name in asked] or EXPERIMENTS
+
+
+def records_to_account(wildcards):
+    """The chosen experiments' records, where all are there or all will be made; else those of the asked experiments."""
+    everything = records(*EXPERIMENTS)
+    return everything if all(Path(path).is_file() for path in everything) else records(*asked_experiments())
+
+
 try:
     EXPERIMENTS = chosen_experiments()
     SEEDS = None if config["seeds"] is None else [int(seed) for seed in listed(config["seeds"])]

@@ -1,16 +1,20 @@
 # A renderer's source is among its inputs: an edit renders its artefact again, and trains nothing.
 TABLE_PARTS = [f"spfde/results/tables/{name}.py" for name in ("ablation", "costs", "render", "table", "timings")]
-GATHERING = [f"spfde/results/{name}.py" for name in ("collect", "labels", "material", "published", "statistics")]
+GATHERING = [
+    f"spfde/results/{name}.py" for name in ("analyses", "collect", "labels", "material", "published", "statistics")
+]
 
 
 rule collect:
     input:
         records(*EXPERIMENTS),
+        COSTS,
         "spfde/results/collect.py",
     output:
         f"{RESULTS}/runs.csv",
     log:
         f"{RESULTS}/logs/collect.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -26,6 +30,7 @@ for table, experiment in TABLES.items():
             f"table_{table}"
         input:
             records(experiment),
+            COSTS,
             f"{RESULTS}/plans/{experiment}.json",
             f"config/scales/{config['scale']}.yaml",
             "config/reference.csv",
@@ -43,6 +48,7 @@ for table, experiment in TABLES.items():
             ),
         log:
             f"{RESULTS}/logs/tables/{table}.log",
+        localrule: True
         conda:
             "../../environment.yml"
         params:
@@ -59,6 +65,7 @@ for figure, experiment in FIGURES.items():
             f"figure_{figure}"
         input:
             records(experiment),
+            COSTS,
             analyses(figure),
             f"{RESULTS}/plans/{experiment}.json",
             f"config/scales/{config['scale']}.yaml",
@@ -77,6 +84,7 @@ for figure, experiment in FIGURES.items():
             ),
         log:
             f"{RESULTS}/logs/figures/{figure}.log",
+        localrule: True
         conda:
             "../../environment.yml"
         params:
@@ -90,6 +98,7 @@ for figure, experiment in FIGURES.items():
 rule claims:
     input:
         records(*EXPERIMENTS),
+        COSTS,
         [f"{RESULTS}/bench.csv"] * any(map(timings, TABLES)),
         [analyses(figure) for figure in FIGURES],
         PLANNER,
@@ -107,6 +116,7 @@ rule claims:
         ),
     log:
         f"{RESULTS}/logs/claims.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

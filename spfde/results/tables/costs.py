@@ -154,9 +154,10 @@ def _notes(material: Material) -> list[str]:
         f"Accuracy: test set, after the last epoch; mean ± sample standard deviation over n seeds ({used}). "
         "Freezing: share of the training FLOPs it is to remove; sieving: share of the training set removed.",
         "FLOPs: *paper* counts 2 a MAC, the backward pass as twice the forward of every unfrozen block, at the density "
-        "that is trained; *full* counts the exact backward pass and the work that published rows leave out; *executed* "
-        "is what masked dense kernels ran. Memory: *paper* is weights, activations and their gradients in fp32, the "
-        "minimum and the average over the epochs; *full* is everything that training keeps, at its peak. "
+        "that is trained; *full* counts the exact backward pass and the work that published rows leave out (dense "
+        "gradients, scoring, earlier rounds, mask updates); *executed* is what masked dense kernels ran. Memory: "
+        "*paper* is weights, activations and their gradients in fp32, the minimum and the average over the epochs; "
+        "*full* is everything that training keeps, at its peak, earlier rounds and scoring included. "
         "Rows that were not run have the costs of the plan.",
     ]
     if not material.comparable:

@@ -1,0 +1,50 @@
+"""The costs of records, counted from their settings and traces alone: no weights, no data, no training.
+
+A run writes its costs into summary.json when it ends, as the code of that day counts them. Counted again by the present
+code they stand in results/<scale>/costs.csv, which `spfde.results.collect` takes in their place.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from spfde.cost.trace import read_trace
+from spfde.errors import SpfdeError
+from spfde.planning import plan_settings
+from spfde.results.collect import flat, write
+from spfde.stored import read_settings
+
+# What happened stands in the trace: freezing is not solved for again, and the first weights are not looked for.
+HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}
+
+
+def account(folder: Path) -> dict[str, Any]:
+    """The costs of a record, from its settings.yaml and layers.csv or layers.csv.gz.
+
+    Returns:
+        "run_id" (the folder's name), "flops" by column, and "memory" in bytes with its breakdown.
+
+    Raises:
+        SpfdeError: the settings or the trace cannot be read, or the trace is of another network.
+    """
+    (settings,) = read_settings(folder / "settings.yaml", overrides=HAPPENED)
+    published = folder / "layers.csv.gz"
+    trace = read_trace(published if published.is_file() else folder / "layers.csv")
+    try:
+        flops, memory = plan_settings(settings).costs(trace)
+    except SpfdeError as error:
+        raise SpfdeError(f"record {folder} cannot be accounted: {error.cause}", error.remedy) from error
+    return {"run_id": folder.resolve().name, "flops": flops, "memory": memory}
+
+
+def write_costs(folders: Iterable[Path], path: Path) -> int:
+    """Writes the costs of records as CSV: a row a run, columns as in the frame of `spfde.results.load`.
+
+    Returns:
+        the number of records.
+    """
+    rows = [flat(account(folder)) for folder in folders]
+    write(pd.DataFrame(rows, columns=None if rows else ["run_id"]), path)
+    return len(rows)
