@@ -137,7 +137,7 @@ def validate_trace(frame: pd.DataFrame, source: str = "the trace") -> pd.DataFra
     """
 
     def broken(cause: str) -> SpfdeError:
-        return SpfdeError(f"{source} is not a layer trace: {cause}", "write it again by spfde.cost.trace.write_trace")
+        return SpfdeError(f"{source} is not a layer trace: {cause}", "remove the record and train its run again")
 
     if list(frame.columns) != list(DTYPES):
         raise broken(f"its columns are {', '.join(map(str, frame.columns))}")
