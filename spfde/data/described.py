@@ -1,10 +1,10 @@
 """Data sets of one's own that need no code: folders of images, described by a file each in config/data.
 
-    # config/data/flowers.yaml: images in <data root>/flowers/{train,val}/<class>/
-    classes: 5
-    size: 64
-    train_samples: 3000
-    test_samples: 600
+# config/data/flowers.yaml: images in <data root>/flowers/{train,val}/<class>/
+classes: 5
+size: 64
+train_samples: 3000
+test_samples: 600
 """
 
 from pathlib import Path

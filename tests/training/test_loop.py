@@ -278,7 +278,5 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", "1")
         checkpoint.save(path, "mine", {"x": torch.zeros(1)}, {})
-    with pytest.raises(
-        SpfdeError, match=r"written by another version of spfde; remove .* to train"
-    ):
+    with pytest.raises(SpfdeError, match=r"written by another version of spfde; remove .* to train"):
         checkpoint.load(path, "mine")
