@@ -4,19 +4,22 @@ import signal
 import time
 from types import FrameType
 
+SHARE = 0.05  # of the time that checkpoints may take
+
 
 class Clock:
     """Checkpoints every so many seconds of training; a stop at a time limit or at a signal.
 
     Args:
-        every: seconds between checkpoints.
+        every: seconds between checkpoints; more where writing one takes long, so that it stays a small share of them.
         limit: seconds after which runs stop, counted from here; none: no limit.
     """
 
-    def __init__(self, every: float = 10.0, limit: float | None = None) -> None:
+    def __init__(self, every: float = 5.0, limit: float | None = None) -> None:
         self.every = every
         self.limit = limit
-        self.started = self.last = time.monotonic()
+        self.started = self.last = self.asked = time.monotonic()
+        self.took = 0.0  # seconds of the last checkpoint
         self.signal = ""
 
     def listen(self) -> None:
@@ -37,7 +40,10 @@ class Clock:
 
     def due(self) -> bool:
         """Whether a checkpoint is to be written now."""
-        return bool(self.stopped) or time.monotonic() - self.last >= self.every
+        self.asked = time.monotonic()
+        return bool(self.stopped) or self.asked - self.last >= max(self.every, self.took / SHARE)
 
     def saved(self) -> None:
+        """The checkpoint that was due is written."""
         self.last = time.monotonic()
+        self.took = self.last - self.asked
