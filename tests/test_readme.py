@@ -41,7 +41,8 @@ def test_examples_run_one_after_the_other(page: str, tmp_path: Path, monkeypatch
         pytest.skip(f"not installed: {', '.join(left_out)}; the other examples ran")
 
 
-def test_the_first_example_takes_less_than_ten_lines_of_spfde() -> None:
-    code = examples("docs/own_model.md")[0]
+@pytest.mark.parametrize("page", ["README.md", "docs/own_model.md"])
+def test_the_first_example_takes_less_than_ten_lines_of_spfde(page: str) -> None:
+    code = examples(page)[0]
     ours = [line for line in code.splitlines() if re.search(r"spfde|sparse|settings|Indexed", line)]
     assert len(ours) < 10
