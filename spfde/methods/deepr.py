@@ -57,7 +57,7 @@ class Deepr(Method):
 
     def mask_updates(self, epoch: int, steps: range) -> int:
         """Every step rewires, until the end of rewiring."""
-        return sum(step < self.options.end * self.plan.steps for step in steps)
+        return max(0, min(steps.stop, math.ceil(self.options.end * self.plan.steps)) - steps.start)
 
     @torch.no_grad()
     def after_step(self, run: Run, step: int) -> None:

@@ -33,13 +33,18 @@ class SetItop(DropAndGrow):
     Options: ClassVar[type[Options]] = ItopOptions
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "erk"}}
 
+    @property
+    def interval(self) -> int:
+        """Optimizer steps between two updates."""
+        return self.plan.step_interval(self.options.interval, ITOP_STEPS)
+
     def is_update(self, step: int) -> bool:
         """Whether masks change after a step."""
-        interval = self.plan.step_interval(self.options.interval, ITOP_STEPS)
-        return (step + 1) % interval == 0 and step + 1 < self.plan.steps
+        return (step + 1) % self.interval == 0 and step + 1 < self.plan.steps
 
     def mask_updates(self, epoch: int, steps: range) -> int:
-        return sum(map(self.is_update, steps))
+        """Those of `is_update`, in closed form."""
+        return max(0, min(steps.stop, self.plan.steps - 1) // self.interval - steps.start // self.interval)
 
     def after_step(self, run: Run, step: int) -> None:
         if self.is_update(step):

@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from spfde.data import load
 from spfde.experiments import resolve
-from spfde.methods import METHODS
+from spfde.methods import METHODS, Plan, make
 from spfde.planning import plan_settings
+from spfde.settings import RunSettings, parse
 from spfde.sparsity.masks import SparseLayer
 from spfde.training.clock import Clock
 from spfde.training.loop import Training
@@ -76,3 +79,15 @@ def test_updates_end_where_the_method_says() -> None:
         trace = plan_settings(resolve("cifar100", {"sparsity.method": name, "sparsity.target": 0.9})).trace()
         assert trace.groupby("layer")["mask_updates"].sum().max() == updates
         assert trace[trace["layer"] == "conv1"]["mask_updates"].sum() == 0  # dense
+
+
+@given(st.integers(0, 1200), st.integers(1, 300), st.integers(400, 1100))
+def test_updates_are_counted_wherever_an_epoch_lies(start: int, count: int, steps: int) -> None:
+    """The closed forms against the question that training asks at every step."""
+    epoch = range(start, start + count)
+    itop, deepr = (
+        make(Plan(parse(RunSettings, {"sparsity": {"method": name}}), {}, steps=steps))
+        for name in ("set-itop", "deepr")
+    )
+    assert itop.mask_updates(0, epoch) == sum(map(itop.is_update, epoch))
+    assert deepr.mask_updates(0, epoch) == sum(step < deepr.options.end * steps for step in epoch)
