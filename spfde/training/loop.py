@@ -220,9 +220,10 @@ class Training:
         self._lap("train")
         if self.team.rank == 0:
             self._write_checkpoint(path)
+        stops = self.team.any(bool(self.clock.stopped))  # every process waits for the one that writes
         self.clock.saved()
         self._lap("checkpoints")
-        if self.team.any(bool(self.clock.stopped)):
+        if stops:
             why = self.clock.stopped or "another process"
             cause = f"{self.settings.run_id} stopped by {why} in epoch {self.epoch + 1} of {self.sparse.epochs}"
             raise Stopped(cause, "run the same command again to go on from there")
