@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from spfde.api import SparseTraining
 from spfde.cost import flops, memory, planned_trace, profile
@@ -26,24 +26,7 @@ from spfde.settings import RunSettings, parse
 from spfde.sparsity.topk import top_count
 from spfde.training.clock import Clock
 from spfde.training.loop import Training
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.one = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.two = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.three = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.classifier = nn.Linear(8, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.three(self.two(self.one(x))).mean(dim=(2, 3)))
-
-
-SAMPLES = 40
-DATA = torch.randn(SAMPLES, 1, 6, 6, generator=torch.Generator().manual_seed(3))
-LABELS = torch.arange(SAMPLES) % 4
+from tests.test_api import DATA, LABELS, SAMPLES, Net
 
 
 class Loop:
