@@ -30,7 +30,7 @@ rule plan:
 
 # FLOPs and memory of all records, fresh and published, by the present code: what follows takes them from here, so that a
 # corrected ledger trains nothing. One process and one file: starting one takes longer than accounting for an experiment.
-# So that `snakemake table2` trains table2 alone all the same, only records that are asked for are waited for.
+# So that `snakemake table2` does not train everything, only records that are asked for are waited for.
 rule account:
     input:
         records_to_account,  # a function: when rules are read, targets are not known yet

@@ -125,7 +125,8 @@ rule claims:
         "python -m spfde claims --scale {params.scale} --results results > {log} 2>&1"
 
 
-# Each experiment is a target of its own name: `snakemake table2` trains, plans and renders it alone.
+# Each experiment is a target of its own name: `snakemake table2` trains, plans and renders it. Where the scale packs rows, a
+# process brings along what shares it; `--config experiments=table2` takes the experiment alone.
 for experiment in EXPERIMENTS:
 
     rule:
