@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ def writing(path: Path) -> Iterator[Path]:
     Raises:
         SpfdeError: no space left, or no right to write there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # The number of a process is not enough: machines that share a file system, and containers, have equal ones.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

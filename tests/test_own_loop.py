@@ -1,8 +1,7 @@
 """SparseTraining in loops of somebody else: ways to step, learning rates, optimizers, copies, wrappers, compilation."""
 
 import copy
-import socket
-from contextlib import closing
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,11 +244,8 @@ def test_torch_compile(backend: str) -> None:
     assert all(torch.allclose(value, reference[name], atol=tolerance) for name, value in model.state_dict().items())
 
 
-def test_a_data_parallel_model() -> None:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+def test_a_data_parallel_model(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
         model = network()
         with pytest.raises(SpfdeError, match="find_unused_parameters=True"):

@@ -1,6 +1,7 @@
 """Notebooks, run top to bottom on the results and rendered to one HTML page that loads nothing."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ p, li { max-width: 60rem; }
 .anchor-link { display: none; }
 """
 
+LONGEST_SOCKET = 100  # characters of a socket's path that every system takes
+
 
 def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks")) -> Path:
     """Runs a notebook in a kernel of this Python and writes results/<scale>/notebooks/<name>.html.
@@ -35,26 +38,39 @@ def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks"
         SpfdeError: no such notebook (naming the nearest), or a cell that failed.
     """
     import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
     known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
     notebook = nbformat.read(lookup("notebook", name, known), as_version=4)
-    variables = {"SPFDE_SCALE": scale, "SPFDE_RESULTS": str(results.resolve())}
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(Path.cwd())}}
     )
-    client.create_kernel_manager().transport = "ipc"  # sockets in the file system: nothing listens on the network
-    try:
-        client.execute(env={**os.environ, **variables})
-    except CellExecutionError as error:
-        raise SpfdeError(
-            f"the notebook {name} failed: {error.ename}: {error.evalue}",
-            f"open {known[name]} and run it cell by cell",
-        ) from error
+    # All that a kernel would share with others by name goes into a folder of its own. Its sockets are files, so that
+    # nothing listens on the network; Jupyter would number them in the working directory, where kernels that start
+    # together take the same numbers. IPython's folder holds the history's data base and the user's start-up files.
+    with tempfile.TemporaryDirectory(prefix="spfde-", dir=_short_folder()) as own:
+        manager = client.create_kernel_manager()
+        manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # no other Python that is named "python3"
+        manager.connection_file = str(Path(own, "kernel.json"))
+        manager.transport, manager.ip = "ipc", str(Path(own, "kernel"))
+        variables = {"SPFDE_SCALE": scale, "SPFDE_RESULTS": str(results.resolve()), "IPYTHONDIR": own}
+        try:
+            client.execute(env={**os.environ, **variables})
+        except CellExecutionError as error:
+            raise SpfdeError(
+                f"the notebook {name} failed: {error.ename}: {error.evalue}",
+                f"open {known[name]} and run it cell by cell",
+            ) from error
     path = results / scale / "notebooks" / f"{name}.html"
     write_text(path, page(notebook))
     return path
+
+
+def _short_folder() -> str | None:
+    """Where the sockets' folder goes: the usual place for temporary files, unless their paths would be too long."""
+    return None if len(tempfile.gettempdir()) + len("/spfde-12345678/kernel-1") <= LONGEST_SOCKET else "/tmp"
 
 
 def page(notebook: "NotebookNode") -> str:

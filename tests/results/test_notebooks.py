@@ -1,6 +1,8 @@
 """The notebooks run top to bottom on results, are committed without outputs, and render to pages that load nothing."""
 
 import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,9 +45,22 @@ def test_committed_clean(path: Path) -> None:
             assert cell.outputs == [] and cell.execution_count is None
 
 
+def render_at_once(notebooks: Iterable[Path], results: Path) -> dict[str, str]:
+    """The pages of notebooks whose kernels start together, in one working directory."""
+    notebooks = list(notebooks)
+    with ThreadPoolExecutor(len(notebooks)) as pool:
+        pages = pool.map(lambda path: render(path.stem, "smoke", results, path.parent).read_text(), notebooks)
+        return {path.stem: page for path, page in zip(notebooks, pages, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def pages(results: Path) -> dict[str, str]:
+    return render_at_once(NOTEBOOKS, results)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_and_renders(path: Path, results: Path) -> None:
-    page = render(path.stem, "smoke", results, path.parent).read_text()
+def test_runs_and_renders(path: Path, results: Path, pages: dict[str, str]) -> None:
+    page = pages[path.stem]
     assert "scale smoke: 3 runs of 3 rows" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
     assert page.count('class="output_area"') >= 6
@@ -58,6 +73,33 @@ def test_runs_and_renders(path: Path, results: Path) -> None:
         assert all(f"{accuracy:.4g}" in page for accuracy in runs["accuracy.test_last"])
         assert "not run" in page  # the other rows of the table
         assert "cifar100" in page and "no full-scale run is published yet</pre>" not in page
+
+
+def test_kernels_that_start_together_share_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three at once, five times: neither sockets in the working directory nor a kernel or start-up file of the user."""
+    monkeypatch.chdir(tmp_path)
+    foreign = tmp_path / "home/.local/share/jupyter/kernels/python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["false"], "display_name": "foreign", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(foreign.parents[1]))
+    source = "from IPython.paths import get_ipython_dir\nprint(int('41') + 1, get_ipython_dir())"
+    for name in "abc":
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        cells = [nbformat.v4.new_markdown_cell(f"# {name}"), nbformat.v4.new_code_cell(source)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    folders = set()
+    for _ in range(5):
+        pages = render_at_once(sorted((tmp_path / "notebooks").iterdir()), tmp_path / "results")
+        folders |= {re.search(r"42 (\S+)", page)[1] for page in pages.values()}
+    assert len(folders) == 15 and not any(Path(folder).exists() for folder in folders)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "notebooks", "results"]
+
+
+@pytest.mark.slow
+def test_the_three_at_once_five_times(results: Path) -> None:
+    for _ in range(5):
+        assert len(render_at_once(NOTEBOOKS, results)) == 3
 
 
 def test_what_fails_is_said(tmp_path: Path, results: Path) -> None:

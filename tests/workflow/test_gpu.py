@@ -116,6 +116,15 @@ def test_what_cannot_be_had_is_said() -> None:
     assert done.returncode == 1 and done.stderr == "error: 2 GPUs of 0 cannot be had; name more, or ask for fewer\n"
 
 
+def test_a_folder_of_somebody_else_is_said(tmp_path: Path) -> None:
+    """The folder's name is known beforehand, and lies where every user may write."""
+    (tmp_path / "slots").touch()
+    command = [sys.executable, str(SCRIPT), "--gpus", "0", "--folder", str(tmp_path / "slots"), "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"error: cannot lock {tmp_path / 'slots'} (File exists); set TMPDIR to another folder\n"
+
+
 def test_the_profile_puts_training_analysis_and_benchmark_into_slots(tmp_path: Path) -> None:
     """With the profile's own configuration, on top of the command line's; nothing else asks for a GPU."""
     for name in ("config", "profiles", "spfde", "workflow", "notebooks", "docs", "Snakefile", "environment.yml"):

@@ -65,7 +65,12 @@ def main() -> None:
     gpus = list(dict.fromkeys(arguments.gpus.split(",")))
     if not 1 <= arguments.count <= len(gpus) or arguments.jobs_per_gpu < 1:
         sys.exit(f"error: {arguments.count} GPUs of {arguments.gpus} cannot be had; name more, or ask for fewer")
-    taken = take(arguments.folder, gpus, arguments.jobs_per_gpu, arguments.count)
+    try:
+        taken = take(arguments.folder, gpus, arguments.jobs_per_gpu, arguments.count)
+    except OSError as error:  # in a folder for all users, another one may have taken the name
+        sys.exit(
+            f"error: cannot lock {error.filename or arguments.folder} ({error.strerror}); set TMPDIR to another folder"
+        )
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
     os.execvp(arguments.command[0], arguments.command)
 
