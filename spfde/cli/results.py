@@ -22,7 +22,7 @@ def collect(
     """Gather the records of a scale, fresh and published, into one tidy table: a row a run."""
     from spfde.results import load
     from spfde.results.collect import warn_of_other_code, write
-    from spfde.training.record import code_digest
+    from spfde.training.environment import code_digest
 
     runs = load(scale, results)
     warn_of_other_code(runs, code_digest())

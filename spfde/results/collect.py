@@ -95,7 +95,8 @@ def warn_of_other_code(frame: pd.DataFrame, digest: str) -> None:
     """One line on stderr about the records that other code than the present one made.
 
     Args:
-        digest: the present code's (`spfde.training.record.code_digest()`), beside "environment.code" of the records.
+        digest: that of the present code (`spfde.training.environment.code_digest`); records keep theirs in
+            "environment.code".
     """
     if frame.empty:
         return

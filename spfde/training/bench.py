@@ -19,7 +19,6 @@ repeat are what counts.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,10 @@ import torch
 from spfde.data import SCHEDULES, Sieve, Split, Splits, info, update_epochs
 from spfde.experiments import resolve
 from spfde.planning import plan_settings
-from spfde.training import record
 from spfde.training.clock import Clock
-from spfde.training.loop import Training
+from spfde.training.environment import environment
+from spfde.training.loop import step
+from spfde.training.run import Training
 
 LEVELS = (0.10, 0.15, 0.20, 0.25)
 
@@ -49,7 +49,7 @@ class Case:
         batches, device = self._batches(), self.training.device
         start = _now(device)
         for _ in range(steps):
-            self.training.step(*next(batches))
+            step(self.training, *next(batches))
         return (_now(device) - start) / steps
 
     def _batches(self) -> Iterator[Any]:
@@ -85,7 +85,7 @@ def bench(
     def training(method: str, removed: float = 0.0) -> Training:
         told = {"sparsity.method": method, "freezing.flops_reduction": 0.0, "sieving.removed": removed, **batch}
         run = Training(resolve(scale, told), random_splits(scale, samples), device, Clock())
-        run.begin(0, Path())
+        run.begin(0)
         return run
 
     plans = {
@@ -138,7 +138,7 @@ def bench(
     frame["seconds_per_epoch"] = frame.steps * frame.step_seconds + frame.mask_updates + frame.sieve_updates
     base = frame[frame.kind == "masks"].set_index("repeat").seconds_per_epoch
     frame["speedup"] = base.reindex(frame.repeat).to_numpy() / frame.seconds_per_epoch
-    where = record.environment(device)
+    where = environment(device)
     frame["scale"], frame["model"], frame["batch_size"] = scale, settings.model.name, size
     frame["device"], frame["threads"], frame["torch"] = where["device"], where["threads"], where["torch"]
     return frame

@@ -21,7 +21,7 @@ from spfde.methods.gse import Mass, unit_sums
 from spfde.planning import plan_settings
 from spfde.sparsity.distributions import active_count
 from spfde.training.clock import Clock
-from spfde.training.loop import Training
+from spfde.training.run import Training
 
 Build = Callable[..., tuple]
 NAMES = ["gse-uniform", "gse-grabo", "gse-graest"]

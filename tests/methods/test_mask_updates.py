@@ -1,7 +1,5 @@
 """The trace has every mask update that a run makes, and planning knows them before."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,8 @@ from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
 from spfde.sparsity.masks import SparseLayer
 from spfde.training.clock import Clock
-from spfde.training.loop import Training
+from spfde.training.loop import step
+from spfde.training.run import Training
 
 FIXED = {"dense", "small-dense", "static", "lottery", "snip", "grasp"}
 SETTINGS = {
@@ -49,9 +48,9 @@ def test_the_trace_counts_the_changes_of_each_mask(name: str, monkeypatch: pytes
 
     monkeypatch.setattr(SparseLayer, "start", begin)
     for epoch in range(10):
-        run.begin(epoch, Path("unused"))
+        run.begin(epoch)
         for batch in run.batches():
-            run.step(*batch)
+            step(run, *batch)
     trace = run.sparse.trace()
     found = trace["mask_updates"].to_numpy().reshape(changed.shape)
     frozen = trace["frozen"].to_numpy().reshape(changed.shape)

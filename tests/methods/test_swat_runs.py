@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
 from spfde.sparsity.topk import top_count
 from spfde.training.clock import Clock
-from spfde.training.loop import Training
+from spfde.training.run import Training
 from tests.test_api import DATA, LABELS, SAMPLES, Net
 
 
@@ -215,7 +214,7 @@ def test_the_ledger_has_what_autograd_saves(name: str, frozen: int) -> None:
     """Distinct storages of a real training forward at smoke, parameters and buffers aside; masks are no activations."""
     settings = resolve("smoke", {"sparsity.method": name, "sparsity.target": 0.9, "data.train_limit": 96})
     run = Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
-    run.begin(0, Path("unused"))
+    run.begin(0)
     run.model.train()
     run.sparse.freeze(frozen)
     known = [*run.model.parameters(), *run.model.buffers(), *(layer.mask for layer in run.sparse.masks)]

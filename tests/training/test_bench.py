@@ -1,7 +1,5 @@
 """The benchmark's arithmetic, with step times put in by hand."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +9,7 @@ from spfde.experiments import resolve
 from spfde.planning import plan_settings
 from spfde.training import bench
 from spfde.training.clock import Clock
-from spfde.training.loop import Training
+from spfde.training.run import Training
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ def test_both_is_composed_of_its_measured_parts(timed: pd.DataFrame) -> None:
 def test_a_levels_steps_are_of_its_own_partial_set(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = resolve("smoke", {"sparsity.method": "spfde", "sieving.removed": 0.25, "training.batch_size": 16})
     run = Training(settings, bench.random_splits("smoke", 64), torch.device("cpu"), Clock())
-    run.begin(0, Path())
+    run.begin(0)
     seen: list[int] = []
     count = run.sparse.count
 

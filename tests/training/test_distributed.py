@@ -18,6 +18,7 @@ from spfde.experiments import resolve
 from spfde.training import checkpoint, loop
 from spfde.training.clock import Clock
 from spfde.training.distributed import Ranks
+from spfde.training.run import Training
 
 METHODS = ("spfde", "rigl")
 EPOCHS = 8  # of 314 or 354 samples in batches of 64, the last one of 58 or 34
@@ -46,8 +47,8 @@ from spfde.training.distributed import joined
 out, told = Path(sys.argv[1]), json.loads(sys.argv[2])
 finish = loop.Training.finish
 
-def finish_and_tell(self, folder, snapshots):
-    finish(self, folder, snapshots)
+def finish_and_tell(self, folder):
+    finish(self, folder)
     state = self.model.state_dict() | {f"sparse.{name}": value for name, value in self.sparse.state_dict().items()}
     save_file(state, out / f"{self.settings.sparsity.method}-{self.team.rank}.safetensors")
 
@@ -89,22 +90,18 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-class Accumulating(loop.Training):
+def accumulating(run: Training, indices: Tensor, images: Tensor, labels: Tensor) -> None:
     """Goes through the two halves of a batch one after another, and then takes its one step."""
-
-    def step(self, indices: Tensor, images: Tensor, labels: Tensor) -> None:
-        outputs = []
-        for half in ([part[which] for part in (images.tensor_split(2), labels.tensor_split(2))] for which in (0, 1)):
-            logits = self.model(half[0])
-            (F.cross_entropy(logits, half[1], reduction="sum") / len(labels)).backward()
-            outputs.append(logits.detach())
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        logits = torch.cat(outputs)
-        self.sparse.observe(indices, logits, labels)
-        correct = (logits.argmax(dim=1) == labels).sum()
-        self.sums += torch.stack([F.cross_entropy(logits, labels, reduction="sum").double(), correct.double()])
-        self.done += 1
+    outputs = []
+    for half in ([part[which] for part in (images.tensor_split(2), labels.tensor_split(2))] for which in (0, 1)):
+        logits = run.model(half[0])
+        (F.cross_entropy(logits, half[1], reduction="sum") / len(labels)).backward()
+        outputs.append(logits.detach())
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    logits = torch.cat(outputs)
+    run.sparse.observe(indices, logits, labels)
+    run.count(F.cross_entropy(logits, labels), logits.argmax(dim=1) == labels)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -121,7 +118,7 @@ def test_two_processes_do_what_one_that_accumulates_does(
     together: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     settings = resolve("smoke", told(method))
-    monkeypatch.setattr(loop, "Training", Accumulating)
+    monkeypatch.setattr(loop, "step", accumulating)
     one = loop.train(settings, load(settings.data, None, None), tmp_path)
     two = together / "whole" / settings.run_id
 
@@ -165,12 +162,12 @@ def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     settings = resolve("smoke", told("spfde"))
     splits = load(settings.data, None, None)
-    run = loop.Training(settings, splits, torch.device("cpu"), Clock(limit=0))
-    run.begin(0, tmp_path)
-    path = checkpoint.path_of(tmp_path, settings.run_id)
+    run = Training(settings, splits, torch.device("cpu"), Clock(limit=0))
+    run.begin(0)
+    run.path = checkpoint.path_of(tmp_path, settings.run_id)
     run.team.size = 2
     with pytest.raises(Stopped):
-        run.save(path)
+        run.save()
     with pytest.raises(SpfdeError, match="is of 2 processes that train together, not 1"):
         loop.train(settings, splits, tmp_path)
 
@@ -179,8 +176,8 @@ def test_a_process_that_counts_its_own_samples_alone_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = resolve("smoke", told("spfde"))
-    run = loop.Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
-    run.begin(0, tmp_path)
+    run = Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
+    run.begin(0)
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
     with pytest.raises(

@@ -11,7 +11,8 @@ from spfde.errors import SpfdeError
 from spfde.experiments import resolve
 from spfde.models import build
 from spfde.training.clock import Clock
-from spfde.training.loop import Training
+from spfde.training.loop import step
+from spfde.training.run import Training
 from spfde.training.weights import load_weights
 
 COMMON = {"training.epochs": 3, "training.batch_size": 32, "data.train_limit": 128, "sparsity.target": 0.5}
@@ -59,7 +60,7 @@ def test_a_lottery_ticket_rewinds_to_the_files_weights(given: tuple[Path, dict[s
     for epoch in range(4):  # the fourth is the first of the second round
         run.sparse.begin_epoch(epoch)
         if epoch < 3:
-            run.step(*next(iter(run.batches())))
+            step(run, *next(iter(run.batches())))
     masks = {f"{layer.name}.weight": layer.mask for layer in run.sparse.masks}
     assert run.sparse.masks.sparsity == pytest.approx(0.2, abs=1e-4)
     for name, value in run.model.state_dict().items():

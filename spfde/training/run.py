@@ -1,0 +1,252 @@
+"""What a run is made of: model, optimizer, data, masks and counters, and the checkpoint that holds them.
+
+A run can be killed at any moment and goes on from its last checkpoint, bit for bit: everything random is drawn from a
+stream named by seed, purpose and epoch, so a checkpoint needs no generator states.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spfde.api import SparseTraining
+from spfde.data import AnySplit, LoaderBase, Splits, info, open_loader
+from spfde.errors import SpfdeError, Stopped
+from spfde.models import build
+from spfde.planning import known_model
+from spfde.rng import derive
+from spfde.settings import RunSettings
+from spfde.training import checkpoint, record
+from spfde.training.clock import Clock
+from spfde.training.distributed import Team
+from spfde.training.progress import say
+from spfde.training.summary import summary
+from spfde.training.weights import load_weights, save_snapshot
+
+
+class Trained(NamedTuple):
+    """What an epoch of training gave, over the samples that it saw."""
+
+    loss: float
+    accuracy: float  # percent
+    samples: int
+
+
+class Training:
+    """The parts of a run, and what a checkpoint has to know of them.
+
+    Attributes:
+        model, optimizer, sparse: the network, SGD, and the masks, freezing and sieving around them.
+        validation, test: loaders of the splits that are evaluated; no validation where none is held out.
+        steps_per_epoch: training steps of an epoch at most; sieved epochs have fewer.
+        epoch: the epoch in hand, counted through all rounds of a method that trains more than once.
+        done: how many of its steps are done.
+        rows: the rows of epochs.csv so far.
+        times: seconds that each part of the run has taken.
+        resumed_from: where the run was interrupted, in order.
+    """
+
+    def __init__(
+        self, settings: RunSettings, splits: Splits, device: torch.device, clock: Clock, team: Team | None = None
+    ) -> None:
+        self.settings, self.device, self.clock, self.team = settings, device, clock, team or Team()
+        self.times = dict.fromkeys(("start", "events", "train", "evaluate", "checkpoints"), 0.0)
+        self._mark = time.perf_counter()
+        _set_arithmetic(settings)
+        data, recipe = info(settings.data.name), settings.training
+        torch.manual_seed(derive(settings.seed, "init"))
+        model = build(settings.model.name, data.classes, data.channels, data.size, settings.model.width)
+        self.model = load_weights(model, settings.model.weights).to(device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            recipe.lr,
+            recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+        self.loader = open_loader(splits.train, settings.data, data, recipe.batch_size, settings.seed, device)
+        self.sparse = SparseTraining(
+            self.model,
+            self.optimizer,
+            settings,
+            input_shape=(data.channels, data.size, data.size),
+            samples=len(splits.train),
+            fetch=self.loader.fetch,
+            costs=known_model(settings.model.name, data, settings.model.width)[1],
+        )
+
+        def evaluation(split: AnySplit) -> LoaderBase:
+            return open_loader(split, settings.data, data, 512, settings.seed, device, train=False)
+
+        self.validation = evaluation(splits.validation) if splits.validation else None
+        self.test = evaluation(splits.test)
+        self.steps_per_epoch = int(self.sparse.plan.first_steps[1])
+        sizes = self.sparse.plan.samples % recipe.batch_size  # of last batches; 0: they are full
+        self.team.check(self.model, [size or recipe.batch_size for size in sizes.tolist()])
+        self.rows: list[dict[str, Any]] = []
+        self.resumed_from: list[dict[str, int]] = []
+        self.epoch = 0
+        self.done = 0
+        self.path: Path | None = None  # of the checkpoint
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # losses and correct samples of this epoch
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self.lap("start")
+
+    # what the loop calls
+
+    def begin(self, epoch: int) -> None:
+        """Boundary events before an epoch, unless it was begun before an interruption."""
+        self.epoch = epoch
+        if self.sparse.begun > epoch:
+            return
+        every = self.settings.training.snapshots
+        done = epoch - (self.sparse.epochs - self.settings.training.epochs)  # epochs of the last round
+        if every and (epoch == 0 or (done > 0 and done % every == 0)):
+            self._keep_snapshot(max(0, done))
+        self.sparse.begin_epoch(epoch)
+        if self.sparse.epoch == 0:
+            self.rows = []  # a round that is followed by another leaves no rows
+        self._sums.zero_()
+        self.done = 0
+        self.lap("events")
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The batches of the epoch that are still to do: positions, and images and labels of this process's share."""
+        self.model.train()
+        return self.loader.epoch(self.sparse.epoch, self.sparse.partial_set, self.done, self.team.share)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The arithmetic of the forward pass."""
+        if self.settings.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def count(self, loss: Tensor, correct: Tensor) -> None:
+        """Counts a step that is done; stays on the device.
+
+        Args:
+            loss: mean loss of the batch.
+            correct: (batch,) booleans, whose class was predicted.
+        """
+        self._sums += torch.stack([loss.double() * len(correct), correct.sum().double()])
+        self.done += 1
+
+    def end(self) -> Trained:
+        """After the steps of an epoch; after the last epoch the weights become those that the record holds."""
+        loss, correct = self._sums.tolist()  # waits for the device
+        self.lap("train")
+        samples = int(self.sparse.history.samples[self.sparse.epoch])
+        if self.epoch + 1 == self.sparse.epochs:
+            self.sparse.finish()
+        return Trained(loss / samples, 100 * correct / samples, samples)
+
+    def finish(self, folder: Path) -> None:
+        """Writes the record, and removes the checkpoint that is no longer needed."""
+        sparse, settings = self.sparse, self.settings
+        if settings.training.snapshots:
+            self._keep_snapshot(settings.training.epochs)
+        state = {f"mask.{layer.name}": layer.active for layer in sparse.masks}
+        if sparse.sieve:
+            state |= {"partial_set": sparse.sieve.partial, "removed_queue": sparse.sieve.queue}
+        trace = sparse.trace()
+        values = summary(self, trace), self.model.state_dict(), state
+        if self.team.rank == 0:
+            record.write(folder, settings, self.rows, trace, *values, self._snapshots)
+            if self.path:
+                shutil.rmtree(self.path.with_suffix(".snapshots"), ignore_errors=True)
+                self.path.unlink(missing_ok=True)
+
+    def lap(self, part: str) -> None:
+        """Adds the time since the last lap to a part of the run."""
+        now = time.perf_counter()
+        self.times[part] += now - self._mark
+        self._mark = now
+
+    # the checkpoint
+
+    @property
+    def _snapshots(self) -> Path | None:
+        return self.path.with_suffix(".snapshots") if self.path else None
+
+    def _keep_snapshot(self, epoch: int) -> None:
+        if self._snapshots and self.team.rank == 0:
+            save_snapshot(self.model, self._snapshots, epoch)
+
+    def save_if_due(self) -> None:
+        """Writes a checkpoint where the clock asks for one in any process."""
+        if self.team.any(self.clock.due()):
+            self.save()
+
+    def save(self) -> None:
+        """Writes the checkpoint, and stops here if the clock says so.
+
+        Raises:
+            Stopped: it does.
+        """
+        self.lap("train")
+        if self.team.rank == 0 and self.path:
+            checkpoint.save(self.path, self.settings.run_id, *self._packed())
+        stops = self.team.any(bool(self.clock.stopped))  # every process waits for the one that writes
+        self.clock.saved()
+        self.lap("checkpoints")
+        if stops:
+            why = self.clock.stopped or "another process"
+            cause = f"{self.settings.run_id} stopped by {why} in epoch {self.epoch + 1} of {self.sparse.epochs}"
+            raise Stopped(cause, "run the same command again to go on from there")
+
+    def _packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and the text of the checkpoint."""
+        tensors = checkpoint.join(
+            model=self.model.state_dict(),
+            optimizer=checkpoint.optimizer_tensors(self.optimizer),
+            sparse=self.sparse.state_dict(),
+            run={"sums": self._sums},
+        )
+        text = {
+            "epoch": self.epoch,
+            "done": self.done,
+            "rows": self.rows,
+            "times": self.times,
+            "resumed_from": self.resumed_from,
+            "processes": self.team.size,
+        }
+        return tensors, text
+
+    def resume(self, path: Path) -> None:
+        """Keeps the checkpoint at this path from now on, and goes on from the one that is there already.
+
+        Raises:
+            SpfdeError: that one is damaged, or of another run or number of processes.
+        """
+        self.path = path
+        loaded = checkpoint.load(path, self.settings.run_id)
+        if self.team.any(loaded is not None) != (loaded is not None):
+            raise SpfdeError(f"not all processes see the checkpoint {path}", "give --out a folder that they share")
+        if loaded is None:
+            return
+        tensors, text = loaded
+        if text["processes"] != self.team.size:
+            cause = f"checkpoint {path} is of {text['processes']} processes that train together, not {self.team.size}"
+            raise SpfdeError(cause, "go on with as many, or remove it to train the run from its start")
+        model, optimizer, sparse, run = checkpoint.split(tensors, "model", "optimizer", "sparse", "run")
+        self.model.load_state_dict(model)
+        checkpoint.load_optimizer(self.optimizer, optimizer)
+        self.sparse.load_state_dict(sparse)
+        self._sums.copy_(run["sums"])
+        self.epoch, self.done, self.rows, self.times = text["epoch"], text["done"], text["rows"], text["times"]
+        self.resumed_from = [*text["resumed_from"], {"epoch": self.epoch, "step": self.done}]
+        self._mark = time.perf_counter()
+        say(f"{self.settings.run_id}: resumed in epoch {self.epoch + 1} after {self.done} steps of it")
+
+
+def _set_arithmetic(settings: RunSettings) -> None:
+    """Threads and matrix arithmetic of the process; convolutions whose results do not depend on timing."""
+    torch.set_num_threads(settings.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    torch.backends.cudnn.deterministic = True

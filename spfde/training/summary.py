@@ -1,0 +1,76 @@
+"""The numbers of a run's record: a row of epochs.csv per epoch, and summary.json."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from spfde.training import record
+from spfde.training.environment import environment
+
+if TYPE_CHECKING:
+    from spfde.training.run import Trained, Training
+
+
+def epoch_row(
+    run: "Training", trained: "Trained", tested: tuple[float, float], validated: tuple[float, float] | None
+) -> dict[str, Any]:
+    """The row of epochs.csv of the epoch that has ended.
+
+    Args:
+        run: the run.
+        trained: loss and accuracy of the training steps.
+        tested: loss and accuracy in percent of the test set.
+        validated: the same of the samples that are held out, where there are any.
+    """
+    sparse, groups = run.sparse, run.optimizer.param_groups  # split by block, in forward order
+    row = (
+        sparse.epoch,
+        float(groups[0]["lr"]),
+        float(groups[-1]["lr"]),
+        trained.loss,
+        trained.accuracy,
+        validated[1] if validated else None,
+        *tested,
+        trained.samples,
+        sparse.plan.schedule.counts[sparse.epoch],
+        sparse.masks.sparsity,
+    )
+    return dict(zip(record.EPOCH_COLUMNS, row, strict=True))
+
+
+def summary(run: "Training", trace: pd.DataFrame) -> dict[str, Any]:
+    """summary.json: accuracies in percent, shares as fractions, FLOPs, bytes and seconds as plain numbers."""
+    sparse, settings = run.sparse, run.settings
+    flops, memory = sparse.plan.costs(trace)
+    best = max(run.rows, key=lambda row: row["val_accuracy"]) if run.validation else None  # the first of equals
+    peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
+    return {
+        "run_id": settings.run_id,
+        "row": settings.row,
+        "accuracy": {
+            "test_last": run.rows[-1]["test_accuracy"],
+            "test_at_best_val": best["test_accuracy"] if best else None,
+            "best_val_epoch": best["epoch"] if best else None,
+        },
+        "sparsity": {"target": settings.sparsity.target, "achieved": sparse.masks.sparsity},
+        "freezing": {
+            "wanted": settings.freezing.flops_reduction,
+            "achieved": sparse.plan.saved_by_freezing(trace),
+            "t_frz": sparse.plan.schedule.t_frz,
+        },
+        "sieving": {
+            "removed": sparse.sieve.removed if sparse.sieve else 0,
+            "exchanges": sparse.sieve.updates if sparse.sieve else 0,
+        },
+        "masks": {
+            "explored": sparse.masks.explored(),
+            "overlap_first": sparse.masks.overlap_first(),
+            "overlap_updates": sparse.masks.overlap_updates(),
+        },
+        "flops": flops,
+        "memory": {**memory, "measured_peak": peak},
+        "time": {"total": sum(run.times.values()), **run.times},
+        "environment": {**environment(run.device), "processes": run.team.size},
+        "resumed_from": run.resumed_from,
+    }
