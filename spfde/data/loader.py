@@ -19,7 +19,13 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class LoaderBase(ABC):
-    """Order and batching; a subclass makes the images of the batches."""
+    """Order and batching; a subclass makes the images of the batches.
+
+    Attributes:
+        memory_format: where the channels of the images stand in memory; as torch has them by default unless set.
+    """
+
+    memory_format = torch.contiguous_format
 
     def __init__(
         self, split: AnySplit, info: DataInfo, batch_size: int, seed: int, device: torch.device | str, train: bool
@@ -82,7 +88,7 @@ class LoaderBase(ABC):
         """Images and labels of batches of indices."""
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return images.float().div_(255).sub_(self._mean).div_(self._std)
+        return images.to(torch.float32, memory_format=self.memory_format).div_(255).sub_(self._mean).div_(self._std)
 
 
 class Loader(LoaderBase):

@@ -24,6 +24,7 @@ from spfde.settings import RunSettings
 from spfde.training import checkpoint, record
 from spfde.training.clock import Clock
 from spfde.training.distributed import Team
+from spfde.training.layout import memory_format
 from spfde.training.progress import say
 from spfde.training.summary import summary
 from spfde.training.weights import load_weights, save_snapshot
@@ -61,7 +62,10 @@ class Training:
         data, recipe = info(settings.data.name), settings.training
         torch.manual_seed(derive(settings.seed, "init"))
         model = build(settings.model.name, data.classes, data.channels, data.size, settings.model.width)
+        layout = memory_format(model, (data.channels, data.size, data.size))
         self.model = load_weights(model, settings.model.weights).to(device)
+        if device.type == "cuda":
+            self.model = self.model.to(memory_format=layout)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             recipe.lr,
@@ -70,6 +74,7 @@ class Training:
             nesterov=recipe.nesterov,
         )
         self.loader = open_loader(splits.train, settings.data, data, recipe.batch_size, settings.seed, device)
+        self.loader.memory_format = layout
         self.sparse = SparseTraining(
             self.model,
             self.optimizer,
@@ -81,7 +86,9 @@ class Training:
         )
 
         def evaluation(split: AnySplit) -> LoaderBase:
-            return open_loader(split, settings.data, data, 512, settings.seed, device, train=False)
+            loader = open_loader(split, settings.data, data, 512, settings.seed, device, train=False)
+            loader.memory_format = layout
+            return loader
 
         self.validation = evaluation(splits.validation) if splits.validation else None
         self.test = evaluation(splits.test)

@@ -1,0 +1,32 @@
+"""Where the channels of images stand in memory while a network trains and is evaluated.
+
+Convolutions run fastest, on CPUs and GPUs alike, with the channels of a position side by side (channels last). The
+input alone decides: every convolution hands its layout on. On a GPU the weights are laid out so too, or each
+convolution would convert its own in every step; on a CPU that makes no difference, and they stay as they are.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+def memory_format(model: nn.Module, input_shape: Sequence[int]) -> torch.memory_format:
+    """The layout for a network's images: channels last if it has 2-D convolutions and runs on such images.
+
+    A network that reshapes its activations by `view` does not run on them; it is tried with one black image, on a copy.
+
+    Args:
+        model: the network, on the CPU; it is left as it is.
+        input_shape: shape of one image, (channels, height, width).
+    """
+    if len(input_shape) != 3 or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return torch.contiguous_format
+    image = torch.zeros(1, *input_shape).to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(model).eval()(image)
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
