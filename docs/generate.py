@@ -15,9 +15,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from spfde.data.described import Description
+from spfde.experiments.files import Experiment, Limit, Row, Scale
 from spfde.files import write_text
 from spfde.methods import METHODS, Method
-from spfde.scales import Experiment, Limit, Row, Scale
 from spfde.settings import RunSettings
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spfde.api import SparseTraining
-    from spfde.experiments import settings_for
+    from spfde.experiments.resolve import settings_for
 
 __version__ = "0.1.0"
 __all__ = ["SparseTraining", "__version__", "settings_for"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return SparseTraining
     if name == "settings_for":
-        from spfde.experiments import settings_for
+        from spfde.experiments.resolve import settings_for
 
         return settings_for
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

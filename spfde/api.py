@@ -26,18 +26,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spfde import rng
+from spfde.compatibility import check_alone, check_decay, check_schedulers, check_weights, training_set, unwrapped
 from spfde.cost.profile import Profile, profile
-from spfde.data import SCHEDULES, Sieve, update_epochs
 from spfde.errors import SpfdeError
-from spfde.freezing_adaptive import GradientCriterion
-from spfde.frozen import FrozenBlock, blocks_of_parameters
+from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters
 from spfde.history import History
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
-from spfde.planning import RunPlan, plan_run
-from spfde.requirements import check_alone, check_decay, check_schedulers, check_weights, training_set, unwrapped
-from spfde.sampler import PartialSetSampler
+from spfde.planning import Plan, plan_run
 from spfde.settings import RunSettings
+from spfde.sieving import SCHEDULES, PartialSetSampler, Sieve, update_epochs
 from spfde.sparsity.layers import layers
 from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import scheme
@@ -90,9 +88,11 @@ class SparseTraining:
         input_shape, self.samples = training_set(settings, input_shape, samples)
         self.blocks = find_blocks(model) if blocks is None else blocks
         costs = costs or profile(model, input_shape, self.blocks)
-        self.plan: RunPlan = plan_run(settings, model, self.samples, costs)
+        self.plan: Plan = plan_run(settings, model, self.samples, costs)
         self.method = self.plan.method
-        self._criterion = GradientCriterion(self.plan, blocks_of_parameters(model, self.blocks))
+        self._criterion = GradientCriterion(
+            self.plan.candidates(), settings.sparsity.interval, costs.blocks, blocks_of_parameters(model, self.blocks)
+        )
         self.epochs = settings.training.epochs * self.method.rounds
         self._fetch = fetch
         self.begun = 0
@@ -313,11 +313,11 @@ class SparseTraining:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything beside model and optimizer that training needs to go on, as a flat dict of tensors."""
-        state = {f"masks.{name}": value for name, value in self.masks.state().items()}
-        state |= {f"method.{name}": value for name, value in self.method.state().items()}
-        state |= {f"sieve.{name}": value for name, value in (self.sieve.state() if self.sieve else {}).items()}
-        state |= {f"freezing.{name}": value for name, value in self._criterion.state().items()}
-        state |= {f"history.{name}": value for name, value in self.history.state().items()}
+        state = {f"masks.{name}": value for name, value in self.masks.state_dict().items()}
+        state |= {f"method.{name}": value for name, value in self.method.state_dict().items()}
+        state |= {f"sieve.{name}": value for name, value in (self.sieve.state_dict() if self.sieve else {}).items()}
+        state |= {f"freezing.{name}": value for name, value in self._criterion.state_dict().items()}
+        state |= {f"history.{name}": value for name, value in self.history.state_dict().items()}
         state["progress"] = torch.tensor([self.begun, self.step])
         return state
 
@@ -328,15 +328,15 @@ class SparseTraining:
             part, dot, rest = name.partition(".")
             if dot:
                 parts[part][rest] = value
-        self.masks.load_state(parts["masks"])
+        self.masks.load_state_dict(parts["masks"])
         device = next(self.model.parameters()).device
-        self.method.load_state({name: value.to(device) for name, value in parts["method"].items()})
+        self.method.load_state_dict({name: value.to(device) for name, value in parts["method"].items()})
         if self.sieve:
-            self.sieve.load_state(parts["sieve"])
-        self._criterion.load_state(parts["freezing"])
+            self.sieve.load_state_dict(parts["sieve"])
+        self._criterion.load_state_dict(parts["freezing"])
         self.plan = replace(self.plan, schedule=self._criterion.schedule)
         self.begun, self.step = state["progress"].tolist()
-        self.history.load_state(parts["history"])
+        self.history.load_state_dict(parts["history"])
         if self.begun:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
             self.freeze(self.plan.schedule.counts[self.epoch])

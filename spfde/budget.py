@@ -20,12 +20,12 @@ import pandas as pd
 from spfde import freezing
 from spfde.cost.flops import paper_flops
 from spfde.cost.memory import paper_memory
-from spfde.data import samples_by_epoch
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
-from spfde.planning import RunPlan, plan_settings
-from spfde.scales import read_scale
+from spfde.experiments.files import read_scale
+from spfde.experiments.resolve import resolve
+from spfde.planning import Plan, plan_settings
 from spfde.settings import RunSettings
+from spfde.sieving import samples_by_epoch
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
@@ -53,7 +53,7 @@ class Budget:
 class Combination:
     """A plan and what it takes: paper FLOPs, and bytes and seconds where a budget asks for them."""
 
-    plan: RunPlan
+    plan: Plan
     takes: dict[str, float]
 
     @property
@@ -163,7 +163,7 @@ def _grid(scale: str, told: Mapping[str, Any], seed: int, budget: Budget, times:
     return found
 
 
-def _sieved(plan: RunPlan, settings: RunSettings) -> RunPlan:
+def _sieved(plan: Plan, settings: RunSettings) -> Plan:
     """The plan without sieving as that of the same run on a part of its data."""
     training = settings.training
     samples = samples_by_epoch(settings.sieving, settings.sparsity.interval, training.epochs, int(plan.samples[0]))
@@ -171,7 +171,7 @@ def _sieved(plan: RunPlan, settings: RunSettings) -> RunPlan:
     return replace(plan, settings=settings, samples=samples, first_steps=first_steps)
 
 
-def _takes(plan: RunPlan, bytes_by_epoch: np.ndarray | None, times: StepTimes | None) -> dict[str, float]:
+def _takes(plan: Plan, bytes_by_epoch: np.ndarray | None, times: StepTimes | None) -> dict[str, float]:
     forward = np.where(plan.at_target, plan.settled, plan.forward)
     macs = np.array([layer.macs for layer in plan.profile.layers], dtype=float)
     # The method computes no weight gradient outside its masks.

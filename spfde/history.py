@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spfde.cost.trace import OVERLAPS
-from spfde.planning import RunPlan
+from spfde.planning import Plan
 from spfde.sparsity.masks import Masks
 
 
@@ -43,7 +43,7 @@ class History:
         self._moves[epoch] = self.masks.moves()
         self._closed = epoch + 1
 
-    def trace(self, plan: RunPlan) -> pd.DataFrame:
+    def trace(self, plan: Plan) -> pd.DataFrame:
         """The trace: what happened where steps were done, else what is planned (columns: `spfde.cost.trace`)."""
         sparse = np.array([layer.name in self.masks.layers for layer in plan.profile.layers])
         done = self._steps > 0
@@ -65,7 +65,7 @@ class History:
 
     # resuming
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {
             "samples": torch.from_numpy(self.samples.copy()),
             "steps": torch.from_numpy(self._steps.copy()),
@@ -74,7 +74,7 @@ class History:
             "closed": torch.tensor(self._closed),
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.samples = state["samples"].cpu().numpy().copy()
         self._steps = state["steps"].cpu().numpy().copy()
         self._active.copy_(state["active"])

@@ -15,11 +15,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from spfde.api import SparseTraining
-from spfde.data import samples_by_epoch
 from spfde.errors import SpfdeError
 from spfde.models import Block
-from spfde.sampler import PartialSetSampler
 from spfde.settings import RunSettings
+from spfde.sieving import samples_by_epoch
+from spfde.sieving.sampler import PartialSetSampler
 
 
 class SparseCallback(Callback):

@@ -19,17 +19,18 @@ from spfde.cost.flops import flops, paper_flops
 from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
 from spfde.cost.trace import matrix, planned_trace
-from spfde.data import DataInfo, info, samples_by_epoch, update_epochs
-from spfde.methods import Method, Plan, make
+from spfde.data import DataInfo, info
+from spfde.methods import Method, MethodPlan, make
 from spfde.models import build
 from spfde.settings import RunSettings
+from spfde.sieving import samples_by_epoch, update_epochs
 from spfde.sparsity.distributions import densities
 from spfde.sparsity.layers import dense_layers, layers
 from spfde.sparsity.schemes import scheme
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class Plan:
     """The plan of one run.
 
     Attributes:
@@ -127,6 +128,12 @@ class RunPlan:
         interval = self.settings.sparsity.interval
         return freezing.Ledger(interval, self.profile, self.forward, np.stack(work), self.settled)
 
+    def candidates(self) -> list[freezing.Schedule]:
+        """The freezing schedules among which training chooses: the planned one alone, unless freezing is adaptive."""
+        if self.settings.freezing.scheme != "adaptive" or self.schedule.t_frz is None:
+            return [self.schedule]
+        return freezing.candidates(self.settings.freezing, self.ledger, self.settings.seed, self.schedule)
+
     def weight_grad(self, epoch: int, density: np.ndarray) -> np.ndarray:
         """Share of weight positions whose gradient an epoch needs, shape (layers,)."""
         return self.method.weight_grad_density(density, self._steps(epoch))
@@ -161,7 +168,7 @@ class RunPlan:
         )
 
 
-def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profile) -> RunPlan:
+def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profile) -> Plan:
     """Plans a run of any model.
 
     Args:
@@ -176,13 +183,13 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
     found = layers(model)
     epochs, batch = settings.training.epochs, settings.training.batch_size
     sparse = settings.sparsity
-    base = make(Plan(settings, {}))
+    base = make(MethodPlan(settings, {}))
     dense = dense_layers(model, sparse.dense_layers) if base.sparse else set(found)
     shapes = {name: tuple(module.weight.shape) for name, module in found.items() if name not in dense}
     seen = samples_by_epoch(settings.sieving, sparse.interval, epochs, samples)
     first_steps = np.concatenate([[0], np.cumsum(-(-seen // batch))])
     targets = densities(sparse.distribution, shapes, sparse.target)
-    method = make(Plan(settings, targets, math.ceil(samples / batch), shapes, int(first_steps[-1])))
+    method = make(MethodPlan(settings, targets, math.ceil(samples / batch), shapes, int(first_steps[-1])))
     exact = {name: _Exact(sparse.scheme, shape) for name, shape in shapes.items()}
     names = [layer.name for layer in costs.layers]
     forward = np.ones((epochs, len(names)))
@@ -191,7 +198,7 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
         forward[epoch] = [exact[name](planned[name]) if name in planned else 1.0 for name in names]
     settled = np.array([exact[name](targets[name]) if name in targets else 1.0 for name in names])
 
-    draft = RunPlan(
+    draft = Plan(
         settings,
         costs,
         method,
@@ -220,13 +227,13 @@ class _Exact:
         return self.known[density]
 
 
-def describe(plan: RunPlan) -> dict[str, Any]:
+def describe(plan: Plan) -> dict[str, Any]:
     """A plan as `spfde plan --json` prints it: shares as fractions, FLOPs and bytes as plain numbers."""
     settings = plan.settings
     counted, ledger = plan.costs(plan.trace())
     return {
         "row": settings.row,
-        "recipe": settings.recipe,
+        "row_digest": settings.row_digest,
         "method": settings.sparsity.method,
         "title": plan.method.title,
         "sparsity": settings.sparsity.target,
@@ -257,14 +264,14 @@ def _exchanges(settings: RunSettings) -> dict[str, Any]:
 
 
 def describe_rows(runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
-    """The plans of these runs, one a row and recipe: it is the same for all its seeds."""
+    """The plans of these runs, one per row and row digest: it is the same for all its seeds."""
     first: dict[tuple[str, str], RunSettings] = {}
     for run in runs:
-        first.setdefault((run.row, run.recipe), run)
+        first.setdefault((run.row, run.row_digest), run)
     return [describe(plan_settings(run)) for run in first.values()]
 
 
-def plan_settings(settings: RunSettings) -> RunPlan:
+def plan_settings(settings: RunSettings) -> Plan:
     """The plan of a run on a known data set and model; needs no data."""
     data = info(settings.data.name)
     model, costs = known_model(settings.model.name, data, settings.model.width)

@@ -135,7 +135,7 @@ class RunSettings(Section):
         return self._hashed({"scale", "tag", "threads"})
 
     @property
-    def recipe(self) -> str:
+    def row_digest(self) -> str:
         """Eight hex digits over what the seeds of a row share: the digest of everything but the seed."""
         return self._hashed({"scale", "tag", "threads", "seed"})
 

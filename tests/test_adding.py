@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from spfde.cli import app
 from spfde.data import SOURCES, load
-from spfde.experiments import expand
+from spfde.experiments.resolve import expand
 from spfde.methods import METHODS
 from spfde.models import MODELS
 from spfde.planning import describe, plan_settings

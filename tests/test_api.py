@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spfde.api import SparseTraining
 from spfde.errors import SpfdeError
-from spfde.experiments import nested
+from spfde.experiments.resolve import nested
 from spfde.settings import RunSettings, parse
 
 SAMPLES = 40

@@ -9,10 +9,10 @@ import pytest
 from spfde.budget import Budget, Combination, combinations
 from spfde.cli.plan import plan as plan_command
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
+from spfde.experiments.stored import read_settings
 from spfde.planning import describe, plan_settings
 from spfde.settings import RunSettings
-from spfde.stored import read_settings
 
 SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from spfde.errors import SpfdeError
-from spfde.experiments import expand, select
-from spfde.scales import experiment_names
+from spfde.experiments.files import experiment_names
+from spfde.experiments.resolve import expand, select
 
 
 def put(values: dict[str, object], limit: dict[str, object]) -> None:

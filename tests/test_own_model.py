@@ -24,7 +24,7 @@ from spfde.data.parquet import parquet_files, read_parquet
 from spfde.data.sources import CIFAR100
 from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.models import Block, build
 from spfde.settings import RunSettings
 

@@ -32,7 +32,7 @@ def analyse(
     from spfde import analysis
     from spfde.data import load
     from spfde.errors import SpfdeError
-    from spfde.experiments import select
+    from spfde.experiments.resolve import select
     from spfde.results.collect import record_folders, write
     from spfde.training.device import choose
 

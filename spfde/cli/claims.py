@@ -15,10 +15,10 @@ def claims(
     as_json: Json = False,
 ) -> None:
     """Hold the papers' claims against the results: claims.json, claims.md and claims.html in results/<scale>/."""
+    from spfde.experiments.files import read_scale
     from spfde.results.claims import read
     from spfde.results.evidence import counts, decide_all
     from spfde.results.verdicts import write
-    from spfde.scales import read_scale
 
     read_scale(scale)
     verdicts = decide_all(read(), scale, results)

@@ -69,10 +69,10 @@ def plans(
     out: Annotated[Path, typer.Option(help="Folder for the plans, EXPERIMENT.json each.")] = Path("plans"),
 ) -> None:
     """The plans of whole experiments, as `spfde plan --json` prints one."""
-    from spfde.experiments import select
+    from spfde.experiments.files import scale_of
+    from spfde.experiments.resolve import select
     from spfde.files import write_json
     from spfde.planning import describe_rows
-    from spfde.scales import scale_of
 
     for experiment in experiments:
         write_json(out / f"{experiment}.json", describe_rows(select(scale_of(experiment, scale), [experiment])))
@@ -89,10 +89,10 @@ def _plan_budget(
     as_json: bool,
 ) -> None:
     from spfde.budget import ORDER, combinations
-    from spfde.experiments import parse_assignments
+    from spfde.experiments.files import read_scale
+    from spfde.experiments.resolve import parse_assignments
+    from spfde.experiments.stored import write_settings
     from spfde.planning import describe
-    from spfde.scales import read_scale
-    from spfde.stored import write_settings
 
     seed = (seeds or read_scale(scale).seeds)[0]
     found = combinations(scale, budget, parse_assignments(assignments), seed, bench)

@@ -18,8 +18,8 @@ def selected(
     seeds: list[int] | None,
 ) -> "list[RunSettings]":
     """Runs of a settings file, rows of experiments, or the one run that the settings describe."""
-    from spfde.experiments import parse_assignments, select
-    from spfde.stored import read_settings
+    from spfde.experiments.resolve import parse_assignments, select
+    from spfde.experiments.stored import read_settings
 
     told = parse_assignments(assignments or [])
     if settings is None:

@@ -39,7 +39,7 @@ def train(
     from spfde.training.loop import train as train_run
 
     runs = selected(settings, scale, experiments, rows, assignments, seeds)
-    for run in {run.recipe: run for run in runs if run.freezing.flops_reduction}.values():
+    for run in {run.row_digest: run for run in runs if run.freezing.flops_reduction}.values():
         plan_settings(run)  # freezing that cannot be had fails here, before anything has been trained
     clock = Clock(limit=time_limit)
     clock.listen()

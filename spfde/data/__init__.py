@@ -2,21 +2,16 @@
 
 from spfde.data.indexed import Indexed
 from spfde.data.loader import Loader, LoaderBase
-from spfde.data.removal import SCHEDULES, Removal, samples_by_epoch, update_epochs
-from spfde.data.sieve import Sieve
 from spfde.data.sources import SOURCES, info, load, open_loader, prepare, register_source
 from spfde.data.split import AnySplit, DataInfo, Split, Splits
 
 __all__ = [
-    "SCHEDULES",
     "SOURCES",
     "AnySplit",
     "DataInfo",
     "Indexed",
     "Loader",
     "LoaderBase",
-    "Removal",
-    "Sieve",
     "Split",
     "Splits",
     "info",
@@ -24,6 +19,4 @@ __all__ = [
     "open_loader",
     "prepare",
     "register_source",
-    "samples_by_epoch",
-    "update_epochs",
 ]

@@ -1,7 +1,6 @@
 """What a data set is (`DataInfo`), its samples (`Split`, `Splits`), and how samples are held out."""
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from spfde.errors import SpfdeError
 from spfde.rng import generator
+from spfde.rounding import count_of
 from spfde.settings import DataSettings
 
 
@@ -109,16 +109,11 @@ def divide(train: AnySplit, settings: DataSettings) -> tuple[AnySplit, AnySplit 
 
 
 def validation_samples(total: int, share: float) -> int:
-    held = count(share, total)
+    held = count_of(share, total)
     if share and not held:
         cause = f"setting data.validation = {share} is less than one of {total} samples"
         raise SpfdeError(cause, "hold out a larger share, or none")
     return held
-
-
-def count(share: float, total: int) -> int:
-    """`share` of `total` samples, rounded half up; the share is taken as written in decimal (0.29 of 50 is 15)."""
-    return int((Decimal(str(share)) * total).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 def stratified(labels: Tensor, held: int, purpose: str) -> Tensor:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from spfde.cost.profile import LayerProfile
 from spfde.errors import SpfdeError, lookup
+from spfde.rounding import half_up
 from spfde.settings import RunSettings, Section, SparsitySettings, parse
 from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import scheme
@@ -25,7 +26,7 @@ PAPER_STEPS = 160 * 782  # steps of the paper's CIFAR runs; intervals in steps a
 
 
 @dataclass(frozen=True)
-class Plan:
+class MethodPlan:
     """What a method knows before training.
 
     Attributes:
@@ -51,7 +52,7 @@ class Plan:
 
         All steps are those over the whole training set: sieving leaves intervals as they are.
         """
-        return max(10, round(paper * self.epochs * self.steps_per_epoch / of))
+        return max(10, half_up(paper * self.epochs * self.steps_per_epoch / of))
 
     def epoch_at(self, share: float) -> int:
         """The epoch at a share of training, rounded down to the grid of the update interval."""
@@ -106,7 +107,7 @@ class Method:
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # settings that differ for this method unless told, nested
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
         self.plan = plan
         self.options = options
 
@@ -205,11 +206,11 @@ class Method:
 
     # resuming
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """What the method needs beside masks, weights and step number to go on as if nothing had happened."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` gave."""
 
 
@@ -258,7 +259,7 @@ def register(method: M) -> M:
     return method
 
 
-def make(plan: Plan) -> Method:
+def make(plan: MethodPlan) -> Method:
     """The method that the settings name, with its options and its scheme checked."""
     check_scheme(plan.settings.sparsity)
     method = lookup("method", plan.settings.sparsity.method, METHODS)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from spfde.methods.base import Method, Options, Run, register
+from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 
 TEMPERATURES = ((0.0, 1e-5), (0.125, 1e-8), (0.4, 1e-12), (0.7, 1e-15))  # from this share of training on
@@ -57,7 +58,7 @@ class Deepr(Method):
 
     def mask_updates(self, epoch: int, steps: range) -> int:
         """Every step rewires, until the end of rewiring."""
-        return max(0, min(steps.stop, math.ceil(self.options.end * self.plan.steps)) - steps.start)
+        return max(0, min(steps.stop, up(self.options.end * self.plan.steps)) - steps.start)
 
     @torch.no_grad()
     def after_step(self, run: Run, step: int) -> None:
@@ -97,10 +98,10 @@ class Deepr(Method):
     def settle(self, run: Run, layer: SparseLayer) -> None:
         """A layer freezes with the connections it has: the total is at its target already."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return self.signs
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.signs = state
 
 

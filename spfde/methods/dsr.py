@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import REGROWN, Method, Options, Plan, Regrown, Run, register
+from spfde.methods.base import REGROWN, Method, MethodPlan, Options, Regrown, Run, register
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import top
 
@@ -40,7 +40,7 @@ class Dsr(Method):
     uses_interval = True
     Options: ClassVar[type[Options]] = DsrOptions
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
         self.threshold = options.threshold
 
@@ -75,10 +75,10 @@ class Dsr(Method):
     def settle(self, run: Run, layer: SparseLayer) -> None:
         """A layer freezes with the weights it has: the total is at its target already."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {"threshold": torch.tensor(self.threshold, dtype=torch.float64)}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.threshold = float(state["threshold"])
 
 

@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from spfde.cost.profile import LayerProfile
-from spfde.methods.base import Method, Options, Plan, Run, register
+from spfde.methods.base import Method, MethodPlan, Options, Run, register
+from spfde.rounding import up
 from spfde.sparsity.layers import layers as find_layers
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import top
@@ -95,7 +96,7 @@ class GseUniform(Method):
     Options: ClassVar[type[Options]] = GseOptions
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "er", "dense_layers": "none"}}
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
         self.columns = {name: column for column, name in enumerate(plan.densities)}
         shape = (plan.epochs, len(self.columns))
@@ -132,7 +133,7 @@ class GseUniform(Method):
 
     def draws(self, active: int) -> int:
         """Positions to draw of a layer with so many active weights."""
-        return _ceil(self.options.gamma * active)
+        return up(self.options.gamma * active)
 
     def _replace(self, run: Run, part: Sequence[tuple[SparseLayer, Tensor, Tensor]], share: float) -> None:
         """Grows the largest gradients of the samples, prunes the smallest weights, over these layers together."""
@@ -142,7 +143,7 @@ class GseUniform(Method):
         gradient = torch.cat([gradient.abs().flatten() for _, _, gradient in part])
         magnitude = torch.cat([self.drop_score(layer).flatten() for layer, _, _ in part])
         total = int(active.sum())
-        count = min(_ceil(share * total), int(sample.sum()))
+        count = min(up(share * total), int(sample.sum()))
         kept = top(magnitude, active, total - count)
         new = kept | top(gradient, sample, count)
         for (layer, _, _), mask, stay in zip(part, new.split(sizes), kept.split(sizes), strict=True):
@@ -237,10 +238,10 @@ class GseUniform(Method):
         """Work of making the layer's mass, as a share of its forward MACs."""
         return 0.0
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {name: torch.from_numpy(getattr(self, name).copy()) for name in RECORDED}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name in RECORDED:
             setattr(self, name, state[name].cpu().numpy().copy())
 
@@ -331,7 +332,3 @@ def unit_sums(module: nn.Module, inputs: Tensor, factors: Tensor) -> Tensor:
 def channel_axis(module: nn.Module) -> int:
     """Where the outputs are in a layer's output."""
     return -1 if isinstance(module, nn.Linear) else 1
-
-
-def _ceil(value: float) -> int:
-    return math.ceil(round(value, 6))  # 0.1 x 30 is 3, and not a hair more

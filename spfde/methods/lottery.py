@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from spfde.cost.profile import LayerProfile
-from spfde.methods.base import Options, Plan, Run, register
+from spfde.methods.base import MethodPlan, Options, Run, register
 from spfde.methods.ranked import Ranked, best
 from spfde.sparsity.masks import SparseLayer
 
@@ -37,7 +37,7 @@ class Lottery(Ranked):
     kind = "iterative"
     Options: ClassVar[type[Options]] = LotteryOptions
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
         self.initial: dict[str, Tensor] = {}  # the network as it started
         self.past = np.zeros((0, len(plan.densities)))  # real density of each sparse layer in the rounds behind us
@@ -82,10 +82,10 @@ class Lottery(Ranked):
             layer.set_mask(mask, None)
             layer.first = mask  # the mask that this round starts with; explored goes on counting over all rounds
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         initial = {f"initial.{name}": value for name, value in self.initial.items()}
         return {"past": torch.from_numpy(self.past.copy()), **initial}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.past = state["past"].cpu().numpy().copy()
         self.initial = {name.removeprefix("initial."): value for name, value in state.items() if name != "past"}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import DropAndGrow, DropAndGrowOptions, Options, Plan, Run, register
+from spfde.methods.base import DropAndGrow, DropAndGrowOptions, MethodPlan, Options, Run, register
 from spfde.sparsity.masks import SparseLayer
 
 DECAY = (9 / 16, 3 / 4)  # epochs 90 and 120 of 160: the second and the third bound start here
@@ -33,7 +33,7 @@ class Mest(DropAndGrow):
     uses_interval = True
     Options: ClassVar[type[Options]] = VanillaOptions
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
         self.gradients: dict[str, Tensor] = {}  # the last masked gradients, kept where lambda asks for them
 
@@ -49,10 +49,10 @@ class Mest(DropAndGrow):
             grads = {layer.name: layer.weight.grad for layer in run.masks.trained}
             self.gradients = {name: grad.clone() for name, grad in grads.items() if grad is not None}
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return self.gradients
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.gradients = state
 
     def bounds(self, layer: SparseLayer, epoch: int) -> tuple[float, float]:

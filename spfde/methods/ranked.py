@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spfde.methods.base import Method, Run
-from spfde.sparsity.distributions import active_count
+from spfde.rounding import count_of
 from spfde.sparsity.masks import SparseLayer
 
 
@@ -17,7 +17,7 @@ def best(scores: Sequence[Tensor], density: float) -> list[Tensor]:
     """Masks of the highest scores of all tensors together: exactly density x size weights in all, rounded half up."""
     flat = torch.cat([score.flatten() for score in scores])
     chosen = torch.zeros_like(flat, dtype=torch.bool)
-    chosen[flat.topk(active_count(density, flat.numel())).indices] = True
+    chosen[flat.topk(count_of(density, flat.numel())).indices] = True
     parts = chosen.split([score.numel() for score in scores])
     return [part.view_as(score) for part, score in zip(parts, scores, strict=True)]
 

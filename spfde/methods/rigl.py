@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from spfde.methods.base import REGROWN, DropAndGrow, DropAndGrowOptions, Options, Regrown, Run, register
+from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 
 
@@ -62,7 +63,7 @@ class Rigl(DropAndGrow):
 
     def _updates(self, steps: range) -> int:
         """How many of the steps are updates, in closed form."""
-        every, stop = self.interval + 1, min(steps.stop, math.ceil(self.end))
+        every, stop = self.interval + 1, min(steps.stop, up(self.end))
         return max(0, stop // every - steps.start // every)
 
     def before_step(self, run: Run, step: int) -> bool:

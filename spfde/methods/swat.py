@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from spfde.errors import SpfdeError
-from spfde.methods.base import Method, Options, Plan, Run, register
+from spfde.methods.base import Method, MethodPlan, Options, Run, register
+from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
-from spfde.sparsity.topk import TopKForward, kth_largest, top_count
+from spfde.sparsity.topk import TopKForward, kth_largest
 
 FULL = 0.99  # SWAT-M: a layer with a larger share of its weights becomes dense
 
@@ -45,9 +46,9 @@ class Swat(Method):
     dense_masters = True
     Options: ClassVar[type[Options]] = SwatOptions
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
         sizes = {name: math.prod(shape) for name, shape in plan.shapes.items()}
-        self.counts = {name: top_count(density, sizes[name]) for name, density in plan.densities.items()}
+        self.counts = {name: up(density * sizes[name]) for name, density in plan.densities.items()}
         exact = {name: count / sizes[name] for name, count in self.counts.items()}
         super().__init__(dataclasses.replace(plan, densities=exact), options)
         self.period = plan.step_interval(options.period)
@@ -111,7 +112,7 @@ class Swat(Method):
 
     # resuming
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         state = {}
         for name, forward in self.forwards.items():
             state[f"counts.{name}"] = torch.tensor([forward.count, forward.wanted])
@@ -119,7 +120,7 @@ class Swat(Method):
             state[f"weights.{name}"], state[f"activations.{name}"] = forward.weight_threshold, forward.threshold
         return state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, forward in self.forwards.items():
             forward.count, forward.wanted = state[f"counts.{name}"].tolist()
             self.counts[name] = forward.wanted
@@ -150,7 +151,7 @@ class SwatM(Swat):
     scope = "global"
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"dense_layers": "none"}}
 
-    def __init__(self, plan: Plan, options: Any) -> None:
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
         self.budget = sum(self.counts.values())
         if not plan.settings.training.momentum:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from spfde.errors import SpfdeError, lookup
+from spfde.rounding import half_up
 
 Builder = Callable[[int, int, int, float], nn.Module]
 
@@ -43,4 +44,4 @@ def build(name: str, classes: int, channels: int = 3, size: int = 32, width: flo
 
 def scaled(channels: int, width: float) -> int:
     """Channels of a hidden layer at a width factor: rounded, at least one."""
-    return max(1, round(channels * width))
+    return max(1, half_up(channels * width))

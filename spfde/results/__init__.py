@@ -7,11 +7,11 @@ import pandas as pd
 
 
 def load(
-    scale: str = "smoke", results: str | Path = "results", recipes: Mapping[str, str] | None = None
+    scale: str = "smoke", results: str | Path = "results", row_digests: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
     """The finished runs of a scale, fresh and published, as one tidy frame (see `spfde.results.collect`).
 
-    Where a row was run at several settings, `recipes` tells by row which count; the newest do unless told.
+    Where a row was run at several settings, `row_digests` tells by row which count; the newest do unless told.
 
     >>> runs = load("cifar100")  # doctest: +SKIP
     >>> runs.groupby("row")["accuracy.test_last"].agg(["mean", "std", "count"])  # doctest: +SKIP
@@ -19,4 +19,4 @@ def load(
     from spfde.results.collect import collect, read_costs, record_folders
 
     results = Path(results)
-    return collect(record_folders(scale, results), recipes, read_costs(scale, results))
+    return collect(record_folders(scale, results), row_digests, read_costs(scale, results))

@@ -12,9 +12,9 @@ import pandas as pd
 
 from spfde.cost.trace import read_trace
 from spfde.errors import SpfdeError
+from spfde.experiments.stored import read_settings
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
-from spfde.stored import read_settings
 
 # What happened stands in the trace: freezing is not solved for again, and the first weights are not looked for.
 HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}

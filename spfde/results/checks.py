@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from spfde.cost.flops import mask_update_flops
-from spfde.planning import RunPlan, describe
+from spfde.planning import Plan, describe
 from spfde.results.collect import YAML
 
 
@@ -65,13 +65,13 @@ def misses_target(folder: Path) -> Iterator[float]:
         yield abs(found["achieved"] - found["target"])
 
 
-def renewals(plan: RunPlan) -> float:
+def renewals(plan: Plan) -> float:
     """How often the removed set is renewed over training: from 1 on, every sample has been trained on."""
     found = describe(plan)
     return float(found["turnover"] * found["sieving_updates"])
 
 
-def overhead(plan: RunPlan) -> float:
+def overhead(plan: Plan) -> float:
     """Operations of masks and sieving as a share of the training FLOPs (`paper`).
 
     Counted: a multiplication of every weight and every gradient with its mask in each step; mask updates as the FLOP

@@ -13,8 +13,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from spfde.errors import SpfdeError
+from spfde.experiments.files import SHIPPED
 from spfde.results.statistics import Estimate
-from spfde.scales import SHIPPED
 from spfde.settings import Section, parse
 
 Verdict = Literal["reproduced", "within noise", "contradicted", "not run"]

@@ -57,18 +57,18 @@ def read_costs(scale: str, results: Path) -> dict[str, dict[str, float]]:
 
 def collect(
     folders: Iterable[Path],
-    recipes: Mapping[str, str] | None = None,
+    row_digests: Mapping[str, str] | None = None,
     costs: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
     """The tidy frame of these record folders, ordered by row and seed. A folder without summary.json is skipped.
 
     The runs of a row share all settings but the seed, or means over them would be worthless. Where they do not (the
-    settings of a scale were edited in between), those of the wanted recipe count, or of the newest record's, and the
+    settings of a scale were edited in between), those of the wanted digest count, or of the newest record's, and the
     others are named on stderr.
 
     Args:
         folders: records.
-        recipes: the settings wanted of a row (`RunSettings.recipe`), by its name; of rows not named, the newest.
+        row_digests: the digest wanted of a row (`RunSettings.row_digest`), by its name; of rows not named, the newest.
         costs: FLOPs and memory by run id (`read_costs`); they count in place of those in summary.json.
 
     Raises:
@@ -77,8 +77,8 @@ def collect(
     records = [_record(folder, costs or {}) for folder in folders if (folder / "summary.json").is_file()]
     wanted: dict[tuple[str, str], str] = {}
     for record in sorted(records, key=lambda record: record.age):
-        wanted[record.scale_and_row] = (recipes or {}).get(record.values["row"], record.recipe)
-    kept = [record for record in records if record.recipe == wanted[record.scale_and_row]]
+        wanted[record.scale_and_row] = (row_digests or {}).get(record.values["row"], record.row_digest)
+    kept = [record for record in records if record.row_digest == wanted[record.scale_and_row]]
     left = sorted(record.values["run_id"] for record in records if record not in kept)
     if left:
         print(
@@ -118,7 +118,7 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 @dataclass(frozen=True)
 class _Record:
     values: dict[str, Any]  # the record's line in the frame
-    recipe: str  # of the settings that the runs of a row share
+    row_digest: str  # of the settings that the runs of a row share
     age: tuple[bool, float]  # greater for the newer; a fresh record is newer than any published one
 
     @property
@@ -132,7 +132,7 @@ def _record(folder: Path, costs: Mapping[str, Mapping[str, float]]) -> _Record:
         summary = flat(json.loads(path.read_text(encoding="utf-8"))) | dict(costs.get(folder.name, {}))
         path = folder / "settings.yaml"
         given = yaml.load(path.read_text(encoding="utf-8"), YAML)
-        settings, recipe = flat(given), parse(RunSettings, given).recipe
+        settings, row_digest = flat(given), parse(RunSettings, given).row_digest
         path = folder / "summary.json"
         missing = [key for key in ["run_id", "row", *NEEDED] if summary.get(key) is None]
         if missing:
@@ -145,7 +145,7 @@ def _record(folder: Path, costs: Mapping[str, Mapping[str, float]]) -> _Record:
     first["published"] = folder.parent.parent.name == "published"
     achieved = {f"achieved.{key}" if key in settings else key: value for key, value in summary.items()}
     age = not first["published"], (folder / "summary.json").stat().st_mtime
-    return _Record({**first, **settings, **achieved}, recipe, age)
+    return _Record({**first, **settings, **achieved}, row_digest, age)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,15 +14,15 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError, lookup
-from spfde.experiments import expand
-from spfde.planning import RunPlan, describe, plan_settings
+from spfde.experiments.files import read_scale
+from spfde.experiments.resolve import expand
+from spfde.planning import Plan, describe, plan_settings
 from spfde.results import load
 from spfde.results.analyses import analysis_path
 from spfde.results.checks import CHECKS
 from spfde.results.claims import VERDICTS, Claim, Finding, conclude, exact, findings, plain, worst
-from spfde.results.published import STANDINGS
+from spfde.results.reference import STANDINGS
 from spfde.results.statistics import Estimate, estimate, paired
-from spfde.scales import read_scale
 from spfde.settings import RunSettings
 
 Effects = list[tuple[list[str], Estimate]]
@@ -43,7 +43,7 @@ class Evidence:
     results: Path
     _rows: dict[tuple[str, str], dict[str, RunSettings]] = field(default_factory=dict, init=False)
     _runs: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, init=False)
-    _plans: dict[str, RunPlan] = field(default_factory=dict, init=False)
+    _plans: dict[str, Plan] = field(default_factory=dict, init=False)
 
     def decide(self, claim: Claim) -> dict[str, Any]:
         """The claim's verdict with its evidence, as it stands in claims.json."""
@@ -99,7 +99,7 @@ class Evidence:
             self._rows[scale, experiment] = {run.row: run for run in reversed(expand(scale, experiment))}
         return self._rows[scale, experiment]
 
-    def plan(self, claim: Claim, row: str) -> RunPlan:
+    def plan(self, claim: Claim, row: str) -> Plan:
         """The plan of a claim's row at the paper's scale."""
         known = self.rows(claim.scale, claim.experiment)
         if row not in known:
@@ -113,9 +113,9 @@ class Evidence:
     def runs(self, scale: str, experiment: str) -> pd.DataFrame:
         """The records of an experiment's rows at a scale, those of other settings left out."""
         if (scale, experiment) not in self._runs:
-            recipes = {row: run.recipe for row, run in self.rows(scale, experiment).items()}
-            runs = load(scale, self.results, recipes)
-            self._runs[scale, experiment] = runs[runs["row"].isin(list(recipes))]
+            row_digests = {row: run.row_digest for row, run in self.rows(scale, experiment).items()}
+            runs = load(scale, self.results, row_digests)
+            self._runs[scale, experiment] = runs[runs["row"].isin(list(row_digests))]
         return self._runs[scale, experiment]
 
     def _accuracy(self, claim: Claim, scale: str | None = None) -> tuple[Effects, str]:

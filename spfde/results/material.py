@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.results import load, published
+from spfde.experiments.files import read_scale, scale_of
+from spfde.results import load
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import NEEDED
 from spfde.results.labels import tag
+from spfde.results.reference import Published, lookup
+from spfde.results.reference import read as read_reference
 from spfde.results.statistics import Estimate, estimate
-from spfde.scales import read_scale, scale_of
 from spfde.settings import RunSettings, parse
 
 COSTS = [name for name in NEEDED if not name.startswith("accuracy")]
@@ -58,9 +60,9 @@ class Material:
         planned = {name: name.split(".") for name in COSTS}
         return {name: float(row[section][key]) for name, (section, key) in planned.items()}
 
-    def published(self, row: Mapping[str, Any], quantity: str) -> published.Published | None:
+    def published(self, row: Mapping[str, Any], quantity: str) -> Published | None:
         """The published value for a planned row; rows that deviate from the recipe (a tag) have none."""
-        return None if tag(row) else published.lookup(self.reference, row, quantity)
+        return None if tag(row) else lookup(self.reference, row, quantity)
 
     def analysis(self, name: str) -> pd.DataFrame:
         """What `spfde analyse` wrote, fresh or published; the name is an experiment's and a kind's.
@@ -94,14 +96,14 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
         rows = json.loads(plan.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SpfdeError(f"the plan {plan} cannot be read", f"write it again with `{command}`") from error
-    runs = load(at, results, {row["row"]: row["recipe"] for row in rows})
+    runs = load(at, results, {row["row"]: row["row_digest"] for row in rows})
     return Material(at, runs, rows, reference, results)
 
 
 def comparable(scale: str) -> pd.DataFrame:
     """The published values of the scale's data set and model; none where its file does not say `paper: true`."""
     at = read_scale(scale)
-    values = published.read()
+    values = read_reference()
     if not at.paper:
         return values.iloc[:0]
     settings = parse(RunSettings, at.settings)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
+from spfde.experiments.files import read_scale
 from spfde.files import write_text
 from spfde.results import load
 from spfde.results.claims import VERDICTS
@@ -17,7 +18,6 @@ from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material, gather
 from spfde.results.tables.render import document, fragment
 from spfde.results.tables.table import NOT_RUN, Column, Table, plus_minus
-from spfde.scales import read_scale
 from spfde.settings import RunSettings, parse
 
 HEADLINE = ("dense", "static", "set", "rigl", "mest-em", "mest-ems", "spfde")  # the paper's own comparison

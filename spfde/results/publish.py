@@ -51,7 +51,7 @@ def _copy(record: Path, to: Path) -> None:
     with writing(to) as temporary:
         temporary.mkdir()
         for name in COPIED:
-            shutil.copy2(record / name, temporary)  # with its date: of a row's recipes the newest counts
+            shutil.copy2(record / name, temporary)  # with its date: of a row's settings the newest counts
         write_trace(trace, temporary / "layers.csv.gz")
 
 

@@ -8,12 +8,6 @@ from spfde.errors import SpfdeError, lookup
 Shapes = Mapping[str, Sequence[int]]
 
 
-def active_count(density: float, size: int) -> int:
-    """Number of active weights of a layer: density x size, rounded half up (never a Bernoulli draw)."""
-    exact = round(density * size, 6)  # 1 - 0.9 of 15 weights is 1.5, and not a hair less
-    return min(size, max(0, math.floor(exact + 0.5)))
-
-
 def densities(distribution: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
     """Density of each layer, such that the layers together have the given sparsity.
 

@@ -157,7 +157,7 @@ class Masks:
         far = [(layer.explored.sum(), layer.first.sum(), (layer.first & layer.active).sum()) for layer in self]
         return torch.cat([torch.stack([torch.stack(counts) for counts in far]), self.stayed], dim=1)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         state = {}
         for layer in self:
             state[f"{layer.name}.mask"] = layer.active
@@ -166,7 +166,7 @@ class Masks:
             state[f"{layer.name}.stayed"] = layer.stayed.clone()
         return state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for layer in self:
             device = layer.mask.device
             layer.mask.copy_(state[f"{layer.name}.mask"])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from spfde.errors import SpfdeError
+from spfde.rounding import count_of, down, up
 from spfde.settings import SparsitySettings
-from spfde.sparsity.distributions import active_count
 from spfde.sparsity.schemes import Scheme, register_scheme, require_uniform, top
 
 
@@ -50,7 +50,7 @@ class NofM(Scheme):
     def unit_count(self, shape: Sequence[int], density: float) -> int:
         inputs = math.prod(shape[1:])
         rest = inputs % self.m
-        return active_count(density, shape[0] * (inputs - rest)) + active_count(density, shape[0] * rest)
+        return count_of(density, shape[0] * (inputs - rest)) + count_of(density, shape[0] * rest)
 
     def keep(self, mask: Tensor, score: Tensor, density: float) -> Tensor:
         return self._fill(torch.zeros_like(mask), score, density, mask)
@@ -78,10 +78,10 @@ def fill(mask: Tensor, score: Tensor, free: Tensor, density: float) -> Tensor:
         mask, score, free: shape (filters, groups, weights of a group).
         density: share of active weights wanted.
     """
-    share = round(density * mask.shape[2], 6)  # 0.1 of 10 is 1, and not a hair less
+    share = density * mask.shape[2]
     order = score.masked_fill(~free, -torch.inf).argsort(dim=2, descending=True, stable=True)
     place = mask.sum(dim=2, keepdim=True) + order.argsort(dim=2)  # active weights of its group before it
-    wanted = active_count(density, mask.numel()) - int(mask.sum())
-    needed = top(score, free & (place < math.floor(share)), wanted)
-    rest = top(score, free & ~needed & (place < math.ceil(share)), wanted - int(needed.sum()))
+    wanted = count_of(density, mask.numel()) - int(mask.sum())
+    needed = top(score, free & (place < down(share)), wanted)
+    rest = top(score, free & ~needed & (place < up(share)), wanted - int(needed.sum()))
     return mask | needed | rest

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from spfde.errors import SpfdeError
+from spfde.rounding import count_of
 from spfde.settings import SparsitySettings
-from spfde.sparsity.distributions import active_count
 from spfde.sparsity.schemes import Scheme, register_scheme, require_uniform, top
 
 # Four weights with the centre, as in PatDNN (Niu et al., ASPLOS 2020) and MEST: the four 2x2 squares, the four T's.
@@ -52,7 +52,7 @@ class Pattern(Scheme):
         if not _is_3x3(shape):
             return super().unit_count(shape, density)
         kernels = shape[0] * shape[1]
-        return min(kernels, active_count(density * 9 / WEIGHTS, kernels))
+        return min(kernels, count_of(density * 9 / WEIGHTS, kernels))
 
     def weight_count(self, shape: Sequence[int], density: float) -> int:
         if not _is_3x3(shape):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from spfde.errors import SpfdeError, lookup
+from spfde.rounding import count_of
 from spfde.settings import SparsitySettings
-from spfde.sparsity.distributions import active_count
 
 
 class Scheme:
@@ -51,7 +51,7 @@ class Scheme:
 
     def unit_count(self, shape: Sequence[int], density: float) -> int:
         """Active units at a density (of all weights), rounded half up."""
-        return active_count(density, self.units(torch.empty(tuple(shape), device="meta")).numel())
+        return count_of(density, self.units(torch.empty(tuple(shape), device="meta")).numel())
 
     def weight_count(self, shape: Sequence[int], density: float) -> int:
         """Active weights at a density: those of its active units. Exact, and the same for every mask."""

@@ -5,7 +5,6 @@ weight gradient, which is dense, the activations at or above a threshold. Only t
 (4 bytes each); finding how many there are makes a GPU wait once a layer and step.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.conv import _ConvNd
 
+from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
-
-
-def top_count(density: float, size: int) -> int:
-    """k of a top-k: density x size, rounded up."""
-    return min(size, math.ceil(round(density * size, 6)))  # 1 - 0.9 of 10 is 1, and not a hair more
 
 
 def kth_largest(values: Tensor, count: int) -> Tensor:
@@ -81,7 +76,7 @@ class TopKForward:
         x = x.to(cast)
         if learns and self.exact:
             self.find_weights()
-            self.threshold = kth_largest(x, top_count(self.count / weight.numel(), x.numel()))
+            self.threshold = kth_largest(x, up(self.count / weight.numel() * x.numel()))
         x, used, bias = _padded(self.module, x), weight.to(cast), None if bias is None else bias.to(cast)
         with torch.autocast(kind, enabled=False):
             if learns:

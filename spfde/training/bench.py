@@ -25,9 +25,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from spfde.data import SCHEDULES, Sieve, Split, Splits, info, update_epochs
-from spfde.experiments import resolve
+from spfde.data import Split, Splits, info
+from spfde.experiments.resolve import resolve
 from spfde.planning import plan_settings
+from spfde.sieving import SCHEDULES, Sieve, update_epochs
 from spfde.training.clock import Clock
 from spfde.training.environment import environment
 from spfde.training.loop import step

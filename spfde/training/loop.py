@@ -19,7 +19,7 @@ from spfde.training.clock import Clock
 from spfde.training.distributed import Team
 from spfde.training.progress import Progress, say
 from spfde.training.run import Training
-from spfde.training.summary import epoch_row
+from spfde.training.summary import epoch_row, summary
 
 
 def train(
@@ -66,7 +66,8 @@ def train(
             validated = evaluate(run, run.validation) if run.validation else None
             run.rows.append(epoch_row(run, trained, tested, validated))
             progress.end(epoch, trained.loss, tested[1])
-    run.finish(folder)
+    trace = run.sparse.trace()
+    run.finish(folder, trace, summary(run, trace))
     return folder
 
 

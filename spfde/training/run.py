@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -26,7 +27,6 @@ from spfde.training.clock import Clock
 from spfde.training.distributed import Team
 from spfde.training.layout import memory_format
 from spfde.training.progress import say
-from spfde.training.summary import summary
 from spfde.training.weights import load_weights, save_snapshot
 
 
@@ -153,16 +153,15 @@ class Training:
             self.sparse.finish()
         return Trained(loss / samples, 100 * correct / samples, samples)
 
-    def finish(self, folder: Path) -> None:
-        """Writes the record, and removes the checkpoint that is no longer needed."""
+    def finish(self, folder: Path, trace: pd.DataFrame, summary: dict[str, Any]) -> None:
+        """Writes the record, with this trace and this summary.json, and removes the checkpoint that is no longer needed."""
         sparse, settings = self.sparse, self.settings
         if settings.training.snapshots:
             self._keep_snapshot(settings.training.epochs)
         state = {f"mask.{layer.name}": layer.active for layer in sparse.masks}
         if sparse.sieve:
             state |= {"partial_set": sparse.sieve.partial, "removed_queue": sparse.sieve.queue}
-        trace = sparse.trace()
-        values = summary(self, trace), self.model.state_dict(), state
+        values = summary, self.model.state_dict(), state
         if self.team.rank == 0:
             record.write(folder, settings, self.rows, trace, *values, self._snapshots)
             if self.path:

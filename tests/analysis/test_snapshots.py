@@ -15,7 +15,7 @@ from spfde.analysis.similarity import similarity
 from spfde.analysis.snapshots import Snapshots, numbers
 from spfde.data import Splits, load
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.models import build
 from spfde.training.loop import train
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spfde.cli import main
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.training import checkpoint
 
 

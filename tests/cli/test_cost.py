@@ -9,9 +9,9 @@ import pytest
 
 from spfde.cli import main
 from spfde.cost.trace import write_trace
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
+from spfde.experiments.stored import write_settings
 from spfde.planning import plan_settings
-from spfde.stored import write_settings
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from spfde import rng
-from spfde.experiments import nested
-from spfde.methods import Method, Plan, make
+from spfde.experiments.resolve import nested
+from spfde.methods import Method, MethodPlan, make
 from spfde.settings import RunSettings, parse
 from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import scheme
@@ -93,7 +93,7 @@ def build() -> Callable[..., tuple[Method, FakeRun]]:
         densities = {f"l{index}": 1 - target for index in range(len(shapes))}
         sizes = {f"l{index}": shape for index, shape in enumerate(shapes)}
         settings = parse(RunSettings, values)
-        method = make(Plan(settings, densities, steps, sizes, steps * settings.training.epochs))
+        method = make(MethodPlan(settings, densities, steps, sizes, steps * settings.training.epochs))
         run = FakeRun(method, shapes)
         method.start(run)
         return method, run

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spfde.api import SparseTraining
 from spfde.cost.profile import profile
-from spfde.experiments import nested, resolve
+from spfde.experiments.resolve import nested, resolve
 from spfde.methods import make
-from spfde.methods.base import Plan
+from spfde.methods.base import MethodPlan
 from spfde.methods.grasp import hessian_gradient
 from spfde.methods.ranked import best, gradient
 from spfde.models import build
@@ -193,7 +193,7 @@ def test_costs_of_scoring_are_those_that_are_counted(modules: tuple, name: str) 
         "grasp": lambda: hessian_gradient(loss, [slice(0, 25), slice(25, 50)], weights),
     }
     settings = nested({"sparsity.method": name, "sparsity.options": {"samples": 50} if name == "snip" else {}})
-    method = make(Plan(parse(RunSettings, settings), {}))
+    method = make(MethodPlan(parse(RunSettings, settings), {}))
     with FlopCounterMode(display=False) as counter:
         cases[name]()
     macs, executed = method.extra_macs(0, layers, samples=1000), method.executed_extra_macs(0, layers, samples=1000)

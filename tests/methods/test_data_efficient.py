@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spfde.api import SparseTraining
-from spfde.experiments import nested, resolve
+from spfde.experiments.resolve import nested, resolve
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
 

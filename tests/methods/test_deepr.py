@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spfde.api import SparseTraining
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.methods.deepr import START, pick
-from spfde.sparsity.distributions import active_count
+from spfde.rounding import count_of
 
 Build = Callable[..., tuple]
 
@@ -88,7 +88,7 @@ def test_totals_are_constant_and_signs_never_change(build: Build, scope: str, ta
     shapes = [(10, 30), (8, 4, 3, 3)]
     method, run = build("deepr", shapes, target=target, training__epochs=3, sparsity__options={"scope": scope})
     first = {name: signs.clone() for name, signs in method.signs.items()}
-    totals = [active_count(1 - target, math.prod(shape)) for shape in shapes]
+    totals = [count_of(1 - target, math.prod(shape)) for shape in shapes]
     for step in range(30):
         run.step(step, seed)
         counts = [int(layer.active.sum()) for layer in run.masks]

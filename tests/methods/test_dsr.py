@@ -97,5 +97,5 @@ def test_threshold_survives_a_checkpoint(build: Build) -> None:
     method.update(run, 0, list(run.masks))
     other, _ = build("dsr", [(20, 30)])
     assert other.threshold != method.threshold
-    other.load_state(method.state())
+    other.load_state_dict(method.state_dict())
     assert other.threshold == method.threshold

@@ -9,10 +9,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spfde.experiments import nested
-from spfde.methods import METHODS, Plan, make
+from spfde.experiments.resolve import nested
+from spfde.methods import METHODS, MethodPlan, make
+from spfde.rounding import count_of
 from spfde.settings import RunSettings, parse
-from spfde.sparsity.distributions import active_count
 
 Build = Callable[..., tuple]
 
@@ -78,9 +78,7 @@ def test_rigl_grows_where_the_dense_gradient_is_largest_and_takes_no_step(build:
     run.masks["l0"].weight.grad = torch.tensor([[0.0, 0, 0, 0.5, 0.1, -9.0, 0.2, 0.3]])
     assert method.before_step(run, step) is False
     share = 0.25 * (1 + math.cos(math.pi * step / 750))
-    assert (
-        active_count((1 - share) * 0.5, 8) == 2
-    )  # so two go: 2.0 and 1.0, and -9.0 and 0.5 have the largest gradients
+    assert count_of((1 - share) * 0.5, 8) == 2  # so two go: 2.0 and 1.0, and -9.0 and 0.5 have the largest gradients
     assert run.masks["l0"].active.int().tolist() == [[1, 1, 0, 1, 0, 1, 0, 0]]
     assert run.masks["l0"].weight.tolist() == [
         [4.0, 3.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -90,7 +88,7 @@ def test_rigl_grows_where_the_dense_gradient_is_largest_and_takes_no_step(build:
 @given(st.integers(0, 900), st.integers(1, 300), st.floats(0.1, 1))
 def test_rigl_counts_its_dense_steps_wherever_an_epoch_lies(start: int, steps: int, end: float) -> None:
     values = {"sparsity.method": "rigl", "sparsity.options": {"end": end}}
-    method = make(Plan(parse(RunSettings, nested(values)), {}, steps=1000))
+    method = make(MethodPlan(parse(RunSettings, nested(values)), {}, steps=1000))
     updates = sum(map(method.is_update, range(start, start + steps)))
     dense = method.weight_grad_density(np.zeros(1), range(start, start + steps))
     assert dense == pytest.approx(updates / steps)
@@ -154,10 +152,10 @@ def test_elastic_mutation_prunes_below_the_target_and_grows_back(build: Build) -
 
 def test_soft_memory_bound_starts_full_and_ends_at_the_target(build: Build) -> None:
     method, run = build("mest-ems", [(40, 50)], training__epochs=20, sparsity__interval=2)
-    assert count(run) == active_count(0.12, 2000)
+    assert count(run) == count_of(0.12, 2000)
     for epoch in range(0, 20, 2):
         method.update(run, epoch, list(run.masks))
-        assert count(run) == active_count(method.densities(epoch)["l0"], 2000)
+        assert count(run) == count_of(method.densities(epoch)["l0"], 2000)
         run.step(epoch)
     assert count(run) == 200
 
@@ -197,4 +195,4 @@ def test_invariants_of_every_dynamic_method(build: Build, name: str, shape: tupl
             assert momentum is None or not momentum[off].any()
     if method.scope == "layer":
         for layer in run.masks:
-            assert int(layer.active.sum()) == active_count(method.densities(7)[layer.name], layer.weight.numel())
+            assert int(layer.active.sum()) == count_of(method.densities(7)[layer.name], layer.weight.numel())

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from spfde.data import load
 from spfde.errors import Stopped
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.settings import RunSettings
 from spfde.training.clock import Clock
 from spfde.training.loop import train

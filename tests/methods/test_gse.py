@@ -14,12 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spfde.cost.profile import LayerProfile
 from spfde.data import load
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.methods import METHODS
 from spfde.methods import gse as module
 from spfde.methods.gse import Mass, unit_sums
 from spfde.planning import plan_settings
-from spfde.sparsity.distributions import active_count
+from spfde.rounding import count_of
 from spfde.training.clock import Clock
 from spfde.training.run import Training
 
@@ -128,7 +128,7 @@ def test_starts_from_erdos_renyi_with_exact_counts_everywhere() -> None:
     epsilon = {densities[name] / ratios[name] for name in sparse}
     assert max(epsilon) == pytest.approx(min(epsilon)) and len(sparse) > 5
     assert sum(densities[name] * sizes[name] for name in sizes) == pytest.approx(0.1 * sum(sizes.values()))
-    counts = [active_count(densities[name], sizes[name]) / sizes[name] for name in sizes]
+    counts = [count_of(densities[name], sizes[name]) / sizes[name] for name in sizes]
     assert plan.forward[0].tolist() == pytest.approx(counts)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.methods.set_itop import itop_share
 
 Build = Callable[..., tuple]

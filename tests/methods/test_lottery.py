@@ -15,7 +15,7 @@ from spfde.cost.flops import flops
 from spfde.cost.trace import read_trace
 from spfde.data import load
 from spfde.errors import Stopped
-from spfde.experiments import nested, resolve
+from spfde.experiments.resolve import nested, resolve
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
 from spfde.training.clock import Clock

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spfde.data import load
-from spfde.experiments import resolve
-from spfde.methods import METHODS, Plan, make
+from spfde.experiments.resolve import resolve
+from spfde.methods import METHODS, MethodPlan, make
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
 from spfde.sparsity.masks import SparseLayer
@@ -85,7 +85,7 @@ def test_updates_are_counted_wherever_an_epoch_lies(start: int, count: int, step
     """The closed forms against the question that training asks at every step."""
     epoch = range(start, start + count)
     itop, deepr = (
-        make(Plan(parse(RunSettings, {"sparsity": {"method": name}}), {}, steps=steps))
+        make(MethodPlan(parse(RunSettings, {"sparsity": {"method": name}}), {}, steps=steps))
         for name in ("set-itop", "deepr")
     )
     assert itop.mask_updates(0, epoch) == sum(map(itop.is_update, epoch))

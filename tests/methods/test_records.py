@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from spfde.cost.trace import OVERLAPS, read_trace
 from spfde.data import load
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.methods import METHODS
-from spfde.sparsity.distributions import active_count
+from spfde.rounding import count_of
 from spfde.training.loop import train
 
 FIXED = {"dense", "small-dense", "static", "lottery", "snip", "grasp"}
@@ -50,7 +50,7 @@ def test_zeros_in_the_model_are_those_of_the_masks(records: dict[str, Path]) -> 
             weight = model[f"{key.removeprefix('mask.')}.weight"]
             assert not weight[~mask].any(), name
             if name in EXACT:
-                assert int(mask.sum()) == active_count(0.2, mask.numel()), name
+                assert int(mask.sum()) == count_of(0.2, mask.numel()), name
             zeros, size = zeros + int((~mask).sum()), size + mask.numel()
         if METHODS[name].sparse:
             assert zeros / size == pytest.approx(0.8, abs=2e-3), name

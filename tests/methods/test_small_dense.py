@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spfde.data import info
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.methods.small_dense import matching_width, output_positions
 from spfde.models import build
 from spfde.planning import known_model, plan_settings

@@ -16,13 +16,13 @@ from spfde.api import SparseTraining
 from spfde.cost import flops, memory, planned_trace, profile
 from spfde.data import load
 from spfde.errors import SpfdeError
-from spfde.experiments import nested, resolve
-from spfde.freezing import Schedule
+from spfde.experiments.resolve import nested, resolve
+from spfde.freezing.schedule import Schedule
 from spfde.methods.swat import shares
 from spfde.models import build
 from spfde.planning import plan_settings
+from spfde.rounding import up
 from spfde.settings import RunSettings, parse
-from spfde.sparsity.topk import top_count
 from spfde.training.clock import Clock
 from spfde.training.run import Training
 from tests.test_api import DATA, LABELS, SAMPLES, Net
@@ -61,7 +61,7 @@ def test_thresholds_are_exact_every_period_and_cached_between() -> None:
     method, layer = loop.sparse.method, loop.sparse.masks["two.0"]
     assert method.period == 10
     loop.sparse.begin_epoch(0)
-    count = top_count(0.1, layer.weight.numel())
+    count = up(0.1 * layer.weight.numel())
     assert count == 58 and int(layer.count) == 58
     weights, activations = [], []
     for step in range(21):

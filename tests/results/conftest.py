@@ -93,7 +93,7 @@ def planned(run: RunSettings) -> dict[str, Any]:
     level = run.freezing.flops_reduction
     return {
         "row": run.row,
-        "recipe": run.recipe,
+        "row_digest": run.row_digest,
         "method": run.sparsity.method,
         "title": TITLES.get(run.sparsity.method, run.sparsity.method),
         "sparsity": run.sparsity.target,

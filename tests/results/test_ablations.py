@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from spfde.experiments import expand
+from spfde.experiments.files import experiment_names
+from spfde.experiments.resolve import expand
 from spfde.methods import METHODS, Method
 from spfde.methods.static import Static
 from spfde.results.material import gather
 from spfde.results.tables import TABLES, appendix_b, make
 from spfde.results.tables.table1 import features
-from spfde.scales import experiment_names
 from spfde.settings import RunSettings
 
 BUDGET = 130

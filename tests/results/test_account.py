@@ -10,7 +10,7 @@ import torch
 
 from spfde.data import load as load_data
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.results import load
 from spfde.results.account import account, write_costs
 from spfde.results.collect import record_folders

@@ -4,17 +4,17 @@ import math
 
 import pytest
 
-from spfde.experiments import resolve
-from spfde.planning import RunPlan, plan_settings
+from spfde.experiments.resolve import resolve
+from spfde.planning import Plan, plan_settings
 from spfde.results.checks import overhead
 
 
-def planned(**values: object) -> RunPlan:
+def planned(**values: object) -> Plan:
     dotted = {key.replace("__", "."): value for key, value in values.items()}
     return plan_settings(resolve("smoke", {"sparsity.target": 0.9, **dotted}))
 
 
-def operations(plan: RunPlan) -> float:
+def operations(plan: Plan) -> float:
     return overhead(plan) * plan.costs(plan.trace())[0]["paper"]
 
 

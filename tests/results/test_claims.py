@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from spfde.errors import SpfdeError
-from spfde.experiments import expand
+from spfde.experiments.resolve import expand
 from spfde.results.checks import frozen_masks_move, misses_target, partial_set_changes
 from spfde.results.claims import Claim, Claims, conclude, exact, findings, read, worst
 from spfde.results.evidence import Evidence, converged, counts, overhead, per_share

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from spfde.results import published
+from spfde.results import reference
 from spfde.results.material import gather
 from spfde.results.tables import gse, make, swat
 from spfde.results.tables.render import markdown
@@ -80,7 +80,7 @@ def test_swat_saves_flops_against_dense(fakes: SimpleNamespace, tmp_path: Path) 
 def against(name: str, published_for: tuple[str, str], runs: list[RunSettings], results: Path, fakes: Any) -> str:
     """The Markdown of a table of these rows, none of them run, beside what is published for a data set and model."""
     fakes.write_plan(results, "cifar100", runs, name)
-    values = published.read()
+    values = reference.read()
     values = values[(values["dataset"] == published_for[0]) & (values["model"] == published_for[1])]
     material = dataclasses.replace(gather("cifar100", results, name), reference=values)
     return markdown({"swat": swat, "gse": gse}[name].build(material))

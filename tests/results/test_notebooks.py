@@ -12,7 +12,7 @@ import pytest
 from spfde.cli.plan import plans
 from spfde.data import load
 from spfde.errors import SpfdeError
-from spfde.experiments import select
+from spfde.experiments.resolve import select
 from spfde.results import load as load_runs
 from spfde.results.notebooks import render
 from spfde.training.loop import train

@@ -11,7 +11,7 @@ import pytest
 from spfde import cli
 from spfde.data import load as load_data
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.results import load
 from spfde.results.analyses import analysis_path
 from spfde.results.claims import Claim

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from spfde.errors import SpfdeError
-from spfde.results import published
+from spfde.results import reference
 from spfde.results.labels import label, tag
 from spfde.results.material import comparable, gather
 from spfde.results.tables import make
@@ -178,8 +178,8 @@ def test_unknown_tables_and_missing_plans_are_named(smoke: Path, tmp_path: Path)
 
 
 def test_every_published_value_has_a_standing_and_a_range() -> None:
-    values = published.read()
-    assert set(values["standing"]) <= set(published.STANDINGS)
+    values = reference.read()
+    assert set(values["standing"]) <= set(reference.STANDINGS)
     assert (values["low"] <= values["high"]).all()
     keys = ["dataset", "model", "method", "sparsity", "freezing", "sieving", "quantity"]
     assert not values.duplicated(keys).any()

@@ -7,26 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spfde.errors import SpfdeError
-from spfde.sparsity.distributions import active_count, densities
+from spfde.sparsity.distributions import densities
 
 SHAPES = {"conv": (64, 32, 3, 3), "point": (128, 64, 1, 1), "fc": (10, 128)}
-
-
-@pytest.mark.parametrize(
-    ("density", "size", "count"),
-    [
-        (0.1, 100, 10),
-        (0.1, 15, 2),
-        (1 - 0.9, 15, 2),
-        (0.5, 5, 3),
-        (0.0, 7, 0),
-        (1.0, 7, 7),
-        (0.02, 24, 0),
-        (0.02, 25, 1),
-    ],
-)
-def test_counts_round_half_up(density: float, size: int, count: int) -> None:
-    assert active_count(density, size) == count
 
 
 def test_uniform_gives_every_layer_the_same() -> None:

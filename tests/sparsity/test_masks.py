@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spfde.sparsity.distributions import active_count
+from spfde.rounding import count_of
 from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import scheme
 
@@ -33,7 +33,7 @@ def test_grow_adds_the_highest_scored_candidates() -> None:
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 1), st.integers(0, 2**31))
 def test_random_masks_have_the_exact_count(out: int, inner: int, density: float, seed: int) -> None:
     mask = UNSTRUCTURED.random((out, inner), density, torch.Generator().manual_seed(seed))
-    assert mask.shape == (out, inner) and int(mask.sum()) == active_count(density, out * inner)
+    assert mask.shape == (out, inner) and int(mask.sum()) == count_of(density, out * inner)
 
 
 def layer_of(values: list[float]) -> SparseLayer:
@@ -104,6 +104,6 @@ def test_state_goes_round() -> None:
     first, second = Masks([layer_of([1.0, 2.0, 3.0])]), Masks([layer_of([1.0, 2.0, 3.0])])
     first["l"].start(boolean(1, 1, 0))
     first["l"].set_mask(boolean(0, 1, 1), None)
-    second.load_state(first.state())
+    second.load_state_dict(first.state_dict())
     assert second.explored() == 1.0 and second.overlap_first() == 0.5 and second.sparsity == first.sparsity
     assert second.moves().tolist() == first.moves().tolist() == [[3, 2, 1, 2, 1]]

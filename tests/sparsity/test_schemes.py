@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.methods import make
-from spfde.methods.base import Plan
+from spfde.methods.base import MethodPlan
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings
 from spfde.sparsity.masks import Masks, SparseLayer
@@ -273,7 +273,7 @@ def test_an_update_leaves_zeros_outside_the_mask(
 ) -> None:
     target = 1 - share(name, drawn)
     values = {"method": "set", "scheme": name, "target": target, "options": {"regrown": regrown, "zeta": 0.4}}
-    method = make(Plan(RunSettings.model_validate({"sparsity": values}), {"l": 1 - target}, 10, {"l": shape}))
+    method = make(MethodPlan(RunSettings.model_validate({"sparsity": values}), {"l": 1 - target}, 10, {"l": shape}))
     draws = torch.Generator().manual_seed(seed)
     layer = SparseLayer("l", nn.Parameter(torch.randn(shape, generator=draws)), 1 - target, 0, scheme(name))
     run = Run(layer)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from spfde.data import load
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.sparsity.schemes import scheme
 from spfde.training.loop import train
 

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
-from spfde.data import Sieve
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.planning import plan_settings
+from spfde.sieving import Sieve
 from spfde.training import bench
 from spfde.training.clock import Clock
 from spfde.training.run import Training

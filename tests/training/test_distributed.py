@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spfde.data import load
 from spfde.errors import SpfdeError, Stopped
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.training import checkpoint, loop
 from spfde.training.clock import Clock
 from spfde.training.distributed import Ranks
@@ -39,7 +39,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from spfde.data import load
 from spfde.errors import Stopped
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.training import loop
 from spfde.training.clock import Clock
 from spfde.training.distributed import joined

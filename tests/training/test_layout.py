@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spfde.api import SparseTraining
 from spfde.cost.profile import profile
-from spfde.experiments import nested, resolve
+from spfde.experiments.resolve import nested, resolve
 from spfde.models import build
 from spfde.settings import RunSettings, parse
 from spfde.training import checkpoint

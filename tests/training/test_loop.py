@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from spfde.cost.trace import read_trace
 from spfde.data import load
 from spfde.errors import SpfdeError, Stopped
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.planning import plan_settings
+from spfde.rounding import count_of
 from spfde.settings import RunSettings
-from spfde.sparsity.distributions import active_count
 from spfde.training import checkpoint
 from spfde.training.clock import Clock
 from spfde.training.loop import train
@@ -110,7 +110,7 @@ def test_weights_masks_and_queue_in_the_record_agree(finished: Path) -> None:
     assert len(masks) == 9
     for name, mask in masks.items():
         weight = model[f"{name}.weight"]
-        assert int(mask.sum()) == active_count(0.1, weight.numel()) and not weight[~mask].any()
+        assert int(mask.sum()) == count_of(0.1, weight.numel()) and not weight[~mask].any()
     partial = state["partial_set"].nonzero().flatten()
     assert sorted([*partial.tolist(), *state["removed_queue"].tolist()]) == list(range(320))
 

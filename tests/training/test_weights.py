@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from spfde.data import load
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
 from spfde.models import build
 from spfde.training.clock import Clock
 from spfde.training.loop import step

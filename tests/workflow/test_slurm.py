@@ -12,7 +12,7 @@ import yaml
 
 from spfde.data import load
 from spfde.errors import Stopped
-from spfde.experiments import expand
+from spfde.experiments.resolve import expand
 from spfde.settings import RunSettings
 from spfde.training import checkpoint
 from spfde.training.clock import Clock

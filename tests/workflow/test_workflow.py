@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spfde.experiments import expand
-from spfde.scales import experiment_names
+from spfde.experiments.files import experiment_names
+from spfde.experiments.resolve import expand
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from spfde.errors import SpfdeError, nearest
-from spfde.experiments import expand
+from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
-from spfde.scales import experiment_names, read_scale, scale_of
+from spfde.experiments.files import experiment_names, read_scale, scale_of
 
 validate(config, "../schemas/config.schema.yaml")
 

@@ -1,7 +1,7 @@
 # A renderer's source is among its inputs: an edit renders its artefact again, and trains nothing.
 TABLE_PARTS = [f"spfde/results/tables/{name}.py" for name in ("ablation", "costs", "render", "table", "timings")]
 GATHERING = [
-    f"spfde/results/{name}.py" for name in ("analyses", "collect", "labels", "material", "published", "statistics")
+    f"spfde/results/{name}.py" for name in ("analyses", "collect", "labels", "material", "reference", "statistics")
 ]
 
 

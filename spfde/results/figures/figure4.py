@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from spfde.results.figures import style
 from spfde.results.labels import percent
 from spfde.results.material import Material
-from spfde.results.published import interval
+from spfde.results.reference import interval
 from spfde.results.tables.table import bytes_unit, exponent
 
 EXPERIMENT = "figure4"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from spfde.results.labels import percent, tag
 from spfde.results.material import COSTS, Material
-from spfde.results.published import LEGEND, Published
+from spfde.results.reference import LEGEND, Published
 from spfde.results.statistics import paired
 from spfde.results.tables.table import NOT_AVAILABLE, NOT_RUN, Column, Table, exponent, plus_minus, times_ten
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from spfde.results.labels import label, percent
 from spfde.results.material import COSTS, Material
-from spfde.results.published import LEGEND
+from spfde.results.reference import LEGEND
 from spfde.results.tables.table import (
     NOT_AVAILABLE,
     NOT_RUN,

@@ -1,11 +1,11 @@
 """GSE's table (Heddes et al., 2024): where growth looks for gradients, beside other methods."""
 
+from spfde.experiments.files import read_scale
 from spfde.results.labels import percent
 from spfde.results.material import Material
-from spfde.results.published import STANDINGS, read
+from spfde.results.reference import STANDINGS, read
 from spfde.results.tables import costs
 from spfde.results.tables.table import Table, plus_minus
-from spfde.scales import read_scale
 
 EXPERIMENT = "gse"
 NOTE = (

@@ -9,7 +9,7 @@ from spfde.results.material import Material
 from spfde.results.tables.table import Column, Table
 
 if TYPE_CHECKING:
-    from spfde.planning import RunPlan
+    from spfde.planning import Plan
 
 EXPERIMENT = "table1"
 SCALE, SPARSITY = "cifar100", 0.9  # where the features are worked out, whatever scale is shown
@@ -49,7 +49,7 @@ def features() -> pd.DataFrame:
     return found.assign(flops=found["flops"] / _flops(_plan("dense")))
 
 
-def _feature(plan: "RunPlan") -> dict[str, Any]:
+def _feature(plan: "Plan") -> dict[str, Any]:
     method, trace, settings = plan.method, plan.trace(), plan.settings
     beyond = trace["weight_grad_density"] > trace["forward_density"] + 1e-9
     if not method.sparse or method.dense_masters:
@@ -76,18 +76,18 @@ def _feature(plan: "RunPlan") -> dict[str, Any]:
     }
 
 
-def _plan(name: str) -> "RunPlan":
-    from spfde.experiments import resolve
+def _plan(name: str) -> "Plan":
+    from spfde.experiments.resolve import resolve
     from spfde.planning import plan_settings
 
     return plan_settings(resolve(SCALE, {"sparsity.method": name, "sparsity.target": SPARSITY}))
 
 
-def _flops(plan: "RunPlan") -> float:
+def _flops(plan: "Plan") -> float:
     return plan.costs(plan.trace())[0]["full"]
 
 
-def _peak(plan: "RunPlan") -> float:
+def _peak(plan: "Plan") -> float:
     """The most weights that the sparse layers train at a time, over those at the end of training."""
     weights = [layer.weights if layer.name in plan.shapes else 0 for layer in plan.profile.layers]
     return float((plan.forward @ weights).max() / (plan.settled @ weights))

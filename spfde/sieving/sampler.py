@@ -1,16 +1,26 @@
 """The order in which a loop of your own sees the training set."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from spfde.errors import SpfdeError
 
-if TYPE_CHECKING:
-    from spfde.api import SparseTraining
+
+class Training(Protocol):
+    """What the sampler asks of a training; `spfde.SparseTraining` has it."""
+
+    samples: int
+    epoch: int
+
+    @property
+    def partial_set(self) -> Tensor | None: ...
+
+    def generator(self, *key: object) -> torch.Generator: ...
 
 
 class PartialSetSampler(Sampler[int]):
@@ -21,7 +31,7 @@ class PartialSetSampler(Sampler[int]):
         training: gives the training, where there is one by now; it is asked whenever an epoch's order is drawn.
     """
 
-    def __init__(self, counts: np.ndarray, training: "Callable[[], SparseTraining | None]") -> None:
+    def __init__(self, counts: np.ndarray, training: Callable[[], Training | None]) -> None:
         self.counts = counts
         self.training = training
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.scales import SHIPPED
+from spfde.experiments.files import SHIPPED
 
 STANDINGS = {
     "F": "found",

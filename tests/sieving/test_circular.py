@@ -10,9 +10,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spfde.data.sieve import Sieve
 from spfde.errors import SpfdeError
 from spfde.settings import SievingSettings
+from spfde.sieving.circular import Sieve
 
 
 def half_up(value: Fraction) -> int:
@@ -147,7 +147,7 @@ def test_last_prediction_crosses_the_boundary_but_counts_do_not() -> None:
     # One event each in this interval for those that were correct before it, none for the one that comes back unknown.
     see(sieve, {**dict.fromkeys(stayed, "01"), returned: "01"})
     expected = {sample: int(sample == a) for sample in stayed} | {returned: 0}
-    assert {sample: int(sieve.state()["forgotten"][sample]) for sample in expected} == expected
+    assert {sample: int(sieve.state_dict()["forgotten"][sample]) for sample in expected} == expected
 
 
 def test_a_returned_sample_starts_unknown() -> None:
@@ -158,7 +158,7 @@ def test_a_returned_sample_starts_unknown() -> None:
     see(sieve, {queued: "1"})
     sieve.update(2)
     see(sieve, {trained: "0"})  # correct when it left
-    assert sieve.state()["forgotten"].sum() == 0
+    assert sieve.state_dict()["forgotten"].sum() == 0
 
 
 @pytest.mark.parametrize(("share", "exchanged"), [(0.3, 210), (0.5, 250)])
@@ -196,7 +196,9 @@ def test_total_exchange_returns_the_whole_queue() -> None:
 def test_ties_are_broken_by_the_seed() -> None:
     def leaving(seed: int) -> set[int]:
         sieve = Sieve(60, SievingSettings(removed=0.2), seed=seed)
-        sieve.load_state(Sieve(60, SievingSettings(removed=0.2), seed=0).state())  # the same sets, whatever the seed
+        sieve.load_state_dict(
+            Sieve(60, SievingSettings(removed=0.2), seed=0).state_dict()
+        )  # the same sets, whatever the seed
         sieve.update(5)
         return set(sieve.queue.tolist())
 
@@ -225,18 +227,18 @@ def test_resumes_bit_for_bit() -> None:
     for epoch in range(1, 8):
         batches(epoch, whole)
         if epoch == 4:
-            saved = whole.state()
+            saved = whole.state_dict()
         if epoch % 2 == 0:
             whole.update(epoch)
     resumed = Sieve(80, setting, seed=5)
-    resumed.load_state(saved)
+    resumed.load_state_dict(saved)
     resumed.update(4)
     for epoch in range(5, 8):
         batches(epoch, resumed)
         if epoch % 2 == 0:
             resumed.update(epoch)
-    for name, tensor in whole.state().items():
-        assert torch.equal(tensor, resumed.state()[name]), name
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(("share", "samples", "expected"), [(0.29, 50, 15), (0.25, 10, 3), (0.2, 50_000, 10_000)])
@@ -256,9 +258,9 @@ def test_nothing_left_to_train_on() -> None:
 
 
 def test_state_of_other_settings() -> None:
-    state = Sieve(20, SievingSettings(removed=0.3), seed=0).state()
+    state = Sieve(20, SievingSettings(removed=0.3), seed=0).state_dict()
     with pytest.raises(SpfdeError, match="does not fit the settings; resume with"):
-        Sieve(20, SievingSettings(removed=0.4), seed=0).load_state(state)
+        Sieve(20, SievingSettings(removed=0.4), seed=0).load_state_dict(state)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

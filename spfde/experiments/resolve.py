@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from spfde.errors import SpfdeError, lookup, nearest
-from spfde.scales import Limit, Row, Scale, read_experiment, read_scale, scale_of
+from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
 from spfde.settings import RunSettings, parse
 
 LEVEL = ("freezing.flops_reduction", "sieving.removed")  # what a level of a row sets
@@ -172,8 +172,8 @@ def layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str,
 
 def check(settings: RunSettings) -> RunSettings:
     """Refuses a distribution that is not known and combinations that cannot run."""
-    from spfde.data import update_epochs
     from spfde.methods import METHODS, check_scheme
+    from spfde.sieving import update_epochs
     from spfde.sparsity.distributions import DISTRIBUTIONS
 
     lookup("distribution", settings.sparsity.distribution, DISTRIBUTIONS)

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spfde.freezing import ALLOWED, Ledger, Schedule, grid_of
-from spfde.freezing_schemes import random
-from spfde.planning import RunPlan
+from spfde.freezing.schedule import ALLOWED, Ledger, Schedule, grid_of
+from spfde.freezing.schemes import random
 from spfde.settings import FreezingSettings
 
 
@@ -39,24 +38,23 @@ class GradientCriterion:
     """Follows a run's gradients and its schedule; with a scheme that is not adaptive the schedule is the planned one.
 
     Args:
-        plan: the run's plan before training.
+        pool: the schedules to choose from, the planned one first; the planned one alone where freezing is not adaptive.
+        interval: update interval in epochs.
+        blocks: number of freezing blocks of the model.
         block_of: freezing block of each parameter that is in one.
 
     Attributes:
         left: the candidates that agree with what has happened; the first one is the plan.
     """
 
-    def __init__(self, plan: RunPlan, block_of: dict[nn.Parameter, int]) -> None:
-        settings, self.interval = plan.settings, plan.settings.sparsity.interval
-        self.pool = [plan.schedule]
-        if settings.freezing.scheme == "adaptive" and plan.schedule.t_frz is not None:
-            self.pool = candidates(settings.freezing, plan.ledger, settings.seed, plan.schedule)
+    def __init__(self, pool: list[Schedule], interval: int, blocks: int, block_of: dict[nn.Parameter, int]) -> None:
+        self.pool, self.interval = pool, interval
         self.left = list(self.pool)
         self._parameters: dict[int, list[nn.Parameter]] = defaultdict(list)
         for parameter, block in block_of.items():
             self._parameters[block].append(parameter)
         device = next(iter(block_of)).device if block_of else None
-        self._sums = torch.zeros(plan.profile.blocks, device=device)  # squared norms over the steps of an interval
+        self._sums = torch.zeros(blocks, device=device)  # squared norms over the steps of an interval
         self._first = torch.zeros_like(self._sums)  # what they were in the first interval
 
     @property
@@ -89,7 +87,7 @@ class GradientCriterion:
 
     # resuming
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         if len(self.pool) == 1:
             return {}
         left = set(self.left)
@@ -99,7 +97,7 @@ class GradientCriterion:
             "first": self._first.clone(),
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         if state:
             self.left = [self.pool[place] for place in state["left"].nonzero().flatten().tolist()]
             self._sums.copy_(state["sums"])

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from spfde.api import SparseTraining
-from spfde.experiments import resolve
-from spfde.freezing import Schedule
-from spfde.freezing_adaptive import GradientCriterion, candidates
+from spfde.experiments.resolve import resolve
+from spfde.freezing.adaptive import GradientCriterion, candidates
+from spfde.freezing.schedule import Schedule
 from spfde.planning import plan_settings
 from tests.test_api import Net, block_state, make, train_epochs
 
@@ -105,9 +105,11 @@ def test_state_goes_round_while_the_schedule_is_open(done: int) -> None:
 
 def test_votes_by_hand() -> None:
     """Each block has one weight: its norm is the gradient's size, times the root of the steps of the interval."""
-    sparse = make(8, freezing__flops_reduction=0.1)[2]
+    plan = make(8, freezing__flops_reduction=0.1)[2].plan
     weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
-    criterion = GradientCriterion(sparse.plan, {weight: block for block, weight in enumerate(weights)})
+    criterion = GradientCriterion(
+        plan.candidates(), interval=2, blocks=3, block_of={weight: block for block, weight in enumerate(weights)}
+    )
     counts = [(0, 0, 1, 1, 2, 2, 2, 2), (0, 0, 0, 0, 2, 2, 2, 2), (0, 0, 0, 0, 1, 1, 2, 2), (0, 0, 0, 0, 0, 0, 1, 2)]
     criterion.pool = [Schedule(each) for each in counts]
     criterion.left = list(criterion.pool)
@@ -127,9 +129,11 @@ def test_votes_by_hand() -> None:
 
 
 def test_where_no_candidate_agrees_all_stay() -> None:
-    sparse = make(8, freezing__flops_reduction=0.1)[2]
+    plan = make(8, freezing__flops_reduction=0.1)[2].plan
     weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
-    criterion = GradientCriterion(sparse.plan, {weight: block for block, weight in enumerate(weights)})
+    criterion = GradientCriterion(
+        plan.candidates(), interval=2, blocks=3, block_of={weight: block for block, weight in enumerate(weights)}
+    )
     criterion.left = [Schedule((0, 0, 0, 0, 1, 1, 2, 2)), Schedule((0, 0, 0, 0, 0, 0, 2, 2))]
     weights[1].grad, weights[2].grad = torch.ones(1), torch.ones(1)  # the first block has none: it has settled
     criterion.observe()

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spfde.data.sieve import Sieve
-from spfde.data.split import count
 from spfde.errors import SpfdeError
 from spfde.rng import generator
+from spfde.rounding import count_of, down
 from spfde.settings import SievingSettings
+from spfde.sieving.circular import Sieve
 
 
 class Removal(Sieve):
@@ -32,9 +32,9 @@ class Removal(Sieve):
         self.partial[self.queue] = False
         self.updates += 1
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.queue = self.queue.new_empty(self.removed if int(state.get("updates", torch.tensor(0))) else 0)
-        super().load_state(state)
+        super().load_state_dict(state)
 
 
 SCHEDULES: dict[str, type[Sieve]] = {"circular": Sieve, "once": Removal}
@@ -54,7 +54,7 @@ def update_epochs(settings: SievingSettings, interval: int, epochs: int) -> rang
     interval = settings.interval or interval
     if settings.schedule == "circular":
         return range(interval, epochs, interval)
-    epoch = int(settings.start * epochs + 1e-9) // interval * interval
+    epoch = down(settings.start * epochs) // interval * interval
     if not epoch:
         cause = f"sieving.start = {settings.start:g} of {epochs} epochs is before the first update, epoch {interval}"
         raise SpfdeError(cause, "raise it, train longer or update more often")
@@ -63,7 +63,7 @@ def update_epochs(settings: SievingSettings, interval: int, epochs: int) -> rang
 
 def samples_by_epoch(settings: SievingSettings, interval: int, epochs: int, samples: int) -> np.ndarray:
     """Training samples of each epoch, shape (epochs,), of a training set of `samples`; the rest as `update_epochs`."""
-    seen = np.full(epochs, samples - count(settings.removed, samples))
+    seen = np.full(epochs, samples - count_of(settings.removed, samples))
     if settings.removed and settings.schedule == "once":
         seen[: update_epochs(settings, interval, epochs).start] = samples
     return seen

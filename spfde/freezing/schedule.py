@@ -1,20 +1,20 @@
 """Progressive layer freezing: which blocks are frozen in which epoch, solved for a wanted share of training FLOPs.
 
 The frozen set is always a prefix of the model's blocks, so a schedule is one number an epoch: how many leading blocks
-are frozen. SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). The schemes themselves: `spfde.freezing_schemes`.
+are frozen. SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). The schemes themselves: `spfde.freezing.schemes`.
 
 All schemes save the same FLOPs: single-shot is solved first (the latest schedule on the interval's grid that saves at
 least what is wanted), and every other one is solved to what single-shot *achieves*, by parameters of its own.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from spfde.cost.profile import Profile
 from spfde.errors import SpfdeError
-from spfde.freezing_schemes import SCHEMES, Grid, single_shot
+from spfde.freezing.schemes import SCHEMES, Grid, single_shot
+from spfde.rounding import count_of
 from spfde.settings import FreezingSettings
 
 TOLERANCE = 0.005  # a scheme is solved once its FLOPs are so near to single-shot's, as a share of those
@@ -98,7 +98,7 @@ class Ledger:
 
 def blocks_to_freeze(settings: FreezingSettings, blocks: int) -> int:
     """How many leading blocks get frozen: the share of the model's blocks, rounded half up, at least one."""
-    return max(1, min(blocks, math.floor(settings.share * blocks + 0.5)))
+    return max(1, count_of(settings.share, blocks))
 
 
 def grid_of(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Grid:
@@ -112,7 +112,7 @@ def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule
 
     Single-shot: the latest on the interval's grid that saves at least that much. The others: the first candidate of
     the scheme whose FLOPs are within 0.5 % of single-shot's, or else the nearest one. Adaptive freezing is decided in
-    training (`spfde.freezing_adaptive`); single-shot's schedule is what is expected of it.
+    training (`spfde.freezing.adaptive`); single-shot's schedule is what is expected of it.
 
     Args:
         settings: wanted share of FLOPs, share of blocks, scheme.

@@ -24,6 +24,7 @@ from itertools import combinations_with_replacement
 import torch
 
 from spfde import rng
+from spfde.rounding import down
 
 Counts = tuple[int, ...]
 DRAWS = 5000  # of random freeze epochs, at most
@@ -68,7 +69,7 @@ def single_shot(grid: Grid) -> Iterator[Counts]:
 def resume(grid: Grid, shot: Counts) -> Iterator[Counts]:
     """The freeze epochs are fixed, on the grid; the thaw epochs nearest to t before the end come first."""
     t_frz = next(epoch for epoch, count in enumerate(shot) if count)
-    wanted = max(1, math.floor(grid.resume * grid.epochs / grid.interval)) * grid.interval
+    wanted = max(1, down(grid.resume * grid.epochs / grid.interval)) * grid.interval
     earlier = min(wanted, t_frz - grid.interval)
     if not earlier:
         return

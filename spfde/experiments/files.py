@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from spfde.errors import SpfdeError, nearest
 from spfde.settings import Section, parse
 
-SHIPPED = Path(__file__).parent.parent / "config"
+SHIPPED = Path(__file__).parent.parent.parent / "config"
 S = TypeVar("S", bound=BaseModel)
 
 

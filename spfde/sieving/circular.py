@@ -7,9 +7,9 @@ those forgotten least often in the interval, go to the tail of the queue, and as
 import torch
 from torch import Tensor
 
-from spfde.data.split import count
 from spfde.errors import SpfdeError
 from spfde.rng import generator
+from spfde.rounding import count_of
 from spfde.settings import SievingSettings
 
 
@@ -29,12 +29,12 @@ class Sieve:
 
     def __init__(self, samples: int, settings: SievingSettings, seed: int, device: torch.device | str = "cpu") -> None:
         self.settings, self.seed, self.updates = settings, seed, 0
-        self.removed = count(settings.removed, samples)
+        self.removed = count_of(settings.removed, samples)
         if self.removed == samples:
             cause = f"setting sieving.removed = {settings.removed} removes all {samples} samples"
             raise SpfdeError(cause, "remove a smaller share")
         base = samples if settings.exchange == "total" else samples - self.removed
-        moved = max(1, count(settings.removed, base))  # at least one, or the queue would never come back
+        moved = max(1, count_of(settings.removed, base))  # at least one, or the queue would never come back
         self.exchanged = min(moved, self.removed, samples - self.removed)
 
         start = torch.randperm(samples, generator=generator(seed, "sieve", "start"))
@@ -88,14 +88,14 @@ class Sieve:
     def _permutation(self, size: int, draws: torch.Generator) -> Tensor:
         return torch.randperm(size, generator=draws).to(self.partial.device)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """All that a resumed run needs, to go on bit for bit; copies, so that they stay as they are."""
         return {name: tensor.clone() for name, tensor in self._tensors().items()} | {
             "updates": torch.tensor(self.updates)
         }
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Takes up a `state()` of the same settings.
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes up a `state_dict()` of the same settings.
 
         Raises:
             SpfdeError: the state is not one of this number of samples and this share.

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from spfde.errors import SpfdeError, lookup
-from spfde.experiments import layered, nested
+from spfde.experiments.resolve import layered, nested
 from spfde.files import write_text
 from spfde.settings import RunSettings
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spfde import freezing
-from spfde import freezing_schemes as schemes
 from spfde.cost.profile import LayerProfile, Profile
 from spfde.errors import SpfdeError
-from spfde.experiments import resolve
+from spfde.experiments.resolve import resolve
+from spfde.freezing import schemes
+from spfde.freezing.schedule import blocks_to_freeze
 from spfde.planning import plan_settings
 from spfde.settings import FreezingSettings
 
@@ -105,7 +106,7 @@ def test_freezing_is_monotone_and_on_the_grid(epochs: int, interval: int, wanted
     ("blocks", "share", "count"), [(15, 2 / 3, 10), (3, 2 / 3, 2), (9, 2 / 3, 6), (4, 0.1, 1), (5, 1, 5)]
 )
 def test_share_of_blocks(blocks: int, share: float, count: int) -> None:
-    assert freezing.blocks_to_freeze(FreezingSettings(share=share), blocks) == count
+    assert blocks_to_freeze(FreezingSettings(share=share), blocks) == count
 
 
 GRID = schemes.Grid(epochs=16, interval=2, blocks=4, wanted=2, resume=0.25)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from spfde.data import SCHEDULES, Removal, samples_by_epoch, update_epochs
 from spfde.errors import SpfdeError
 from spfde.settings import SievingSettings
+from spfde.sieving import SCHEDULES, Removal, samples_by_epoch, update_epochs
 
 ONCE = SievingSettings(removed=0.24, schedule="once")
 
@@ -47,14 +47,14 @@ def test_resumes_before_and_after_the_removal(saved_at: int) -> None:
 
     whole = go(Removal(50, ONCE, seed=3), 0, 8)
     half = Removal(50, ONCE, seed=3)
-    half.load_state(go(Removal(50, ONCE, seed=3), 0, saved_at).state())
-    for name, value in go(half, saved_at, 8).state().items():
-        assert torch.equal(value, whole.state()[name]), name
+    half.load_state_dict(go(Removal(50, ONCE, seed=3), 0, saved_at).state_dict())
+    for name, value in go(half, saved_at, 8).state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
 
 
 def test_state_of_other_settings() -> None:
     with pytest.raises(SpfdeError, match="does not fit the settings"):
-        Removal(50, ONCE, seed=3).load_state(SCHEDULES["circular"](50, ONCE, seed=3).state())
+        Removal(50, ONCE, seed=3).load_state_dict(SCHEDULES["circular"](50, ONCE, seed=3).state_dict())
 
 
 def test_removes_before_epoch_70_of_160() -> None:
