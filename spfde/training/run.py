@@ -154,7 +154,7 @@ class Training:
         return Trained(loss / samples, 100 * correct / samples, samples)
 
     def finish(self, folder: Path, trace: pd.DataFrame, summary: dict[str, Any]) -> None:
-        """Writes the record, with this trace and this summary.json, and removes the checkpoint that is no longer needed."""
+        """Writes the record with this trace and this summary.json, and removes the checkpoint: nobody needs it now."""
         sparse, settings = self.sparse, self.settings
         if settings.training.snapshots:
             self._keep_snapshot(settings.training.epochs)

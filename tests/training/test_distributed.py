@@ -47,8 +47,8 @@ from spfde.training.distributed import joined
 out, told = Path(sys.argv[1]), json.loads(sys.argv[2])
 finish = loop.Training.finish
 
-def finish_and_tell(self, folder):
-    finish(self, folder)
+def finish_and_tell(self, folder, *rest):
+    finish(self, folder, *rest)
     state = self.model.state_dict() | {f"sparse.{name}": value for name, value in self.sparse.state_dict().items()}
     save_file(state, out / f"{self.settings.sparsity.method}-{self.team.rank}.safetensors")
 
