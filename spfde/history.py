@@ -30,12 +30,20 @@ class History:
         self.samples = np.zeros(epochs, dtype=np.int64)
         self._steps = np.zeros(epochs, dtype=np.int64)
         self._active = torch.zeros(epochs, len(masks), dtype=torch.int64, device=device)  # summed over steps
+        self._executed = torch.zeros_like(self._active)  # weights that a dense or sparse kernel multiplied by, likewise
         self._moves = torch.zeros(epochs, len(masks), 5, dtype=torch.int64, device=device)  # `Masks.moves`, at the end
         self._closed = 0
+        self._sizes = torch.from_numpy(masks.sizes).to(device)
 
-    def step(self, epoch: int) -> None:
-        """Counts a step, and the weights that it trained."""
+    def step(self, epoch: int, sparse: Tensor | None = None) -> None:
+        """Counts a step, and the weights that it trained.
+
+        Args:
+            epoch: the epoch of the step.
+            sparse: which layers skipped their zeros in it, (layers,) booleans; none of them by default.
+        """
         self._active[epoch] += self.masks.counts
+        self._executed[epoch] += self._sizes if sparse is None else torch.where(sparse, self.masks.counts, self._sizes)
         self._steps[epoch] += 1
 
     def close(self, epoch: int) -> None:
@@ -54,7 +62,11 @@ class History:
         for name, values in zip(OVERLAPS, self._shares(), strict=True):
             overlaps[name][: self._closed] = 1.0  # dense layers
             overlaps[name][: self._closed, sparse] = values
-        return plan.trace(forward, np.where(done, self.samples, plan.samples), overlaps)
+        executed = np.full(forward.shape, np.nan)
+        executed[done] = 1.0  # dense layers
+        mean = self._executed.cpu().numpy()[done] / self._steps[done, None]
+        executed[done[:, None] & sparse] = (mean / self.masks.sizes).ravel()
+        return plan.trace(forward, np.where(done, self.samples, plan.samples), overlaps, executed)
 
     def _shares(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The columns `OVERLAPS` of the epochs that are over, each (epochs, layers)."""
@@ -70,6 +82,7 @@ class History:
             "samples": torch.from_numpy(self.samples.copy()),
             "steps": torch.from_numpy(self._steps.copy()),
             "active": self._active.clone(),
+            "executed": self._executed.clone(),
             "moves": self._moves.clone(),
             "closed": torch.tensor(self._closed),
         }
@@ -78,6 +91,7 @@ class History:
         self.samples = state["samples"].cpu().numpy().copy()
         self._steps = state["steps"].cpu().numpy().copy()
         self._active.copy_(state["active"])
+        self._executed.copy_(state["executed"])
         self._moves.copy_(state["moves"])
         self._closed = int(state["closed"])
 

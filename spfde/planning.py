@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from spfde import freezing
@@ -60,6 +61,7 @@ class Plan:
         forward: np.ndarray | None = None,
         samples: np.ndarray | None = None,
         overlaps: Mapping[str, np.ndarray] | None = None,
+        executed: ArrayLike = np.nan,
     ) -> pd.DataFrame:
         """The trace of the plan, or of what happened.
 
@@ -67,6 +69,7 @@ class Plan:
             forward: density of the forward weights that training saw, shape (epochs, layers).
             samples: samples that it saw, shape (epochs,).
             overlaps: what `spfde.cost.trace.OVERLAPS` names, each of shape (epochs, layers).
+            executed: share of each dense pass that was run where it was run at all, shape (epochs, layers).
         """
         if forward is None:
             forward = np.where(self.at_target, self.settled, self.forward)
@@ -76,7 +79,7 @@ class Plan:
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
         seen = [(epoch, layers, int(samples[epoch])) for epoch in epochs]
         extra = np.stack([self.method.extra_macs(*values) for values in seen])
-        executed = np.stack([self.method.executed_extra_macs(*values) for values in seen])
+        extra_run = np.stack([self.method.executed_extra_macs(*values) for values in seen])
         sparse = np.array([layer.name in self.shapes for layer in layers])
         updates = np.array([self.method.mask_updates(epoch, self._steps(epoch)) for epoch in epochs])
         trace = planned_trace(
@@ -87,10 +90,11 @@ class Plan:
             weight_grad,
             activation,
             extra_macs=extra + self._earlier_macs(samples, self.method.earlier_density(layers)),
-            executed_extra_macs=executed + self._earlier_macs(samples, np.full(len(layers), self.method.rounds - 1.0)),
+            executed_extra_macs=extra_run + self._earlier_macs(samples, np.full(len(layers), self.method.rounds - 1.0)),
             mask_updates=updates[:, None] * sparse,
             scored_samples=[self.method.scored_samples(*values) for values in seen],
             peak_density=np.stack([self.method.peak_density(forward[epoch]) for epoch in epochs]),
+            executed=executed,
         )
         return trace.assign(**{name: values.ravel() for name, values in (overlaps or {}).items()})
 

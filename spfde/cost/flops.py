@@ -5,7 +5,8 @@
   weight-gradient density (RigL, Evci et al. 2020, App. H); SWAT's (1 - s) + (1 - s) + (1 - a) thirds (Raihan and
   Aamodt 2020) from its activation density.
 * `full`, exact: no input gradient where autograd computes none, all work outside ordinary steps, and mask updates.
-* `executed`, what the hardware ran: masked dense kernels, so only freezing and sieving save; and mask updates.
+* `executed`, what the hardware ran, as the trace says; and mask updates. Freezing and sieving always save. Sparsity
+  does where kernels skipped the zeros; of a plan, which knows no hardware, masked dense kernels are assumed.
 
 `extra` is the part of `full` at positions outside the mask or outside ordinary steps; mask updates are not in it.
 
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from spfde.cost.profile import Profile
-from spfde.cost.trace import check_layers, matrix
+from spfde.cost.trace import EXECUTED, check_layers, matrix
 
 UPDATE_OPERATIONS = 4  # a weight and mask update: a score and a comparison to drop, a score and a comparison to grow
 
@@ -49,7 +50,9 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
         np.array([getattr(layer, name) for layer in profile.layers]) for name in ("block", "input_block")
     )
     frozen_blocks = np.where(frozen, block + 1, 0).max(axis=1, keepdims=True)
-    kernels = 1 + (input_block >= frozen_blocks) + ~frozen  # a layer without any weight left runs them too
+    dense = 1.0 + (input_block >= frozen_blocks) + ~frozen  # a layer without any weight left runs dense kernels too
+    ran = np.stack([matrix(trace, column, len(macs)) for column in EXECUTED]).sum(axis=0)
+    kernels = np.where(np.isnan(ran), dense, ran)
     updates = mask_update_flops(profile, trace)
     beyond_mask = np.where(frozen, 0.0, np.maximum(0.0, weight_grad - forward) * activation)
     return {

@@ -13,15 +13,20 @@ A trace is a frame of one row an (epoch, layer), epochs from 0 and layers in pro
     frozen              whether the layer is frozen
     peak_density        density of weights and gradients at their most, earlier rounds included
     extra_macs          multiply-accumulates outside ordinary steps (scoring, repeated rounds, sampled gradients)
-    executed_extra_macs the same as masked dense kernels ran them
+    executed_extra_macs the same as the hardware ran them
     mask_updates        mask updates of the layer, none once it is frozen
     scored_samples      samples whose activations scoring the dense network keeps at once; twice as many where it also
                         keeps the activations' gradients
     explored            share of the weights that were active at any time until the epoch's end: R_s of ITOP
     overlap_first       share of the first mask's weights that are active at the epoch's end
     overlap_updates     share of the active weights that a mask change left active, over the epoch's changes; 1 if none
+    executed_forward    share of the dense forward pass's multiply-accumulates that was run, mean over the epoch's steps
+    executed_input_grad the same of the input gradient: 0 where none is computed
+    executed_weight_grad the same of the weight gradient: 0 where none is computed
 
-The last three say what happened, and are empty where that is only planned; of a dense layer they are 1.
+The last six say what happened, and are empty where that is only planned. Of a dense layer the first three of them are
+1. The last three are 1 where dense kernels multiply by masks, and the density where kernels skip the zeros; where they
+are empty, as in records older than they, dense kernels are assumed.
 
 The costs are pure functions of a profile and a trace: the same code predicts, solves for the freezing epoch, accounts.
 """
@@ -55,8 +60,13 @@ DTYPES = {
     "explored": "float64",
     "overlap_first": "float64",
     "overlap_updates": "float64",
+    "executed_forward": "float64",
+    "executed_input_grad": "float64",
+    "executed_weight_grad": "float64",
 }
 OVERLAPS = ["explored", "overlap_first", "overlap_updates"]
+EXECUTED = ["executed_forward", "executed_input_grad", "executed_weight_grad"]
+HAPPENED = [*OVERLAPS, *EXECUTED]  # empty in a plan
 DENSITIES = [column for column in DTYPES if column.endswith("_density")]
 AMOUNTS = ["samples", "extra_macs", "executed_extra_macs", "mask_updates", "scored_samples"]
 
@@ -67,9 +77,9 @@ def build_trace(layers: Sequence[str], **columns: ArrayLike) -> pd.DataFrame:
     Args:
         layers: the layers' names in profile order.
         columns: every other column but `epoch`: an array (epochs, layers), an array (epochs,) for what all layers
-            share, or a number. At least one is an array; what is in `OVERLAPS` can be left out.
+            share, or a number. At least one is an array; what is in `HAPPENED` can be left out.
     """
-    arrays = {name: np.asarray(column) for name, column in {**dict.fromkeys(OVERLAPS, np.nan), **columns}.items()}
+    arrays = {name: np.asarray(column) for name, column in {**dict.fromkeys(HAPPENED, np.nan), **columns}.items()}
     epochs = max(len(array) for array in arrays.values() if array.ndim)
     shape = (epochs, len(layers))
     columns = {
@@ -93,6 +103,7 @@ def planned_trace(
     mask_updates: ArrayLike = 0,
     scored_samples: ArrayLike = 0,
     peak_density: ArrayLike | None = None,
+    executed: ArrayLike = np.nan,
 ) -> pd.DataFrame:
     """The trace that schedules imply: what is frozen has no weight gradient, what reads the frozen prefix alone no
     input gradient.
@@ -109,8 +120,11 @@ def planned_trace(
         mask_updates: updates of a layer that trains, the same shapes.
         scored_samples: shape (epochs,) or a number.
         peak_density: shape (epochs, layers); the densities unless given.
+        executed: share of each dense pass that was run where it was run at all, shape (epochs, layers) or a number; not
+            a number where that is only planned.
     """
     frozen_blocks = np.broadcast_to(frozen_blocks, len(densities))[:, None]
+    executed = np.asarray(executed, dtype=float)
     frozen = np.array([layer.block for layer in profile.layers]) < frozen_blocks
     propagates = np.array([layer.input_block for layer in profile.layers]) >= frozen_blocks
     return build_trace(
@@ -126,6 +140,9 @@ def planned_trace(
         executed_extra_macs=extra_macs if executed_extra_macs is None else executed_extra_macs,
         mask_updates=np.where(frozen, 0, mask_updates),
         scored_samples=scored_samples,
+        executed_forward=executed,
+        executed_input_grad=executed * propagates,
+        executed_weight_grad=executed * ~frozen,
     )
 
 
@@ -141,7 +158,7 @@ def validate_trace(frame: pd.DataFrame, source: str = "the trace") -> pd.DataFra
 
     if list(frame.columns) != list(DTYPES):
         raise broken(f"its columns are {', '.join(map(str, frame.columns))}")
-    if not len(frame) or frame.drop(columns=OVERLAPS).isna().any(axis=None):
+    if not len(frame) or frame.drop(columns=HAPPENED).isna().any(axis=None):
         raise broken("values are missing")
     try:
         given, frame = frame.astype({"layer": "str"}), frame.astype(DTYPES)
@@ -158,7 +175,7 @@ def validate_trace(frame: pd.DataFrame, source: str = "the trace") -> pd.DataFra
     if not np.array_equal(frame["epoch"], np.repeat(np.arange(epochs), len(layers))):
         raise broken("its epochs do not count from 0")
     outside = [column for column in DENSITIES if not frame[column].between(0, 1).all()]
-    outside += [column for column in OVERLAPS if not frame[column].dropna().between(0, 1).all()]
+    outside += [column for column in HAPPENED if not frame[column].dropna().between(0, 1).all()]
     outside += [column for column in AMOUNTS if not frame[column].between(0, np.inf, "left").all()]
     if outside:
         raise broken(f"{outside[0]} is out of range")
@@ -184,8 +201,10 @@ def read_trace(path: Path) -> pd.DataFrame:
     """
     try:
         frame = pd.read_csv(path, dtype="str", keep_default_na=False)
+        if frame.columns.intersection(EXECUTED).empty:  # a record older than these columns
+            frame[EXECUTED] = ""
         numbers = frame.columns.difference(["layer", "frozen"], sort=False)
-        planned = frame.columns.intersection(OVERLAPS)
+        planned = frame.columns.intersection(HAPPENED)
         frame[planned] = frame[planned].replace("", np.nan)
         frame[numbers] = frame[numbers].astype("float64")  # exact; the parser of read_csv alone need not be
     except FileNotFoundError:

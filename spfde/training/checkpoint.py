@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from spfde.errors import SpfdeError
 from spfde.files import writing
 
-FORMAT = "2"  # raised when what a checkpoint holds changes
+FORMAT = "3"  # raised when what a checkpoint holds changes
 
 
 def path_of(out: Path, run_id: str) -> Path:

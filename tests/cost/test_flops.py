@@ -40,6 +40,16 @@ def test_by_hand():
     assert found["extra"] == pytest.approx(14)
 
 
+def test_executed_counts_what_the_trace_says_was_run():
+    """Kernels that skip the zeros of the body, whose mask has a tenth of its weights; then the stem frozen too."""
+    densities = np.array([[1, 0.1, 0.5]] * 2)
+    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], executed=np.array([[1, 0.1, 1]] * 2)))
+    first, second = 20 * (2 * 100 + 3 * 20 + 3 * 30), 20 * (100 + 2 * 20 + 3 * 30)
+    assert found["executed"] == pytest.approx(first + second)
+    dense = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], executed=1.0))
+    assert dense["executed"] == pytest.approx(20 * (200 + 600 + 90) + 20 * (100 + 400 + 90))
+
+
 def test_extra_work_as_it_ran_is_in_executed_alone():
     needed, ran = (
         flops(CHAIN, planned_trace(CHAIN, np.full((1, 3), 0.5), 10, extra_macs=5.0, executed_extra_macs=macs))

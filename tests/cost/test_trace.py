@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spfde.cost import LayerProfile, Profile, build_trace, planned_trace, read_trace, validate_trace, write_trace
-from spfde.cost.trace import OVERLAPS
+from spfde.cost.trace import EXECUTED, HAPPENED
 from spfde.errors import SpfdeError
 
 COLUMNS = [
@@ -28,6 +28,9 @@ COLUMNS = [
     "explored",
     "overlap_first",
     "overlap_updates",
+    "executed_forward",
+    "executed_input_grad",
+    "executed_weight_grad",
 ]
 
 CHAIN = Profile(
@@ -70,9 +73,9 @@ def test_rows_are_epochs_times_layers():
     assert trace["weight_grad_density"].tolist() == [0.5, 0.5, 0.6, 0.6, 0.7, 0.7]
     assert trace["extra_macs"].tolist() == [0, 1, 2, 3, 4, 5]
     kinds = [str(dtype) for dtype in trace.dtypes.drop("layer")]
-    assert kinds == ["int64", "int64", *["float64"] * 4, "bool", *["float64"] * 3, *["int64"] * 2, *["float64"] * 3]
+    assert kinds == ["int64", "int64", *["float64"] * 4, "bool", *["float64"] * 3, *["int64"] * 2, *["float64"] * 6]
     assert trace["mask_updates"].tolist() == [1, 1, 0, 0, 1, 1]
-    assert trace[OVERLAPS].isna().all(axis=None)  # nobody said what happened
+    assert trace[HAPPENED].isna().all(axis=None)  # nobody said what happened
 
 
 def test_planned_trace_applies_the_rules_of_freezing():
@@ -112,6 +115,19 @@ def test_files_give_back_every_bit(tmp_path_factory, densities, extra, compresse
     pd.testing.assert_frame_equal(read_trace(path), trace, check_exact=True)
 
 
+def test_a_record_older_than_the_executed_columns_is_read(tmp_path):
+    some_trace().drop(columns=EXECUTED).to_csv(tmp_path / "layers.csv", index=False)
+    pd.testing.assert_frame_equal(read_trace(tmp_path / "layers.csv"), some_trace(), check_exact=True)
+
+
+def test_executed_shares_are_of_the_passes_that_run():
+    """The stem frozen in the second epoch; a third of dense work in what skips its zeros."""
+    trace = planned_trace(CHAIN, np.ones((2, 3)), 50, [0, 1], executed=np.array([[1, 1 / 3, 1]] * 2))
+    assert trace["executed_forward"].tolist() == [1, 1 / 3, 1, 1, 1 / 3, 1]
+    assert trace["executed_input_grad"].tolist() == [0, 1 / 3, 1, 0, 0, 1]
+    assert trace["executed_weight_grad"].tolist() == [1, 1 / 3, 1, 0, 1 / 3, 1]
+
+
 def test_equal_traces_give_equal_bytes(tmp_path):
     for name in ("one.csv.gz", "two.csv.gz"):
         write_trace(some_trace(), tmp_path / name)
@@ -120,7 +136,7 @@ def test_equal_traces_give_equal_bytes(tmp_path):
     assert gzip.decompress((tmp_path / "one.csv.gz").read_bytes()) == (tmp_path / "plain.csv").read_bytes()
     header, first = (tmp_path / "plain.csv").read_text().splitlines()[:2]
     assert header == ",".join(COLUMNS)
-    assert first == "0,stem,50,1.0,0.0,1.0,1.0,False,1.0,0.0,0.0,0,0,,,"
+    assert first == "0,stem,50,1.0,0.0,1.0,1.0,False,1.0,0.0,0.0,0,0,,,,,,"
 
 
 @pytest.mark.parametrize(
