@@ -1,13 +1,15 @@
 """Writes what the documentation says about settings from the settings themselves.
 
-    python docs/generate.py
+    python docs/generate.py            # writes what changed
+    python docs/generate.py --check    # writes nothing; names what is stale and fails
 
 Fills the marked regions of config/README.md and of the method cards, and writes the JSON schemas of run settings, scale
 files and experiment files. A test fails when any of these is stale.
 """
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -55,7 +57,7 @@ def settings_table() -> str:
     return table(("Setting", "Values", "Default", "Meaning"), rows)
 
 
-FILES = {
+FILES: dict[str, type[BaseModel]] = {
     "A scale, `scales/<name>.yaml`": Scale,
     "What a scale takes of an experiment or method": Limit,
     "An experiment, `experiments/<name>.yaml`": Experiment,
@@ -157,8 +159,8 @@ def default(field: FieldInfo) -> str:
     return f"`{json.dumps(value)}`" if value not in ("", {}) else "none"
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines: list[tuple[str, ...]] = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(map(escaped, line))} |\n" for line in lines)
 
 
@@ -173,6 +175,17 @@ def schema(shape: type[BaseModel], **properties: Any) -> str:
     return json.dumps(made, indent=2) + "\n"
 
 
+def stale() -> dict[Path, str]:
+    """The generated files whose text is not what it should be, with the text that they should have."""
+    return {
+        path: text for path, text in generate().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+
+
 if __name__ == "__main__":
-    for path, text in generate().items():
+    changed = stale()
+    if sys.argv[1:] == ["--check"]:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in changed)
+        sys.exit(f"stale: {names}; run `python docs/generate.py`" if changed else 0)
+    for path, text in changed.items():
         write_text(path, text)

@@ -121,7 +121,12 @@ def test_the_frozen_prefix_stores_nothing_for_backward() -> None:
     assert sparse.frozen_blocks == 2
     model.train()
     saved: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         hidden = model.two(model.one(DATA[:10]))
         assert not hidden.requires_grad and not saved
         model.classifier(model.three(hidden).mean(dim=(2, 3)))

@@ -138,7 +138,7 @@ def test_a_known_data_set_gives_its_shape_and_size() -> None:
 def test_what_cannot_work_is_refused_with_the_reason() -> None:
     chosen = settings("set", freezing=0.0)
     with pytest.raises(SpfdeError, match=r"one weight is shared by two\.weight and three\.weight"):
-        wrap(model := Tied(), sgd(model), chosen)
+        wrap(tied := Tied(), sgd(tied), chosen)
     model = network()
     parametrizations.weight_norm(model[1][0])
     with pytest.raises(SpfdeError, match=r"layer 1\.0 computes its weight"):

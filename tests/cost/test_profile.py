@@ -158,7 +158,7 @@ def test_the_state_of_the_model_neither_matters_nor_changes(freeze):
     model = build("resnet8", 10, 1, 8)
     expected = profile(model, (1, 8, 8))
     freeze(model, blocks(model), 2)
-    calls = defaultdict(int)
+    calls: dict[str, int] = defaultdict(int)
     model.conv1.register_forward_hook(lambda *_: calls.update(conv1=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     flags = [module.training for module in model.modules()], [p.requires_grad for p in model.parameters()]

@@ -92,8 +92,8 @@ def build() -> Callable[..., tuple[Method, FakeRun]]:
         values = nested({"sparsity.method": name, "sparsity.target": target, **dotted})
         densities = {f"l{index}": 1 - target for index in range(len(shapes))}
         sizes = {f"l{index}": shape for index, shape in enumerate(shapes)}
-        settings = parse(RunSettings, values)
-        method = make(MethodPlan(settings, densities, steps, sizes, steps * settings.training.epochs))
+        run_settings = parse(RunSettings, values)
+        method = make(MethodPlan(run_settings, densities, steps, sizes, steps * run_settings.training.epochs))
         run = FakeRun(method, shapes)
         method.start(run)
         return method, run

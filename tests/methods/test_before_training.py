@@ -1,6 +1,7 @@
 """SNIP and GraSP against autograd and an explicit Hessian on a two-layer network."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_snip_keeps_the_largest_sensitivities(mode: str) -> None:
     model.load_state_dict(before)
     model.train(mode == "training")
     F.cross_entropy(model(images[fetched]), labels[fetched]).backward()
-    weights = [model[1].weight, model[4].weight]
+    weights: list[Any] = [model[1].weight, model[4].weight]
     expected = highest([(w * w.grad).abs() for w in weights], round(0.3 * sum(w.numel() for w in weights)))
     for layer, mask in zip(run.masks, expected, strict=True):
         assert torch.equal(layer.active, mask)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ LAYERS = [
 ]
 
 
-def columns(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
+def columns(layer: Any, values: torch.Tensor) -> torch.Tensor:
     """The im2col view, (samples x positions, units)."""
     if isinstance(layer, nn.Linear):
         return values.reshape(-1, values.shape[-1])

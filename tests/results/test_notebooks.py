@@ -67,7 +67,7 @@ def test_runs_and_renders(path: Path, results: Path, pages: dict[str, str]) -> N
     assert "data:image/svg+xml" in page
     runs = load_runs("smoke", results).set_index("row")
     if path.stem == "freezing_sieving":
-        assert f"{runs.loc['spfde-s90-f20-d20', 'accuracy.test_last']:.4g}" in page
+        assert f"{float(runs.loc['spfde-s90-f20-d20', 'accuracy.test_last']):.4g}" in page
         assert "freezing alone, sieving alone: not run" in page
     if path.stem == "results":
         assert all(f"{accuracy:.4g}" in page for accuracy in runs["accuracy.test_last"])

@@ -71,7 +71,7 @@ def test_one_file_that_loads_nothing(smoke: Path, tmp_path: Path) -> None:
     figures = tmp_path / "results/smoke/figures"
     figures.mkdir(exist_ok=True)  # another test may have drawn some
     (figures / "tradeoff.svg").write_text("<svg/>")
-    sources = []
+    sources: list[str | None] = []
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:

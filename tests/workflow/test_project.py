@@ -1,6 +1,7 @@
 """The files around the code agree with each other."""
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -47,6 +48,23 @@ def test_one_version() -> None:
 def test_constraints_are_exact_pins_and_name_no_host() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line) for line in pins().values())
     assert needed() <= set(pins())
+
+
+def test_every_dependency_has_a_floor_and_the_pins_are_not_below_it() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    for requirement in map(Requirement, [*PROJECT["project"]["dependencies"], *itertools.chain(*extras.values())]):
+        if requirement.name != "spfde":
+            assert any(part.operator == ">=" for part in requirement.specifier), f"{requirement} has no floor"
+            assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)].partition("==")[2])
+
+
+def test_ci_tests_the_supported_pythons_and_the_smallest_scale() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    listed = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["project"]["classifiers"]))
+    assert jobs["test"]["strategy"]["matrix"]["python"] == listed
+    assert PROJECT["project"]["requires-python"] == f">={listed[0]}"
+    steps = {name: " ".join(step.get("run", "") for step in job["steps"]) for name, job in jobs.items()}
+    assert "--resolution lowest-direct" in steps["lowest"] and "scale=smoke" in steps["pipeline"]
 
 
 def test_conda_has_the_same_packages() -> None:
