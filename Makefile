@@ -19,6 +19,8 @@ lint: $(READY)
 	lint-imports --no-cache
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet .github
 
 bench: $(READY)
 	spfde bench
