@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import analyse, bench, claims, cost, data, methods, plan, publish, results, train
+from spfde.cli import analyse, bench, claims, cost, data, methods, plan, publish, results, status, train
 from spfde.errors import SpfdeError
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
@@ -31,6 +31,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     publish.notebook,
     publish.crate,
     publish.publish,
+    status.status,
 )
 
 app = typer.Typer(name="spfde", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -23,10 +23,21 @@ class Limit(Section):
     levels: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
     methods: dict[str, "Limit"] = Field({}, description="what it takes of a method's rows, where less than of others")
     at: dict[float, "Limit"] = Field({}, description="what it takes at a sparsity, where less than at others")
+    settings: dict[str, Any] = Field(
+        {}, description="settings by dotted name in place of the scale's, e.g. for shorter runs; the rows' own win"
+    )
 
     def narrowed(self, own: "Limit | None") -> "Limit":
         """This limit, with that of a method or a sparsity on it."""
         return self.model_copy(update={key: getattr(own, key) for key in own.model_fields_set}) if own else self
+
+
+class Tier(Section):
+    """A part of a scale's runs that is trained before the next one, seed by seed, so that each stop is balanced."""
+
+    name: str = Field(description="what it is called")
+    rows: list[str] = Field(min_length=1, description="rows as experiment/row, in order of importance")
+    seeds: list[int] = Field(min_length=1, description="root seeds of each of them")
 
 
 class Scale(Section):
@@ -41,6 +52,14 @@ class Scale(Section):
     )
     paper: bool = Field(False, description="results are comparable with the paper's")
     experiments: dict[str, Limit] = Field({}, description="what the scale takes of an experiment, where less than all")
+    tiers: list[Tier] = Field(
+        [], description="where given, the scale has these rows and seeds alone, and trains them in this order"
+    )
+
+    def tier_seeds(self, experiment: str, row: str) -> list[int]:
+        """The seeds that the tiers give to a row of an experiment, each once; none where no tier names it."""
+        named = [tier for tier in self.tiers if f"{experiment}/{row}" in tier.rows]
+        return list(dict.fromkeys(seed for tier in named for seed in tier.seeds))
 
 
 class Row(Section):

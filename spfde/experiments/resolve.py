@@ -44,8 +44,13 @@ def expand(
         if scale not in (row.scales or [scale_of(experiment, scale)]):
             continue
         for values, own in _cells(row, at, limit.narrowed(limit.methods.get(row.method))):
-            for seed in chosen or own.seeds or at.seeds:
-                run = resolve(scale, {**values, **(overrides or {})}, seed, row.tag)
+            told = {**own.settings, **values, **(overrides or {})}
+            seeds_of_row = own.seeds or at.seeds
+            if at.tiers:
+                name = resolve(scale, {**own.settings, **values}, tag=row.tag).row
+                seeds_of_row = at.tier_seeds(experiment, name)
+            for seed in (chosen or seeds_of_row) if seeds_of_row else []:
+                run = resolve(scale, told, seed, row.tag)
                 runs[run.run_id] = run
     return list(runs.values())
 

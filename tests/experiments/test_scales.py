@@ -1,0 +1,86 @@
+"""Shorter runs of an experiment, tiers of a scale, and the comparators of the training budget."""
+
+from pathlib import Path
+
+import pytest
+
+from spfde.errors import SpfdeError
+from spfde.experiments.files import read_scale
+from spfde.experiments.resolve import expand
+from spfde.planning import describe, plan_settings
+
+SCALE = """
+settings: {data: {name: digits}, model: {name: resnet8}, training: {epochs: 20}, sparsity: {interval: 2}}
+seeds: [1, 2]
+sparsities: [0.9]
+"""
+SHORT = "experiments: {around: {settings: {training.epochs: 6}, seeds: [3]}, mest: {methods: {dense: {seeds: [1]}}}}\n"
+TIERS = """
+tiers:
+  - {name: A, rows: [around/dense, around/set-s90], seeds: [1]}
+  - {name: B, rows: [around/dense], seeds: [2, 1]}
+"""
+
+
+@pytest.fixture
+def scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def write(text: str) -> None:
+        (tmp_path / "config/scales").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "config/scales/mine.yaml").write_text(SCALE + text)
+
+    monkeypatch.chdir(tmp_path)
+    return write
+
+
+def test_an_experiment_can_have_shorter_runs_than_its_scale(scale) -> None:
+    scale(SHORT)
+    assert {(run.training.epochs, run.seed) for run in expand("mine", "around")} == {(6, 3)}
+    assert {run.training.epochs for run in expand("mine", "mest")} == {20}
+
+
+def test_a_limit_on_a_method_keeps_the_settings_of_its_experiment(scale) -> None:
+    limits = "{settings: {training.epochs: 6}, methods: {dense: {seeds: [1]}, set: {settings: {training.epochs: 8}}}}"
+    scale(f"experiments: {{around: {limits}}}\n")
+    epochs = {run.sparsity.method: run.training.epochs for run in expand("mine", "around")}
+    assert epochs == {"dense": 6, "set": 8, "rigl": 6}
+
+
+def test_tiers_name_the_rows_and_seeds_of_a_scale(scale) -> None:
+    scale(TIERS)
+    found = [(run.row, run.seed) for run in expand("mine", "around")]
+    assert found == [("dense", 1), ("dense", 2), ("set-s90", 1)]
+    assert not expand("mine", "mest")
+    # A seed that is asked for, e.g. of a pilot, takes the place of the tiers' seeds in their rows alone.
+    assert [(run.row, run.seed) for run in expand("mine", "around", [101])] == [("dense", 101), ("set-s90", 101)]
+
+
+def test_comparators_of_the_training_budget_never_have_fewer_flops() -> None:
+    """The next number of epochs above SpFDE's FLOPs, and not the one after that."""
+    at = read_scale("cifar100-short")
+    runs = {run.row: run for run in reversed(expand("cifar100-short", "budget"))}
+    pairs = {
+        "spfde-s90-f25-d25": "spfde-s90-e19",
+        "spfde-s90-f20-d20": "spfde-s90-e21",
+        "spfde-s90-f25-d25-t16": "spfde-s90-t16short",
+        "spfde-s90-f25-d25-t64": "spfde-s90-t64short",
+        "spfde-s90-f25-d25-wide": "spfde-s90-wide18",
+        "spfde-s90-d20": "spfde-s90-d39.2-once",
+    }
+
+    def flops(row: str, epochs: int = 0) -> float:
+        run = runs[row]
+        training = run.training.model_copy(update={"epochs": epochs or run.training.epochs})
+        return float(describe(plan_settings(run.model_copy(update={"training": training})))["flops"]["paper"])
+
+    for row, comparator in pairs.items():
+        assert any(f"budget/{row}" in tier.rows for tier in at.tiers), row
+        assert flops(row) <= flops(comparator), row
+        if comparator != "spfde-s90-d39.2-once":
+            assert flops(comparator, runs[comparator].training.epochs - 1) < flops(row), row
+    assert flops("spfde-s90-d39.2-once") == pytest.approx(flops("spfde-s90-d20"), rel=0.002)
+
+
+def test_a_sparsity_that_the_scale_does_not_have_is_refused(scale) -> None:
+    scale("experiments: {around: {at: {0.5: {seeds: [1]}}}}\n")
+    with pytest.raises(SpfdeError, match=r"limits around at sparsity 0\.5"):
+        expand("mine", "around")
