@@ -18,7 +18,7 @@ in this order. Between them the step is static; gradients and weights are masked
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -26,19 +26,30 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spfde import rng
-from spfde.compatibility import check_alone, check_decay, check_schedulers, check_weights, training_set, unwrapped
+from spfde.compatibility import (
+    check_alone,
+    check_blocks,
+    check_classes,
+    check_decay,
+    check_optimizer,
+    check_state,
+    check_steps,
+    check_weights,
+    training_set,
+    unwrapped,
+)
 from spfde.cost.profile import Profile, profile
 from spfde.errors import SpfdeError
-from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters
+from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters, freezing_together
+from spfde.guards import Guards
 from spfde.history import History
+from spfde.learning_rates import BlockRates
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import Plan, plan_run
 from spfde.settings import RunSettings
 from spfde.sieving import SCHEDULES, PartialSetSampler, Sieve, update_epochs
-from spfde.sparsity.layers import layers
-from spfde.sparsity.masks import Masks, SparseLayer
-from spfde.sparsity.schemes import scheme
+from spfde.stepping import AroundSteps
 
 
 class SparseTraining:
@@ -83,61 +94,62 @@ class SparseTraining:
         costs: Profile | None = None,
     ) -> None:
         self.model = model = unwrapped(model, settings)
+        check_optimizer(optimizer)
         self.optimizer = optimizer
         self.settings = settings
         input_shape, self.samples = training_set(settings, input_shape, samples)
         self.blocks = find_blocks(model) if blocks is None else blocks
+        check_blocks(model, self.blocks)
         costs = costs or profile(model, input_shape, self.blocks)
         self.plan: Plan = plan_run(settings, model, self.samples, costs)
         self.method = self.plan.method
-        self._criterion = GradientCriterion(
-            self.plan.candidates(), settings.sparsity.interval, costs.blocks, blocks_of_parameters(model, self.blocks)
-        )
+        block_of = blocks_of_parameters(model, self.blocks)
+        self._criterion = GradientCriterion(self.plan.candidates(), settings.sparsity.interval, costs.blocks, block_of)
         self.epochs = settings.training.epochs * self.method.rounds
         self._fetch = fetch
         self.begun = 0
+        self.finished = False
         self.epoch = -1
         self.frozen_blocks = 0
         self._frozen: dict[int, FrozenBlock] = {}
+        self._together = freezing_together(model, self.blocks)
 
         check_weights(model, optimizer, self.method.plan.densities)
-        block_of = {layer.name: layer.block for layer in self.plan.profile.layers}
-        found = layers(model)
-        self.masks = Masks(
-            SparseLayer(
-                name,
-                cast(nn.Parameter, found[name].weight),
-                density,
-                block_of[name],
-                scheme(settings.sparsity.scheme),
-                self.method.dense_masters,
-            )
-            for name, density in self.method.plan.densities.items()
-        )
+        self.masks = self.plan.masks(model)
         self._start_round()
-        self._rates: list[tuple[int, float]] | None = None  # block and initial learning rate of each group
+        self._rates: BlockRates | None = None
+        undecayed = set() if self.method.decays else {layer.weight for layer in self.masks}
         if learning_rates == "cosine":
-            check_schedulers(optimizer)
-            self._rates = self._split_groups()
-        elif not self.method.decays:
-            check_decay(optimizer, self.method.name, {layer.weight for layer in self.masks})
+            self._rates = BlockRates(optimizer, settings.training, block_of, len(self.blocks), undecayed)
+        else:
+            check_decay(optimizer, self.method.name, undecayed)
+        self._guards = Guards(optimizer, block_of, [block.name for block in self.blocks])
         self.method.attach(self)
-        self._hooks = (
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        )
+        self._hooks = AroundSteps(optimizer, self._begin_step, self._prepare_gradients, self._after_step)
 
     # what a training loop calls
 
     def begin_epoch(self, epoch: int) -> None:
-        """Boundary events before an epoch: mask update, sieving update, freezing, learning rates."""
+        """Boundary events before an epoch: mask update, sieving update, freezing, learning rates.
+
+        Raises:
+            SpfdeError: the epoch is not the next one or beyond the plan, or something went wrong in the one before
+                (`spfde.guards`) or with the learning rates.
+        """
+        if self.finished or epoch >= self.epochs:
+            cause = f"epoch {epoch} begins after finish()" if self.finished else f"epoch {epoch} is beyond the plan"
+            remedy = f"the settings plan epochs 0 to {self.epochs - 1}; make training.epochs as many as the loop has"
+            raise SpfdeError(cause, remedy)
         if epoch != self.begun:
             raise SpfdeError(f"epoch {epoch} where epoch {self.begun} is next", "begin the epochs in order, each once")
+        if self._rates:
+            self._rates.check()
         if epoch:
-            self.history.close(self.epoch)
+            self._end_epoch()
         self.begun += 1
         self.epoch = epoch % self.settings.training.epochs
         if epoch == 0:
+            check_steps(self.optimizer)
             self.method.start(self)
             for layer in self.masks:  # an optimizer may have gathered momentum before
                 if not layer.dense_master:
@@ -152,7 +164,9 @@ class SparseTraining:
         if self.sieve and self.epoch in self._sieve_epochs:
             self.sieve.update(self.epoch)
         self.freeze(frozen)
-        self._set_learning_rates()
+        self._guards.begin(frozen)
+        if self._rates:
+            self._rates.set(self.plan.schedule, self.epoch)
 
     def observe(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Tells sieving how the samples of a step fared; never waits for the device.
@@ -163,31 +177,52 @@ class SparseTraining:
             labels: (batch,) classes.
 
         Raises:
-            SpfdeError: several processes train together, and this one would count its own samples alone.
+            SpfdeError: while data are sieved, several processes train together, and this one would count its own
+                samples alone; or logits and labels are not of classes.
         """
-        if self.sieve:
-            check_alone()
+        if not self.sieve:
+            return self.count(indices)
+        check_alone()
+        check_classes(indices, logits, labels)
         self.count(indices, logits.detach().argmax(dim=1) == labels)
 
-    def count(self, indices: Tensor, correct: Tensor) -> None:
-        """As `observe`, for a step whose samples several processes shared: the same call in each of them.
+    def count(self, indices: Tensor, correct: Tensor | None = None) -> None:
+        """As `observe`, where the caller knows which predictions were right: for heads that are not one logit a class.
+
+        Where several processes share a step's samples, each of them makes the same call for the whole batch.
 
         Args:
             indices: (batch,) positions in the training set, of the whole batch.
-            correct: (batch,) booleans, whose class the training step itself predicted.
+            correct: (batch,) booleans, whose samples the training step itself predicted; needed where data are sieved.
+
+        Raises:
+            SpfdeError: data are sieved, and `correct` is missing or not (batch,) booleans.
         """
-        self.history.samples[self.epoch] += len(indices)
+        if not self.begun:
+            raise SpfdeError("samples are observed before the first epoch began", "call begin_epoch(0) first")
         if self.sieve:
+            if correct is None or correct.dtype != torch.bool or correct.shape != (len(indices),):
+                cause = "sieving needs a boolean for each sample of the batch: whether it was predicted right"
+                raise SpfdeError(cause, "give count(indices, correct) both, of shape (batch,)")
             self.sieve.observe(indices, correct)
+        self.history.samples[self.epoch] += len(indices)
 
     def finish(self) -> None:
-        """After the last epoch: thaws what is frozen, lets go of the optimizer, leaves plain weights with zeros."""
-        for hook in self._hooks:
-            hook.remove()
+        """After the last epoch: thaws what is frozen, lets go of the optimizer, leaves plain weights with zeros.
+
+        Raises:
+            SpfdeError: no epoch has begun, `finish` was called before, or something went wrong in the last epoch.
+        """
+        if self.finished or not self.begun:
+            cause = "finish() was called before" if self.finished else "finish() comes before the first epoch"
+            raise SpfdeError(cause, "call it once, after the last epoch")
+        self._end_epoch()
+        self.finished = True
+        self._hooks.remove()
         self.freeze(0)
         self.method.finish(self)
         self.masks.mask_weights()
-        self.history.close(self.epoch)
+        self.history.close(self.epoch)  # SWAT's last masks are made as it finishes
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels at positions of the training set, for methods that score data."""
@@ -218,25 +253,12 @@ class SparseTraining:
 
     # masks around the optimizer's step
 
-    def _before_step(
-        self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Masks the gradients that the step uses: those that are there, or those that its closure will compute."""
+    def _begin_step(self) -> None:
         if not self.begun:
             raise SpfdeError("a step before the first epoch began", "call begin_epoch(0) first")
-        me, closure, *rest = (*args, kwargs.get("closure")) if len(args) == 1 else args
-        if closure is None:
-            self._prepare_gradients()
-            return args, kwargs
-
-        def masked() -> Any:
-            loss = closure()
-            self._prepare_gradients()
-            return loss
-
-        return (me, masked, *rest), {name: value for name, value in kwargs.items() if name != "closure"}
 
     def _prepare_gradients(self) -> None:
+        self._guards.look()
         if not self.method.before_step(self, self.step):
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
@@ -244,13 +266,18 @@ class SparseTraining:
         self.masks.mask_gradients()
         self._criterion.observe()
 
-    def _after_step(self, *_: object) -> None:
+    def _after_step(self) -> None:
         self.masks.mask_weights()
         self.history.step(self.epoch)  # before the method turns to the next step
         self.method.after_step(self, self.step)
         self.step += 1
 
     # boundary events
+
+    def _end_epoch(self) -> None:
+        steps, samples = int(self.history.steps[self.epoch]), int(self.history.samples[self.epoch])
+        self._guards.check(self.begun - 1, steps, samples, self.masks)
+        self.history.close(self.epoch)
 
     def _start_round(self) -> None:
         epochs, sieving = self.settings.training.epochs, self.settings.sieving
@@ -275,69 +302,41 @@ class SparseTraining:
         for index in [index for index in self._frozen if index >= frozen]:
             self._frozen.pop(index).thaw(self.model.training)
         for index in range(self.frozen_blocks, frozen):
-            self._frozen[index] = FrozenBlock([self.model.get_submodule(name) for name in self.blocks[index].modules])
+            self._frozen[index] = FrozenBlock(*self._together[index])
         self.frozen_blocks = frozen
         self.masks.select(frozen)
 
-    def _split_groups(self) -> list[tuple[int, float]]:
-        """Splits each of the optimizer's groups by block, so that every block can have its own learning rate.
-
-        Sparse weights without weight decay, where the method has none, become groups of their own.
-        """
-        block_of = blocks_of_parameters(self.model, self.blocks)
-        undecayed = set() if self.method.decays else {layer.weight for layer in self.masks}
-        groups: list[dict[str, Any]] = []
-        rates: list[tuple[int, float]] = []
-        for group in self.optimizer.param_groups:
-            parts: dict[tuple[int, bool], list[nn.Parameter]] = {}
-            for parameter in group["params"]:
-                part = block_of.get(parameter, len(self.blocks)), parameter in undecayed
-                parts.setdefault(part, []).append(parameter)
-            for (block, without), parameters in sorted(parts.items()):
-                groups.append({**group, "params": parameters, **({"weight_decay": 0.0} if without else {})})
-                rates.append((block, float(group["lr"])))
-        self.optimizer.param_groups[:] = groups
-        return rates
-
-    def _set_learning_rates(self) -> None:
-        if self._rates is None:
-            return
-        check_schedulers(self.optimizer)
-        training, epoch = self.settings.training, self.epoch
-        warm = min(1.0, (epoch + 1) / training.warmup_epochs) if training.warmup_epochs else 1.0
-        for group, (block, lr) in zip(self.optimizer.param_groups, self._rates, strict=True):
-            rates = self.plan.schedule.learning_rates(len(self.blocks), lr, min(lr, training.lr_min))
-            group["lr"] = warm * float(rates[epoch, block])
-
     # resuming
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, by the first part of its tensors' names."""
+        parts = {"masks": self.masks, "method": self.method, "sieve": self.sieve, "freezing": self._criterion}
+        return {name: part for name, part in {**parts, "history": self.history}.items() if part is not None}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything beside model and optimizer that training needs to go on, as a flat dict of tensors."""
-        state = {f"masks.{name}": value for name, value in self.masks.state_dict().items()}
-        state |= {f"method.{name}": value for name, value in self.method.state_dict().items()}
-        state |= {f"sieve.{name}": value for name, value in (self.sieve.state_dict() if self.sieve else {}).items()}
-        state |= {f"freezing.{name}": value for name, value in self._criterion.state_dict().items()}
-        state |= {f"history.{name}": value for name, value in self.history.state_dict().items()}
+        state = {f"{part}.{name}": value for part, of in self._parts.items() for name, value in of.state_dict().items()}
         state["progress"] = torch.tensor([self.begun, self.step])
+        state["settings"] = torch.frombuffer(bytearray(self.settings.identity.encode()), dtype=torch.uint8)
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes back to where `state_dict` was called; model and optimizer must have been loaded by the caller."""
-        parts: dict[str, dict[str, Tensor]] = {"masks": {}, "method": {}, "sieve": {}, "freezing": {}, "history": {}}
-        for name, value in state.items():
-            part, dot, rest = name.partition(".")
-            if dot:
-                parts[part][rest] = value
-        self.masks.load_state_dict(parts["masks"])
+        """Goes back to where `state_dict` was called; model and optimizer must have been loaded by the caller.
+
+        Raises:
+            SpfdeError: the state is of other settings or of another network.
+        """
+        check_state(state, self.masks.state_dict(), self.settings)
         device = next(self.model.parameters()).device
-        self.method.load_state_dict({name: value.to(device) for name, value in parts["method"].items()})
-        if self.sieve:
-            self.sieve.load_state_dict(parts["sieve"])
-        self._criterion.load_state_dict(parts["freezing"])
+        for part, of in self._parts.items():
+            start = f"{part}."
+            of.load_state_dict({k.removeprefix(start): v.to(device) for k, v in state.items() if k.startswith(start)})
         self.plan = replace(self.plan, schedule=self._criterion.schedule)
         self.begun, self.step = state["progress"].tolist()
-        self.history.load_state_dict(parts["history"])
         if self.begun:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
             self.freeze(self.plan.schedule.counts[self.epoch])
-            self._set_learning_rates()
+            self._guards.begin(self.frozen_blocks)
+            if self._rates:
+                self._rates.set(self.plan.schedule, self.epoch)

@@ -1,14 +1,18 @@
 """What sparse training asks of a model and an optimizer; what cannot work is refused here, with the reason."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
 from spfde.data import SOURCES, info
 from spfde.errors import SpfdeError
+from spfde.models import Block
 from spfde.settings import RunSettings
 
 
@@ -61,6 +65,112 @@ def check_alone() -> None:
         raise SpfdeError(cause, remedy)
 
 
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Refuses an optimizer whose steps cannot be masked.
+
+    Raises:
+        SpfdeError: it is none of torch's kind, or evaluates the loss more than once a step.
+    """
+    kind = type(optimizer).__name__
+    if not isinstance(optimizer, Optimizer):
+        cause = f"the optimizer is a {kind}, and no torch.optim.Optimizer"
+        raise SpfdeError(cause, "give SparseTraining the torch optimizer whose step() changes the weights")
+    if isinstance(optimizer, LBFGS):
+        cause = "LBFGS evaluates the loss several times a step, and masks apply between steps"
+        raise SpfdeError(cause, "use an optimizer of one evaluation a step, such as SGD or AdamW")
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise _unseen(optimizer)
+
+
+def check_steps(optimizer: Optimizer) -> None:
+    """Refuses an optimizer whose `step` calls no hooks: a wrapper that has not been made as the base class makes it.
+
+    Raises:
+        SpfdeError: so it is.
+    """
+    if not hasattr(optimizer, "_zero_grad_profile_name"):  # set together with the hooks' call
+        raise _unseen(optimizer)
+
+
+def _unseen(optimizer: Optimizer) -> SpfdeError:
+    kind = type(optimizer).__name__
+    cause = f"{kind} leaves out the __init__ of torch.optim.Optimizer, so no optimizer step would be seen"
+    return SpfdeError(cause, "give SparseTraining the optimizer that it wraps, and go on stepping the wrapper")
+
+
+def check_blocks(model: nn.Module, blocks: Sequence[Block]) -> None:
+    """Refuses freezing blocks that are not parts of the model, or that overlap.
+
+    Raises:
+        SpfdeError: so it is.
+    """
+    known = dict(model.named_modules(remove_duplicate=False))
+    for block in blocks:
+        for name in block.modules or ("",):
+            if not name or name not in known:
+                cause = f'block {block.name} names the module "{name}", which is no part of the model'
+                raise SpfdeError(cause, "use the qualified names of named_modules(), such as layer1.0")
+    for one, two in combinations(blocks, 2):
+        for first in one.modules:
+            for second in two.modules:
+                if f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}."):
+                    cause = f"blocks {one.name} and {two.name} overlap: {first} and {second}"
+                    raise SpfdeError(cause, "put every module into one block at most")
+
+
+def check_classes(indices: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """Refuses what is not one logit for each class and one class for each sample.
+
+    Raises:
+        SpfdeError: it is something else, whose right predictions only the caller knows.
+    """
+    remedy = "find out which samples were predicted right, and call count(indices, correct)"
+    if not isinstance(logits, Tensor):
+        raise SpfdeError(
+            f"the logits are a {type(logits).__name__}, not one tensor", f"observe the main one; or {remedy}"
+        )
+    if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(indices):
+        cause = f"logits of shape {tuple(logits.shape)} are not one for each of two or more classes of a sample"
+        raise SpfdeError(cause, remedy)
+    if labels.shape != (len(indices),) or labels.is_floating_point():
+        cause = f"labels of shape {tuple(labels.shape)} and type {labels.dtype} are not one class a sample"
+        raise SpfdeError(cause, f"give whole numbers of shape (batch,); or {remedy}")
+
+
+def check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], settings: RunSettings) -> None:
+    """Refuses the state of a training of other settings or of another network.
+
+    Args:
+        state: the state to be loaded.
+        own: the masks' state of the training that is to load it.
+        settings: its settings.
+
+    Raises:
+        SpfdeError: it does not fit, naming the first setting or layer that differs.
+    """
+    remedy = "resume with what the training began with, or start it anew"
+    try:
+        theirs, mine = flat(json.loads(bytes(state["settings"].tolist()))), flat(json.loads(settings.identity))
+    except (KeyError, ValueError):
+        raise SpfdeError("the state is not one that SparseTraining.state_dict gave", remedy) from None
+    for name in sorted(theirs.keys() | mine.keys()):
+        if theirs.get(name) != mine.get(name):
+            cause = f"the state is of other settings: {name} is {theirs.get(name)} there and {mine.get(name)} here"
+            raise SpfdeError(cause, remedy)
+    there = {name.removeprefix("masks."): value.shape for name, value in state.items() if name.startswith("masks.")}
+    for name in sorted(there.keys() | own.keys()):
+        if name not in there or name not in own or there[name] != own[name].shape:
+            raise SpfdeError(f"the state is of another network: {name} does not fit", remedy)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
+
+
 def check_weights(model: nn.Module, optimizer: Optimizer, layers: Iterable[str]) -> None:
     """Refuses sparse layers whose weight a mask cannot govern.
 
@@ -70,12 +180,8 @@ def check_weights(model: nn.Module, optimizer: Optimizer, layers: Iterable[str])
         layers: qualified names of the layers to become sparse.
 
     Raises:
-        SpfdeError: a weight is computed from others, shared, or not trained by the optimizer; or the optimizer
-            evaluates the loss more than once a step.
+        SpfdeError: a weight is computed from others, shared, or not trained by the optimizer.
     """
-    if isinstance(optimizer, LBFGS):
-        cause = "LBFGS evaluates the loss several times a step, and masks apply between steps"
-        raise SpfdeError(cause, "use an optimizer of one evaluation a step, such as SGD or AdamW")
     holders: dict[nn.Parameter, list[str]] = defaultdict(list)
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -94,17 +200,6 @@ def check_weights(model: nn.Module, optimizer: Optimizer, layers: Iterable[str])
             raise SpfdeError(
                 cause, "give it all parameters of the model, or give SparseTraining the part that it trains"
             )
-
-
-def check_schedulers(optimizer: Optimizer) -> None:
-    """Refuses an optimizer whose learning rates are set by somebody else.
-
-    Raises:
-        SpfdeError: a scheduler of `torch.optim.lr_scheduler` is attached.
-    """
-    if any("initial_lr" in group for group in optimizer.param_groups):  # which every scheduler leaves there
-        cause = "the optimizer's learning rates are set by a scheduler, and by SparseTraining too"
-        raise SpfdeError(cause, 'pass learning_rates="own" to SparseTraining, or leave the scheduler out')
 
 
 def check_decay(optimizer: Optimizer, method: str, weights: set[nn.Parameter]) -> None:

@@ -22,13 +22,14 @@ class History:
 
     Attributes:
         samples: samples seen in each epoch, shape (epochs,).
+        steps: optimizer steps of each epoch, shape (epochs,).
     """
 
     def __init__(self, epochs: int, masks: Masks) -> None:
         device = masks.counts.device
         self.masks = masks
         self.samples = np.zeros(epochs, dtype=np.int64)
-        self._steps = np.zeros(epochs, dtype=np.int64)
+        self.steps = np.zeros(epochs, dtype=np.int64)
         self._active = torch.zeros(epochs, len(masks), dtype=torch.int64, device=device)  # summed over steps
         self._executed = torch.zeros_like(self._active)  # weights that a dense or sparse kernel multiplied by, likewise
         self._moves = torch.zeros(epochs, len(masks), 5, dtype=torch.int64, device=device)  # `Masks.moves`, at the end
@@ -44,7 +45,7 @@ class History:
         """
         self._active[epoch] += self.masks.counts
         self._executed[epoch] += self._sizes if sparse is None else torch.where(sparse, self.masks.counts, self._sizes)
-        self._steps[epoch] += 1
+        self.steps[epoch] += 1
 
     def close(self, epoch: int) -> None:
         """An epoch is over, or the masks are about to change for the next one."""
@@ -54,9 +55,9 @@ class History:
     def trace(self, plan: Plan) -> pd.DataFrame:
         """The trace: what happened where steps were done, else what is planned (columns: `spfde.cost.trace`)."""
         sparse = np.array([layer.name in self.masks.layers for layer in plan.profile.layers])
-        done = self._steps > 0
+        done = self.steps > 0
         forward = plan.forward.copy()
-        mean = self._active.cpu().numpy()[done] / self._steps[done, None]
+        mean = self._active.cpu().numpy()[done] / self.steps[done, None]
         forward[done[:, None] & sparse] = (mean / self.masks.sizes).ravel()
         overlaps = {name: np.full(forward.shape, np.nan) for name in OVERLAPS}
         for name, values in zip(OVERLAPS, self._shares(), strict=True):
@@ -64,7 +65,7 @@ class History:
             overlaps[name][: self._closed, sparse] = values
         executed = np.full(forward.shape, np.nan)
         executed[done] = 1.0  # dense layers
-        mean = self._executed.cpu().numpy()[done] / self._steps[done, None]
+        mean = self._executed.cpu().numpy()[done] / self.steps[done, None]
         executed[done[:, None] & sparse] = (mean / self.masks.sizes).ravel()
         return plan.trace(forward, np.where(done, self.samples, plan.samples), overlaps, executed)
 
@@ -80,7 +81,7 @@ class History:
     def state_dict(self) -> dict[str, Tensor]:
         return {
             "samples": torch.from_numpy(self.samples.copy()),
-            "steps": torch.from_numpy(self._steps.copy()),
+            "steps": torch.from_numpy(self.steps.copy()),
             "active": self._active.clone(),
             "executed": self._executed.clone(),
             "moves": self._moves.clone(),
@@ -89,7 +90,7 @@ class History:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.samples = state["samples"].cpu().numpy().copy()
-        self._steps = state["steps"].cpu().numpy().copy()
+        self.steps = state["steps"].cpu().numpy().copy()
         self._active.copy_(state["active"])
         self._executed.copy_(state["executed"])
         self._moves.copy_(state["moves"])

@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from spfde.settings import RunSettings
 from spfde.sieving import samples_by_epoch, update_epochs
 from spfde.sparsity.distributions import densities
 from spfde.sparsity.layers import dense_layers, layers
+from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import scheme
 
 
@@ -163,6 +164,15 @@ class Plan:
         macs, ones = np.array([layer.macs for layer in self.profile.layers], dtype=float), np.ones((len(free), 1))
         without = paper_flops(macs, ones, free, np.zeros_like(self.frozen), work)
         return 1 - paper_flops(macs, ones, forward, self.frozen, weight_grad * activation) / without
+
+    def masks(self, model: nn.Module) -> Masks:
+        """Masks of the model's sparse layers, all of their weights still active."""
+        block_of = {layer.name: layer.block for layer in self.profile.layers}
+        of, found, dense = scheme(self.settings.sparsity.scheme), layers(model), self.method.dense_masters
+        return Masks(
+            SparseLayer(name, cast(nn.Parameter, found[name].weight), density, block_of[name], of, dense)
+            for name, density in self.method.plan.densities.items()
+        )
 
     def costs(self, trace: pd.DataFrame) -> tuple[dict[str, float], Memory]:
         """FLOPs by column and memory in bytes of a trace."""

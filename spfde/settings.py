@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from spfde.errors import SpfdeError, nearest
 
 SCHEMA = 1  # raised when a default changes, so that records of the older defaults keep their own run ids
+NO_RESULT = {"scale", "tag", "threads"}  # settings that change no result
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -132,12 +133,17 @@ class RunSettings(Section):
     @property
     def digest(self) -> str:
         """Eight hex digits over what changes the result: the values that differ from the defaults."""
-        return self._hashed({"scale", "tag", "threads"})
+        return self._hashed(NO_RESULT)
 
     @property
     def row_digest(self) -> str:
         """Eight hex digits over what the seeds of a row share: the digest of everything but the seed."""
-        return self._hashed({"scale", "tag", "threads", "seed"})
+        return self._hashed(NO_RESULT | {"seed"})
+
+    @property
+    def identity(self) -> str:
+        """What changes the result, as JSON: every value that the digest is over, defaults too."""
+        return self.model_dump_json(exclude=NO_RESULT)
 
     def _hashed(self, without: set[str]) -> str:
         values = self.model_dump(exclude_defaults=True, exclude=without)

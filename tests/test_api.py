@@ -148,10 +148,9 @@ def test_a_block_is_pruned_to_the_target_at_its_freeze_epoch() -> None:
 
 
 def test_learning_rates_follow_each_block() -> None:
-    _, optimizer, sparse = make(freezing__flops_reduction=0.2)
+    model, optimizer, sparse = make(freezing__flops_reduction=0.2)
     rates = sparse.plan.schedule.learning_rates(3, 0.1, 4e-8)
-    for epoch in range(12):
-        sparse.begin_epoch(epoch)
+    for epoch in train_epochs(model, optimizer, sparse, range(12)):
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(rates[epoch].tolist())
 
 

@@ -7,7 +7,7 @@
 """
 
 from spfde.freezing.adaptive import GradientCriterion, candidates
-from spfde.freezing.frozen_block import FrozenBlock, blocks_of_parameters
+from spfde.freezing.frozen_block import FrozenBlock, blocks_of_parameters, freezing_together
 from spfde.freezing.schedule import Ledger, Schedule, solve
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Schedule",
     "blocks_of_parameters",
     "candidates",
+    "freezing_together",
     "solve",
 ]

@@ -18,17 +18,38 @@ def blocks_of_parameters(model: nn.Module, blocks: Sequence[Block]) -> dict[nn.P
     }
 
 
+def freezing_together(model: nn.Module, blocks: Sequence[Block]) -> list[tuple[list[nn.Parameter], list[nn.Module]]]:
+    """The parameters and the modules that freeze with each block.
+
+    A module that several blocks share freezes with the last of them, since the others still train with it; one that is
+    also outside of all blocks (one ReLU for everybody) never does.
+    """
+    last: dict[nn.Module, int] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        inside = (i for i, block in enumerate(blocks) if any(f"{path}.".startswith(f"{m}.") for m in block.modules))
+        last[module] = max(next(inside, len(blocks)), last.get(module, -1))
+    together: list[tuple[list[nn.Parameter], list[nn.Module]]] = [([], []) for _ in range(len(blocks) + 1)]
+    for parameter, block in blocks_of_parameters(model, blocks).items():
+        together[block][0].append(parameter)
+    for module, block in last.items():
+        together[block][1].append(module)
+    return together[:-1]
+
+
 class FrozenBlock:
-    """Modules whose parameters are out of autograd and which stay in evaluation mode, until `thaw`.
+    """Parameters out of autograd and modules that stay in evaluation mode, until `thaw`.
 
     `train` is overridden on the modules themselves: a loop's `model.train()` wakes no BatchNorm in here, nothing runs
     in the forward pass for it, and `torch.compile`, which guards `training` and `requires_grad`, compiles anew once.
+
+    Args:
+        parameters: the block's parameters.
+        modules: the modules that turn to evaluation mode with this block.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.modules = list(dict.fromkeys(inner for module in modules for inner in module.modules()))
-        parameters = (parameter for module in self.modules for parameter in module.parameters(recurse=False))
-        self.parameters = [parameter for parameter in dict.fromkeys(parameters) if parameter.requires_grad]
+    def __init__(self, parameters: Iterable[nn.Parameter], modules: Iterable[nn.Module]) -> None:
+        self.modules = list(modules)
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in self.parameters:
             parameter.requires_grad_(False)
             parameter.grad = None

@@ -9,13 +9,18 @@ from torch.optim import Optimizer
 
 from spfde.sparsity.schemes import Scheme
 
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a number
+NO_MOMENTUM = {"step_size"}  # Rprop's; whatever else an optimizer keeps for each weight gathers gradients or weights
+
 
 class SparseLayer:
     """One sparse layer: its weight, its mask, and the union of all the masks it has had.
 
-    `mask` is a tensor of the weight's shape and dtype holding 0 and 1, so that the training step multiplies without a
-    conversion. `density` is the layer's density at the end of training. With `dense_master` all weights are trained,
-    and the mask says which of them the forward pass uses: nothing becomes 0 by it.
+    `mask` is a tensor of the weight's shape and dtype holding 0 and 1. `bits` is the same for the training step: an
+    integer with all bits set where the mask is 1. A bitwise AND makes exact zeros of whatever is outside the mask, of
+    an overflowed gradient too, where a product would make NaN of it; and it takes no longer.
+    `density` is the layer's density at the end of training. With `dense_master` all weights are trained, and the mask
+    says which of them the forward pass uses: nothing becomes 0 by it.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class SparseLayer:
         self.scheme = scheme
         self.dense_master = dense_master
         self.mask = torch.ones_like(weight, requires_grad=False)
+        self.bits = torch.full_like(weight, -1, dtype=INTEGERS[weight.element_size()], requires_grad=False)
         self.first, self.explored = self.active, self.active
         # Active weights; summed over mask changes, those active before and those of them that stayed. Views of the
         # counts of all layers once among `Masks`.
@@ -54,20 +60,27 @@ class SparseLayer:
         mask = mask.to(self.mask.device)
         survive = mask if survive is None else survive.to(mask.device) & mask
         self.stayed += torch.stack([self.count, (self.active & mask).sum()])
-        self.mask.copy_(mask)
+        self._put(mask)
         self.explored = self.explored | mask
         self.count.copy_(mask.sum())
         if not self.dense_master:
             self.clear_outside(survive, optimizer)
 
+    def _put(self, mask: Tensor) -> None:
+        self.mask.copy_(mask)
+        self.bits.copy_(mask).neg_()  # 1 becomes -1, which has all bits set
+
+    @torch.no_grad()
     def clear_outside(self, survive: Tensor, optimizer: Optimizer | None = None) -> None:
-        """Weights and optimizer state outside `survive` become exactly 0."""
-        keep = survive.to(self.weight.dtype)
-        with torch.no_grad():
-            self.weight.mul_(keep)
-            for value in optimizer.state.get(self.weight, {}).values() if optimizer else ():
-                if isinstance(value, Tensor) and value.shape == self.weight.shape:
-                    value.mul_(keep)
+        """Weights, and what the optimizer keeps for each of them, become exactly 0 outside `survive`.
+
+        Step sizes (Rprop) are left alone: 0 would stop a weight for good.
+        """
+        outside = ~survive
+        self.weight.masked_fill_(outside, 0)
+        for name, value in optimizer.state.get(self.weight, {}).items() if optimizer else ():
+            if isinstance(value, Tensor) and value.shape == self.weight.shape and name not in NO_MOMENTUM:
+                value.masked_fill_(outside, 0)
 
     def start(self, mask: Tensor) -> None:
         """The first mask: from here on `explored` and the overlaps are counted."""
@@ -108,20 +121,28 @@ class Masks:
         """Which layers train: those outside the frozen prefix. The step masks all of them but dense masters."""
         self.trained = [layer for layer in self if layer.block >= frozen_blocks]
         masked = [layer for layer in self.trained if not layer.dense_master]
-        self._weights: list[Tensor] = [layer.weight for layer in masked]
-        self._masks = [layer.mask for layer in masked]
+        self._masked: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bits) for layer in masked]
 
+    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zeroes the gradients of masked weights, so that momentum never gathers there."""
-        pairs = [(w.grad, m) for w, m in zip(self._weights, self._masks, strict=True) if w.grad is not None]
-        if pairs:
-            torch._foreach_mul_([grad for grad, _ in pairs], [mask for _, mask in pairs])
+        for weight, bits in self._masked:
+            if weight.grad is not None:
+                weight.grad.view(bits.dtype).bitwise_and_(bits)
 
     @torch.no_grad()
     def mask_weights(self) -> None:
         """Zeroes masked weights, whatever the optimizer did to them."""
-        if self._weights:
-            torch._foreach_mul_(self._weights, self._masks)
+        for weight, bits in self._masked:
+            weight.view(bits.dtype).bitwise_and_(bits)
+
+    def moved_outside(self) -> list[str]:
+        """Names of the layers with weights outside their masks that are not 0; waits for the device."""
+        layers = [layer for layer in self if not layer.dense_master]
+        if not layers:
+            return []
+        moved = torch.stack([((layer.weight.detach() != 0) & ~layer.active).any() for layer in layers]).tolist()
+        return [layer.name for layer, any_of_it in zip(layers, moved, strict=True) if any_of_it]
 
     @property
     def densities(self) -> np.ndarray:
@@ -169,7 +190,7 @@ class Masks:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for layer in self:
             device = layer.mask.device
-            layer.mask.copy_(state[f"{layer.name}.mask"])
+            layer._put(state[f"{layer.name}.mask"])
             layer.first = state[f"{layer.name}.first"].to(device).clone()
             layer.explored = state[f"{layer.name}.explored"].to(device).clone()
             layer.count.copy_(layer.mask.count_nonzero())

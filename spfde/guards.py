@@ -1,0 +1,81 @@
+"""What goes wrong in a loop of somebody else without a word: found where the next epoch begins, and named."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+from spfde.errors import SpfdeError
+from spfde.sparsity.masks import Masks
+
+
+class Guards:
+    """Watches the steps of a training, epoch by epoch; never waits for the device inside one.
+
+    Args:
+        optimizer: the one whose steps are masked.
+        block_of: freezing block of each parameter that is in one.
+        names: the blocks' names; parameters in no block count as one block more, the head.
+    """
+
+    def __init__(self, optimizer: Optimizer, block_of: Mapping[nn.Parameter, int], names: Sequence[str]) -> None:
+        self._names = [f"block {name}" for name in names] + ["what is in no block (the head)"]
+        self._parameters: dict[int, list[nn.Parameter]] = {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.requires_grad:
+                    self._parameters.setdefault(block_of.get(parameter, len(names)), []).append(parameter)
+        self.begin(0)
+
+    def begin(self, frozen: int) -> None:
+        """An epoch begins, or goes on after resuming, with so many leading blocks frozen."""
+        self._waiting = {block: each for block, each in self._parameters.items() if block >= frozen}
+        self._looked = False
+
+    def look(self) -> None:
+        """Before a step: which blocks have gradients. After the first step all of them have had one, as a rule."""
+        self._looked = True
+        if self._waiting:
+            self._waiting = {
+                block: parameters
+                for block, parameters in self._waiting.items()
+                if all(parameter.grad is None for parameter in parameters)
+            }
+
+    def check(self, epoch: int, steps: int, samples: int, masks: Masks) -> None:
+        """At the end of an epoch; waits for the device.
+
+        Args:
+            epoch: the epoch that ends.
+            steps: optimizer steps seen in it.
+            samples: samples observed in it.
+            masks: the masks in force.
+
+        Raises:
+            SpfdeError: there were no steps or no samples, a block that trains got no gradient, or weights outside the
+                masks have changed.
+        """
+        if not steps:
+            remedy = (
+                "give SparseTraining the optimizer whose step() changes the weights: not one that steps in several "
+                "parts (SAM) and not another than the loop's; if a GradScaler skipped every step, "
+                "lower its init_scale"
+            )
+            raise SpfdeError(f"no optimizer step was seen in epoch {epoch}", remedy)
+        if not samples:
+            cause = f"{steps} optimizer steps and no sample were seen in epoch {epoch}"
+            raise SpfdeError(cause, "call observe(positions, logits, labels) for every batch, or count")
+        if self._looked and self._waiting:
+            cause = f"{self._names[min(self._waiting)]} trains, and got no gradient in epoch {epoch}"
+            remedy = (
+                "make the loss depend on it: no torch.no_grad or detach before it, checkpoint(..., "
+                "use_reentrant=False); or name your own blocks without what is not used"
+            )
+            raise SpfdeError(cause, remedy)
+        if moved := masks.moved_outside():
+            cause = f"weights of layer {moved[0]} outside its mask are not 0 after epoch {epoch}"
+            remedy = (
+                "let only the given optimizer change them; where weights are loaded or averaged, call "
+                "sparse.masks.mask_weights() afterwards"
+            )
+            raise SpfdeError(cause, remedy)
