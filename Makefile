@@ -4,7 +4,7 @@ WORKERS ?= 2
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: reproduce test lint bench soak clean
+.PHONY: reproduce test lint docs bench soak clean
 
 reproduce: $(READY)
 	snakemake --cores all
@@ -21,6 +21,9 @@ lint: $(READY)
 	snakemake --lint
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench: $(READY)
 	spfde bench

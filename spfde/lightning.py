@@ -33,8 +33,9 @@ class SparseCallback(Callback):
         input_shape: shape of one input, (channels, height, width).
         samples: size of the training set.
         network: attribute of the LightningModule that holds the network.
-        blocks, fetch, learning_rates: as in `SparseTraining`. Rates are "own" where `configure_optimizers` returns a
-            scheduler.
+        blocks: freezing blocks in forward order, as in `SparseTraining`.
+        fetch: gives images and labels at positions of the training set, as in `SparseTraining`.
+        learning_rates: as in `SparseTraining`; "own" where `configure_optimizers` returns a scheduler.
 
     Attributes:
         training: the SparseTraining, from the start of `fit` on.

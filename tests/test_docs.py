@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +59,30 @@ def test_a_card_is_complete_and_its_example_runs(card: Path, capsys: pytest.Capt
     assert len([line for line in example.splitlines() if line]) <= 5
     exec(example, {})
     assert "'paper':" in capsys.readouterr().out
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")]
+MADE = ("methods/index.md", "settings.md", "claims.md", "changelog.md")  # by docs/hooks.py, when the site is built
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        target = link.partition("#")[0]
+        if target and "://" not in link and not target.endswith(MADE) and "api/" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.html")}
+    assert {"index.html", "claims.html", "settings.html", "api/api.html", "methods/spfde.html"} <= pages
+    assert "SparseTraining" in (tmp_path / "api/api.html").read_text()
 
 
 @pytest.mark.parametrize("kind", ["scale", "experiment"])

@@ -75,7 +75,9 @@ def fill(mask: Tensor, score: Tensor, free: Tensor, density: float) -> Tensor:
     """Adds free weights, best first: to every group its lower bound, then the best of all, up to the upper bounds.
 
     Args:
-        mask, score, free: shape (filters, groups, weights of a group).
+        mask: active weights, booleans of shape (filters, groups, weights of a group).
+        score: of the same shape; higher is better.
+        free: of the same shape; the weights that may be added.
         density: share of active weights wanted.
     """
     share = density * mask.shape[2]

@@ -1,0 +1,155 @@
+"""Pages of the documentation site that are made from the project itself, so that they cannot grow stale.
+
+MkDocs calls the functions of this file (`hooks` in mkdocs.yml). They add a list of the methods, the settings of
+config/README.md, the claims of config/claims.yaml, the changelog, and a page of the API reference for each package.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from spfde.methods import METHODS
+
+ROOT = Path(__file__).parent.parent
+# Packages and modules of the API reference, from the entrance to the foundation; a package stands for its modules.
+API = (
+    *("api", "lightning", "planning", "budget", "training", "results", "experiments", "methods", "freezing", "sieving"),
+    *("analysis", "cost", "sparsity", "kernels", "data", "models", "compatibility", "settings", "rounding", "rng"),
+    *("files", "errors"),
+)
+LATER = ("evidence.md", "protocol.md", "speed.md", "refusals.md")  # in the navigation from the day they are written
+STANDINGS = {
+    "F": "found in a source",
+    "D": "derived from found numbers",
+    "R": "recalled, not verified",
+    "2nd": "second-hand",
+    "NF": "not found",
+}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fills the empty sections of the navigation."""
+    for page in LATER:
+        if not (ROOT / "docs" / page).exists():
+            _without(config.nav, page)
+    _section(config.nav, "Methods").extend(["methods/index.md", *(f"methods/{name}.md" for name in METHODS)])
+    _section(config.nav, "API").extend(["api/index.md", *(f"api/{name}.md" for name in _packages())])
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages."""
+    pages = {
+        "methods/index.md": _methods(),
+        "settings.md": _settings(),
+        "claims.md": _claims(),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "api/index.md": _api(),
+        **{f"api/{name}.md": _reference(name) for name in _packages()},
+    }
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def _packages() -> list[str]:
+    return [name for name in API if (ROOT / "spfde" / name).is_dir() or (ROOT / f"spfde/{name}.py").is_file()]
+
+
+def _section(nav: Any, title: str) -> list[Any]:
+    """The (empty) list of pages of a section, wherever it is in the navigation."""
+    for entry in nav:
+        for name, value in entry.items() if isinstance(entry, dict) else ():
+            if name == title:
+                found: list[Any] = value
+                return found
+            if isinstance(value, list) and (deeper := _section(value, title)) is not None:
+                return deeper
+    return None  # type: ignore[return-value]
+
+
+def _without(nav: Any, page: str) -> None:
+    nav[:] = [entry for entry in nav if not (isinstance(entry, dict) and page in entry.values())]
+    for entry in nav:
+        for value in entry.values() if isinstance(entry, dict) else ():
+            if isinstance(value, list):
+                _without(value, page)
+
+
+def _methods() -> str:
+    lines = [
+        "# Methods",
+        "",
+        "Each method has a card: what it does, when to use it, its options, what it costs, and where published sources",
+        "disagree. `spfde methods` prints the same facts.",
+        "",
+        "| Method | Source | Kind | Dense gradient |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, method in METHODS.items():
+        source = method.paper if method.year is None else f"{method.paper} {method.year}"
+        needed = "needed" if method.needs_dense_gradient else "not needed"
+        lines.append(f"| [{method.title}]({name}.md) | {source} | {method.kind} | {needed} |")
+    return "\n".join(lines) + "\n"
+
+
+def _settings() -> str:
+    text = (ROOT / "config/README.md").read_text(encoding="utf-8")
+    return text.replace("# Configuration", "# Settings", 1)
+
+
+def _claims() -> str:
+    """Every claim with its source, its evidence and the standing of what the papers say."""
+    claims = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
+    lines = [
+        "# Claims",
+        "",
+        "The sentences of the papers that can be checked. `spfde claims` decides them from the records of a scale, and",
+        "`results/<scale>/claims.md` says on what evidence. *Standing* says how sure we are of the published value.",
+        "",
+        "| Claim | Source | Decided by | Standing |",
+        "| --- | --- | --- | --- |",
+    ]
+    for claim in claims:
+        standing = STANDINGS.get((claim.get("expected") or {}).get("standing", ""), "")
+        cells = (claim["claim"], claim["source"], claim["kind"], standing)
+        lines.append(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _api() -> str:
+    lines = [
+        "# API",
+        "",
+        "What most people need is in [spfde.api](api.md) and in the guide [Your own model](../own_model.md).",
+        "",
+    ]
+    lines += [f"* [`spfde.{name}`]({name}.md): {_first_line(name)}" for name in _packages()]
+    return "\n".join(lines) + "\n"
+
+
+def _reference(name: str) -> str:
+    """A directive for each module of a package, in the order of the alphabet; the package itself comes first."""
+    return f"# spfde.{name}\n\n" + "\n".join(f"::: {module}\n" for module in _modules(name))
+
+
+def _modules(name: str) -> Iterator[str]:
+    yield f"spfde.{name}"
+    folder = ROOT / "spfde" / name
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if not parts[-1].startswith("_"):
+            yield ".".join(parts)
+
+
+def _first_line(name: str) -> str:
+    """The first sentence of a module's docstring."""
+    path = ROOT / "spfde" / name / "__init__.py"
+    text = (path if path.is_file() else ROOT / f"spfde/{name}.py").read_text(encoding="utf-8")
+    found = re.match(r'\s*(?:r?)"""(.*?)(?:\.\s|\n\n|""")', text, re.DOTALL)
+    return " ".join(found[1].split()).rstrip(".") + "." if found else ""
