@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +13,7 @@ from spfde.errors import SpfdeError, nearest
 from spfde.settings import Section, parse
 
 SHIPPED = Path(__file__).parent.parent.parent / "config"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # of a scale or experiment: it becomes part of paths and commands
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -105,18 +107,34 @@ def scale_of(experiment: str, scale: str) -> str:
     return read_experiment(experiment).scale or scale
 
 
-def _folder(kind: str) -> Path:
-    local = Path("config") / kind
-    return local if local.is_dir() else SHIPPED / kind
+def config_file(*parts: str) -> Path:
+    """A file of config/: that of the working folder where it has one, else the one that came with spfde.
+
+    Whether it is there is for the caller to see.
+    """
+    local = Path("config", *parts)
+    return local if local.is_file() else SHIPPED.joinpath(*parts)
+
+
+def config_files(*folders: str) -> list[Path]:
+    """All YAML files in these folders of config/ (all where none is named), each as `config_file` finds it."""
+    found = {
+        path.relative_to(root).parts
+        for root in (SHIPPED, Path("config"))
+        for pattern in ([f"{folder}/*.yaml" for folder in folders] or ["*.yaml", "*/*.yaml"])
+        for path in root.glob(pattern)
+        if NAME.fullmatch(path.stem)
+    }
+    return [config_file(*parts) for parts in sorted(found)]
 
 
 def _names(kind: str) -> list[str]:
-    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
+    return sorted(path.stem for path in config_files(kind))
 
 
 def _read(kind: str, name: str, shape: type[S]) -> S:
-    path = _folder(kind) / f"{name}.yaml"
-    if not path.is_file():
+    path = config_file(kind, f"{name}.yaml")
+    if not NAME.fullmatch(name) or not path.is_file():
         raise SpfdeError(f'unknown {kind[:-1]} "{name}"', nearest(name, _names(kind)))
     return parse(shape, copy.deepcopy(_values(path.read_text(encoding="utf-8"), path)), path.name)
 

@@ -6,14 +6,13 @@ decide it. Where its evidence comes from: `spfde.results.evidence`.
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import Field, model_validator
 
 from spfde.errors import SpfdeError
-from spfde.experiments.files import SHIPPED
+from spfde.experiments.files import config_file
 from spfde.results.statistics import Estimate
 from spfde.settings import Section, parse
 
@@ -98,8 +97,7 @@ def read() -> list[Claim]:
     Raises:
         SpfdeError: the file is not YAML, or a claim has not the shape of one.
     """
-    local = Path("config/claims.yaml")
-    path = local if local.is_file() else SHIPPED / "claims.yaml"
+    path = config_file("claims.yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError:

@@ -5,13 +5,12 @@ quantity, unit, low, high, std, standing, note.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.experiments.files import SHIPPED
+from spfde.experiments.files import config_file
 
 STANDINGS = {
     "F": "found",
@@ -48,8 +47,7 @@ def read() -> pd.DataFrame:
     Raises:
         SpfdeError: a standing that is not known.
     """
-    local = Path("config/reference.csv")
-    path = local if local.is_file() else SHIPPED / "reference.csv"
+    path = config_file("reference.csv")
     values = pd.read_csv(path, dtype={"standing": str}, keep_default_na=True)
     for standing in values["standing"]:
         if standing not in STANDINGS:

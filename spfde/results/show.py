@@ -1,14 +1,11 @@
 """Tables and figures for notebooks: the same as in the report, drawn from the records, written nowhere."""
 
-import importlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from spfde.errors import lookup
-from spfde.results.figures import FIGURES, style
-from spfde.results.material import gather
-from spfde.results.tables import TABLES
+from spfde.results import figures, tables
+from spfde.results.figures import style
 from spfde.results.tables.render import fragment
 
 
@@ -38,8 +35,7 @@ def table(name: str, scale: str, results: Path) -> Html:
     Raises:
         SpfdeError: no such table (naming the nearest), no plan of its experiment, a broken record.
     """
-    module = importlib.import_module(f"spfde.results.tables.{lookup('table', name, TABLES)}")
-    return Html(fragment(module.build(gather(scale, results, module.EXPERIMENT))))
+    return Html(fragment(tables.build(name, scale, results)))
 
 
 def figure(name: str, scale: str, results: Path) -> Svg:
@@ -48,9 +44,8 @@ def figure(name: str, scale: str, results: Path) -> Svg:
     Raises:
         SpfdeError: no such figure (naming the nearest), no plan of its experiment, a broken record.
     """
-    module = importlib.import_module(f"spfde.results.figures.{lookup('figure', name, FIGURES)}")
     text = io.StringIO()
     with style.publication(name):
-        drawing = module.draw(gather(scale, results, module.EXPERIMENT))
+        drawing = figures.draw(name, scale, results)
         drawing.figure.savefig(text, format="svg", metadata={"Date": None})
     return Svg(text.getvalue())

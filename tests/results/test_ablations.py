@@ -10,7 +10,7 @@ from spfde.experiments.resolve import expand
 from spfde.methods import METHODS, Method
 from spfde.methods.static import Static
 from spfde.results.material import gather
-from spfde.results.tables import TABLES, appendix_b, make
+from spfde.results.tables import appendix_b, make
 from spfde.results.tables.table1 import features
 from spfde.settings import RunSettings
 
@@ -118,13 +118,6 @@ def test_appendix_b_tells_when_blocks_froze_and_the_plan_where_nothing_was_run(s
 def test_smoke_stays_in_its_budget_of_runs() -> None:
     runs = {run.run_id for name in experiment_names() for run in expand("smoke", name)}
     assert len(runs) <= BUDGET
-
-
-def test_every_experiment_of_a_table_exists() -> None:
-    import importlib
-
-    said = {importlib.import_module(f"spfde.results.tables.{name}").EXPERIMENT for name in TABLES}
-    assert said <= set(experiment_names())
 
 
 def test_freezing_and_sieving_around_other_methods(fakes: SimpleNamespace, tmp_path: Path) -> None:

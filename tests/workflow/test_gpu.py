@@ -142,7 +142,7 @@ def test_the_profile_puts_training_analysis_and_benchmark_into_slots(tmp_path: P
     assert done.returncode == 0, text
     slot = "python workflow/scripts/gpu_slot.py --gpus 0 --jobs-per-gpu 2 --count 1 -- python -m spfde"
     assert text.count(f"{slot} train --scale cifar100") == text.count("spfde train") > 10
-    assert text.count(f"{slot} analyse cka --scale cifar100") == text.count("spfde analyse") == 1
+    assert text.count(f"{slot} analyse cka --experiment figure1 --scale cifar100") == text.count("spfde analyse") == 1
     # With the scale's own batch size and the command's own steps and repeats, as a budget of time needs them.
     assert re.search(rf"{slot} bench --scale cifar100 +--out results/cifar100/bench\.csv", text)
     jobs = [block for block in re.split(r"\n(?=(?:local)?rule )", text) if re.match("(local)?rule ", block)]

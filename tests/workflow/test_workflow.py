@@ -119,7 +119,7 @@ def test_an_unknown_name_is_said(project: Project, setting: str, message: str) -
 
 
 def test_what_is_edited_is_rendered_alone(project: Project) -> None:
-    """A caption, which stands in the report, and a figure."""
+    """A caption, which stands in the report, and a figure, which a notebook shows too."""
     project.pretend()
     later = time.time() + 10
     os.utime(project.folder / "workflow/report/figure4.rst", (later, later))
@@ -127,7 +127,7 @@ def test_what_is_edited_is_rendered_alone(project: Project) -> None:
     source = project.folder / "spfde/results/figures/figure4.py"
     source.write_text(source.read_text() + "\n# edited\n")
     os.utime(source, (later, later))
-    assert sorted(project.jobs()) == ["default", "figure_figure4", "report"]
+    assert sorted(project.jobs()) == ["default", "figure_figure4", "notebook_cost", "report"]
 
 
 def test_only_what_is_missing_is_trained(project: Project) -> None:

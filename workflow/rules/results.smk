@@ -1,15 +1,6 @@
-# A renderer's source is among its inputs: an edit renders its artefact again, and trains nothing.
-TABLE_PARTS = [f"spfde/results/tables/{name}.py" for name in ("ablation", "costs", "render", "table", "timings")]
-GATHERING = [
-    f"spfde/results/{name}.py" for name in ("analyses", "collect", "labels", "material", "reference", "statistics")
-]
-
-
 rule collect:
     input:
-        records(*EXPERIMENTS),
-        COSTS,
-        "spfde/results/collect.py",
+        PIPELINE.collect_inputs(),
     output:
         f"{RESULTS}/runs.csv",
     log:
@@ -18,94 +9,45 @@ rule collect:
     conda:
         "../../environment.yml"
     params:
-        scale=config["scale"],
+        results=ON_RESULTS,
     shell:
-        "python -m spfde collect --scale {params.scale} --results results --out {output} > {log} 2>&1"
+        "python -m spfde collect {params.results:q} --out {output:q} > {log:q} 2>&1"
 
 
-for table, experiment in TABLES.items():
+# The source files that make an artefact are among its inputs: an edit renders it again, and trains nothing.
+for artefact in PIPELINE.artefacts:
+    page, others = PIPELINE.outputs(artefact)
 
     rule:
         name:
-            f"table_{table}"
+            artefact.rule
         input:
-            records(experiment),
-            COSTS,
-            f"{RESULTS}/plans/{experiment}.json",
-            f"config/scales/{config['scale']}.yaml",
-            "config/reference.csv",
-            GATHERING,
-            TABLE_PARTS,
-            timings(table),
-            f"spfde/results/tables/{table}.py",
+            PIPELINE.inputs(artefact),
         output:
-            multiext(f"{RESULTS}/tables/{table}", ".md", ".csv", ".tex", ".seeds.csv"),
+            others,
             report(
-                f"{RESULTS}/tables/{table}.html",
-                caption=f"../report/{table}.rst",
-                category="Tables",
-                labels={"table": table},
+                page,
+                caption=f"../report/{artefact.caption}.rst",
+                category=f"{artefact.kind.title()}s",
+                labels={artefact.kind: artefact.label},
             ),
         log:
-            f"{RESULTS}/logs/tables/{table}.log",
+            f"{RESULTS}/logs/{artefact.kind}s/{artefact.name}.log",
         localrule: True
         conda:
             "../../environment.yml"
         params:
-            scale=config["scale"],
-            table=table,
+            kind=artefact.kind,
+            name=artefact.name,
+            results=ON_RESULTS,
         shell:
-            "python -m spfde table {params.table} --scale {params.scale} --results results > {log} 2>&1"
-
-
-for figure, experiment in FIGURES.items():
-
-    rule:
-        name:
-            f"figure_{figure}"
-        input:
-            records(experiment),
-            COSTS,
-            analyses(figure),
-            f"{RESULTS}/plans/{experiment}.json",
-            f"config/scales/{config['scale']}.yaml",
-            "config/reference.csv",
-            GATHERING,
-            "spfde/results/tables/table.py",
-            "spfde/results/figures/style.py",
-            f"spfde/results/figures/{figure}.py",
-        output:
-            multiext(f"{RESULTS}/figures/{figure}", ".png", ".csv"),
-            report(
-                f"{RESULTS}/figures/{figure}.svg",
-                caption=f"../report/{figure}.rst",
-                category="Figures",
-                labels={"figure": figure},
-            ),
-        log:
-            f"{RESULTS}/logs/figures/{figure}.log",
-        localrule: True
-        conda:
-            "../../environment.yml"
-        params:
-            scale=config["scale"],
-            figure=figure,
-        shell:
-            "python -m spfde figure {params.figure} --scale {params.scale} --results results > {log} 2>&1"
+            "python -m spfde {params.kind:q} {params.name:q} {params.results:q} > {log:q} 2>&1"
 
 
 # Costs are those of the papers' scales, whatever scale runs; what holds for every run is looked up in its records.
 rule claims:
     input:
-        records(*EXPERIMENTS),
-        COSTS,
-        [f"{RESULTS}/bench.csv"] * any(map(timings, TABLES)),
-        [analyses(figure) for figure in FIGURES],
-        PLANNER,
-        GATHERING,
-        [f"spfde/results/{name}.py" for name in ("checks", "claims", "evidence", "verdicts")],
-        sorted(str(path) for path in Path("config").glob("*/*.yaml")),
-        claims="config/claims.yaml",
+        PIPELINE.claims_inputs(),
     output:
         multiext(f"{RESULTS}/claims", ".json", ".md"),
         report(
@@ -120,9 +62,9 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
-        scale=config["scale"],
+        results=ON_RESULTS,
     shell:
-        "python -m spfde claims --scale {params.scale} --results results > {log} 2>&1"
+        "python -m spfde claims {params.results:q} > {log:q} 2>&1"
 
 
 # Each experiment is a target of its own name: `snakemake table2` trains, plans and renders it. Where the scale packs rows, a
@@ -133,5 +75,5 @@ for experiment in EXPERIMENTS:
         name:
             experiment
         input:
-            records(experiment),
-            artefacts(experiment),
+            PIPELINE.records(experiment),
+            PIPELINE.shown(experiment),

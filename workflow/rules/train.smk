@@ -1,36 +1,32 @@
 # The seeds of a row share a process, and small rows do, because importing torch takes longer than a small run.
-for job in jobs_to_train():
-    (experiment, first), runs = next(iter(job)), sum(job.values(), [])
+for job in PIPELINE.jobs:
 
     rule:
         name:
-            f"train_{experiment}_{first}"
+            f"train_{job.experiment}_{job.row}"
         input:
-            ancient(f"{RESULTS}/data/{runs[0].data.name}.ready"),
+            ancient(PIPELINE.ready(job.settings)),
         output:
-            [record(run) for run in runs],
+            [PIPELINE.record(run) for run in job.runs],
         log:
-            f"{RESULTS}/logs/train/{experiment}/{first}.log",
+            f"{RESULTS}/logs/train/{job.experiment}/{job.row}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/train/{experiment}/{first}.tsv"
+            f"{RESULTS}/benchmarks/train/{job.experiment}/{job.row}.tsv"
         conda:
             "../../environment.yml"
-        threads: runs[0].threads
+        threads: job.settings.threads
         resources:
             mem_mb=4000,
             gpu=config["gpus_per_run"],
         params:
-            trainer=trainer(),
-            scale=config["scale"],
-            experiments=[f"--experiment {name}" for name in dict.fromkeys(name for name, _ in job)],
-            rows=[f"--row {name}/{row}" for name, row in job],
-            seeds=[f"--seed {seed}" for seed in sorted({run.seed for run in runs})],
-            data_root=config["data_root"],
-            cache=config["cache"],
-            time_limit=f"--time-limit {config['time_limit']}" if config["time_limit"] else "",
-            out=lambda wildcards, output: Path(output[0]).parent.parent,
+            train=launched("train", GPUS, config["jobs_per_gpu"], config["gpus_per_run"]),
+            scale=SCALE,
+            what=job.options,
+            on_data=ON_DATA,
+            out=f"{RESULTS}/runs",
+            time_limit=["--time-limit", str(config["time_limit"])] if config["time_limit"] else [],
             # Not outputs, which a failed job loses: an interrupted run goes on from here.
-            checkpoints=[f"{RESULTS}/runs/.checkpoints/{run.run_id}.safetensors" for run in runs],
+            checkpoints=[f"{RESULTS}/runs/.checkpoints/{run.run_id}.safetensors" for run in job.runs],
         shell:
-            "{params.trainer} --scale {params.scale} {params.experiments} {params.rows} {params.seeds}"
-            " --data-root {params.data_root:q} --cache {params.cache:q} --out {params.out} {params.time_limit} > {log} 2>&1"
+            "{params.train:q} --scale {params.scale:q} {params.what:q} {params.on_data:q} --out {params.out:q}"
+            " {params.time_limit:q} > {log:q} 2>&1"

@@ -1,14 +1,22 @@
-"""Figures, a module each: its name is the figure's, `EXPERIMENT` names the experiment of its rows, `draw` draws it."""
+"""Figures: what the registry of artefacts (`spfde.results.artefacts`) lists is drawn from the records and written."""
 
-import importlib
-import pkgutil
 from pathlib import Path
 
 from spfde.errors import lookup
+from spfde.results.artefacts import FIGURES
 from spfde.results.figures import style
 from spfde.results.material import gather
 
-FIGURES = {module.name: module.name for module in pkgutil.iter_modules(__path__) if module.name != "style"}
+
+def draw(name: str, scale: str, results: Path) -> style.Drawing:
+    """A figure as the registry describes it, not written yet; called within `style.publication`.
+
+    Raises:
+        SpfdeError: no such figure (naming the nearest), no plan of its experiment, a broken record.
+    """
+    entry = lookup("figure", name, FIGURES)
+    drawing: style.Drawing = entry.load()(gather(scale, results, entry.experiment))
+    return drawing
 
 
 def make(name: str, scale: str, results: Path) -> list[Path]:
@@ -20,7 +28,5 @@ def make(name: str, scale: str, results: Path) -> list[Path]:
     Raises:
         SpfdeError: no such figure (naming the nearest), no plan of its experiment, a broken record.
     """
-    module = importlib.import_module(f"{__name__}.{lookup('figure', name, FIGURES)}")
     with style.publication(name):
-        drawing = module.draw(gather(scale, results, module.EXPERIMENT))
-        return style.save(drawing, name, results / scale / "figures")
+        return style.save(draw(name, scale, results), name, results / scale / "figures")

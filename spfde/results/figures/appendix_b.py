@@ -8,7 +8,6 @@ from spfde.results.figures import style
 from spfde.results.labels import percent, scheme
 from spfde.results.material import Material
 
-EXPERIMENT = "appendix_b"
 COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.PURPLE)
 MARKERS = ("D", "s", "^", "v")
 CONTROL = (style.GREY, "o")

@@ -18,8 +18,6 @@ from spfde.results.figures import style
 from spfde.results.labels import percent
 from spfde.results.material import Material
 
-EXPERIMENT = "figure1"
-ANALYSES = ["figure1.similarity", "figure1.cka"]
 LAYERS = (1, 3, 10, 18, 25, 32)  # those of the paper, of the 32 layers of its network
 TITLE: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 8.5, "weight": "bold"}
 LINES = (
@@ -36,7 +34,7 @@ def draw(material: Material) -> style.Drawing:
     Raises:
         SpfdeError: no analysis of the runs' snapshots.
     """
-    structure, cka = (_named(material, material.analysis(name)) for name in ANALYSES)
+    structure, cka = (_named(material, material.analysis(f"figure1.{kind}")) for kind in ("similarity", "cka"))
     figure = Figure(figsize=(style.DOUBLE, 6.4))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 1.75), hspace=0.03))
     _structure(top, material, structure)

@@ -12,8 +12,6 @@ from spfde.results.figures import style
 from spfde.results.labels import percent, scheme
 from spfde.results.material import Material
 
-EXPERIMENT = "figure3"
-ANALYSES = ["figure3.gradients"]
 FROZEN = "#C8C8C8"
 
 
@@ -23,7 +21,7 @@ def draw(material: Material) -> style.Drawing:
     Raises:
         SpfdeError: no analysis of the run's snapshots.
     """
-    frame = material.analysis(ANALYSES[0])
+    frame = material.analysis("figure3.gradients")
     figure = Figure(figsize=(style.DOUBLE, 4.9))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 1.15), hspace=0.03))
     _timelines(top, material)

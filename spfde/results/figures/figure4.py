@@ -17,7 +17,6 @@ from spfde.results.material import Material
 from spfde.results.reference import interval
 from spfde.results.tables.table import bytes_unit, exponent
 
-EXPERIMENT = "figure4"
 DST = ("set", "rigl", "mest-em", "mest-ems")  # dynamic: the static mask of this experiment is none of them
 NAMES = ("paper_min", "paper_avg", "full_peak", "measured_peak")
 

@@ -17,7 +17,6 @@ from spfde.results.figures import style
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material
 
-EXPERIMENT = "table2"
 FROZEN = "#C8C8C8"
 
 
@@ -54,7 +53,7 @@ def _chosen(material: Material) -> tuple[dict[str, Any], dict[str, Any]]:
         runs = material.of(row).sort_values("seed").to_dict("records")
         if runs:
             return row, {str(key): value for key, value in runs[0].items()}
-    remedy = f"train one with `spfde train --scale {material.scale} --experiment {EXPERIMENT}`"
+    remedy = f"train one with `spfde train --scale {material.scale} --experiment table2`"
     raise SpfdeError("the timeline needs a finished run of SpFDE and there is none", remedy)
 
 

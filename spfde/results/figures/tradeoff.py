@@ -13,7 +13,6 @@ from spfde.results.labels import levels, percent
 from spfde.results.material import Material
 from spfde.results.tables.table import exponent, times_ten
 
-EXPERIMENT = "table2"
 COST = "flops.paper"
 ASIDE = 4.0  # points between markers of equal cost
 LEGEND_COLUMNS = 8

@@ -1,15 +1,23 @@
-"""Tables, a module each: its name is the table's, `EXPERIMENT` names the experiment of its rows, `build` makes it."""
+"""Tables: what the registry of artefacts (`spfde.results.artefacts`) lists is made of the records and written."""
 
-import importlib
-import pkgutil
 from pathlib import Path
 
 from spfde.errors import lookup
+from spfde.results.artefacts import TABLES
 from spfde.results.material import gather
 from spfde.results.tables.render import write
+from spfde.results.tables.table import Table
 
-SHARED = ("ablation", "costs", "render", "table", "timings")
-TABLES = {module.name: module.name for module in pkgutil.iter_modules(__path__) if module.name not in SHARED}
+
+def build(name: str, scale: str, results: Path) -> Table:
+    """A table as the registry describes it, not written yet.
+
+    Raises:
+        SpfdeError: no such table (naming the nearest), no plan of its experiment, a broken record.
+    """
+    entry = lookup("table", name, TABLES)
+    table: Table = entry.load()(gather(scale, results, entry.experiment))
+    return table
 
 
 def make(name: str, scale: str, results: Path) -> list[Path]:
@@ -21,6 +29,4 @@ def make(name: str, scale: str, results: Path) -> list[Path]:
     Raises:
         SpfdeError: no such table (naming the nearest), no plan of its experiment, a broken record.
     """
-    module = importlib.import_module(f"{__name__}.{lookup('table', name, TABLES)}")
-    table = module.build(gather(scale, results, module.EXPERIMENT))
-    return write(table, results / scale / "tables")
+    return write(build(name, scale, results), results / scale / "tables")

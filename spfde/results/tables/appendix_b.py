@@ -10,8 +10,6 @@ from spfde.results.material import Material
 from spfde.results.statistics import paired
 from spfde.results.tables.table import NOT_RUN, Column, Table, decimals, exponent, plus_minus, times_ten
 
-EXPERIMENT = "appendix_b"
-
 
 def build(material: Material) -> Table:
     """A row a scheme, in the plan's order; differences are to the first, single-shot."""

@@ -5,7 +5,6 @@ from spfde.results.material import Material
 from spfde.results.tables import ablation
 from spfde.results.tables.table import Column, Table
 
-EXPERIMENT = "appendix_c"
 TURNOVER = [
     Column("at an update", lambda row: percent(row["turnover"], "–"), "Turnover of the removed set"),
     Column("updates", lambda row: str(row["sieving_updates"]), "Turnover of the removed set"),

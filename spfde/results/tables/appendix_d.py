@@ -5,7 +5,6 @@ from spfde.results.material import Material
 from spfde.results.tables import ablation
 from spfde.results.tables.table import Table
 
-EXPERIMENT = "appendix_d"
 NOTES = ["Compared with the dense row of the same network and data. The paper's own numbers are not available."]
 
 

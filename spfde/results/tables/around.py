@@ -5,7 +5,6 @@ from spfde.results.material import Material
 from spfde.results.tables import ablation
 from spfde.results.tables.table import Column, Table
 
-EXPERIMENT = "around"
 NOTES = [
     "Every row is compared with the same method without freezing and sieving. *Executed*: FLOPs that masked dense "
     "kernels run, against the same; only freezing and sieving save them."

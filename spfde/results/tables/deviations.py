@@ -6,7 +6,6 @@ from spfde.results.material import Material
 from spfde.results.tables import ablation
 from spfde.results.tables.table import Table
 
-EXPERIMENT = "deviations"
 NOTES = [
     "*classifier*, *shortcut*, *all*: the classifier is dense too, the shortcuts and the classifier are, or no layer "
     "is. *flops*, *scripts*: upper bounds of the soft memory bound that give the FLOPs of MEST's rows, or those of its "

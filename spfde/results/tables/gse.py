@@ -7,7 +7,6 @@ from spfde.results.reference import STANDINGS, read
 from spfde.results.tables import costs
 from spfde.results.tables.table import Table, plus_minus
 
-EXPERIMENT = "gse"
 NOTE = (
     "Parentheses: how GSE draws the positions whose gradients it looks at. *Full* counts these gradients, *paper* "
     "does not. GSE starts from an Erdős–Rényi mask of its own, so at equal sparsity its FLOPs differ from the others'."

@@ -6,7 +6,6 @@ from spfde.results.tables import costs
 from spfde.results.tables.costs import Row
 from spfde.results.tables.table import Column, Table
 
-EXPERIMENT = "mest"
 OWN_LAYERS = "mest"  # the tag of unstructured rows with the dense layers of MEST's code, as its published rows have
 NOTES = [
     "As in MEST's code the first convolution, the shortcuts and the classifier are dense. Block: 4 neighbouring "

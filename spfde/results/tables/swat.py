@@ -7,7 +7,6 @@ from spfde.results.tables import costs
 from spfde.results.tables.costs import Row
 from spfde.results.tables.table import Column, Table
 
-EXPERIMENT = "swat"
 REDUCTION = "training_flops_reduction"
 NOTES = [
     "Activations: share of the activations that the weight gradient leaves out, in each layer that of its weights. "

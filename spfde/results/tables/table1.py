@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spfde.results.artefacts import TABLES
 from spfde.results.labels import percent
 from spfde.results.material import Material
 from spfde.results.tables.table import Column, Table
@@ -11,8 +12,8 @@ from spfde.results.tables.table import Column, Table
 if TYPE_CHECKING:
     from spfde.planning import Plan
 
-EXPERIMENT = "table1"
-SCALE, SPARSITY = "cifar100", 0.9  # where the features are worked out, whatever scale is shown
+(SCALE,) = TABLES["table1"].scales  # where the features are worked out, whatever scale is shown
+SPARSITY = 0.9
 NOTES = [
     f"Worked out from each method's plan at scale {SCALE}, {SPARSITY:.0%} sparsity, with the method's own defaults.",
     "Dense gradient: when all weights' gradients are needed. Peak weights: the most weights of the sparse layers that "

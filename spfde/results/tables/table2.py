@@ -5,8 +5,6 @@ from spfde.results.material import Material
 from spfde.results.tables import costs
 from spfde.results.tables.table import Table, times_ten
 
-EXPERIMENT = "table2"
-
 
 def build(material: Material) -> Table:
     return costs.table("table2", "Accuracy, training FLOPs and memory", material, _differences(material))

@@ -5,7 +5,6 @@ from spfde.results.material import Material
 from spfde.results.tables import ablation
 from spfde.results.tables.table import Table
 
-EXPERIMENT = "table3"
 NOTES = [
     "Compared with the dense row. Published rows: RigL with ERK, which our untagged RigL row has too; MEST's variant "
     "is not stated by its source and stands beside EM. SpFDE's own published row is not available.",

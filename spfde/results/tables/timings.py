@@ -1,4 +1,4 @@
-"""Measured epoch times against the training FLOPs that are saved, from what `spfde bench` wrote."""
+"""Tables A11 and A12 of the SpFDE paper: measured epoch times against the training FLOPs saved, from `spfde bench`."""
 
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ def read(results: Path, scale: str) -> pd.DataFrame:
     return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
 
 
-def table(name: str, title: str, material: Material, kind: str) -> Table:
-    """The rows of a kind of saving; one row that says so where there are none."""
+def build(material: Material, name: str, title: str, kind: str) -> Table:
+    """The rows of a kind of saving (freezing or sieving); one row that says so where there are none."""
     times = read(material.results, material.scale)
     base = times[times["kind"] == BASE]["seconds_per_epoch"]
     values = times[times["kind"] == kind].sort_values("flops_reduction", ignore_index=True)

@@ -1,0 +1,14 @@
+"""Tables A8 to A10 of the SpFDE paper: layer freezing alone, data sieving alone, and both at equal training FLOPs."""
+
+from spfde.results.material import Material
+from spfde.results.tables import ablation
+from spfde.results.tables.table import Table
+
+NOTE = "Freezing begins on the grid of the update interval, so that it saves at least what is wanted."
+
+
+def build(material: Material, name: str, title: str) -> Table:
+    """Every row beside the one of its sparsity that neither freezes nor sieves."""
+    pairs = ablation.against_first(material, lambda row: row["sparsity"], ablation.untouched)
+    quantities = ablation.Quantities(difference="accuracy_delta")
+    return ablation.table(name, title, material, pairs, [NOTE], quantities, parted_by="sparsity")

@@ -1,0 +1,219 @@
+"""The registry of artefacts and what the workflow computes of it: runs, jobs, records, inputs."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spfde.errors import SpfdeError
+from spfde.experiments.files import experiment_names
+from spfde.results import figures, tables
+from spfde.results.artefacts import ARTEFACTS, FIGURES, NOTEBOOKS, TABLES
+from spfde.results.dependencies import source_files
+from spfde.results.launch import launched
+from spfde.results.pipeline import Pipeline, chosen
+
+ROOT = Path(__file__).parents[2]
+TWO_ROWS = {"title": "T", "rows": [{"method": "static", "sparsities": [0.8]}, {"method": "set", "sparsities": [0.8]}]}
+SMALL = {
+    "data": {"name": "digits"},
+    "model": {"name": "resnet8"},
+    "training": {"epochs": 4},
+    "sparsity": {"interval": 1},
+}
+opened: set[str] | None = None  # files opened while somebody listens
+
+
+def listen(event: str, arguments: tuple[object, ...]) -> None:
+    if opened is not None and event == "open" and isinstance(arguments[0], str | os.PathLike):
+        opened.add(os.path.relpath(arguments[0]))
+
+
+sys.addaudithook(listen)
+
+
+@contextmanager
+def reading() -> Iterator[set[str]]:
+    """The files that are opened meanwhile, relative to the working directory."""
+    global opened
+    opened = found = set()
+    try:
+        yield found
+    finally:
+        opened = None
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a scale `tiny` and two experiments that share a row."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("scales", "experiments"):
+        (tmp_path / "config" / name).mkdir(parents=True)
+    scale = {"settings": SMALL, "seeds": [1, 2], "sparsities": [0.8], "runs_per_job": 4}
+    (tmp_path / "config/scales/tiny.yaml").write_text(yaml.safe_dump(scale))
+    (tmp_path / "config/experiments/one.yaml").write_text(yaml.safe_dump(TWO_ROWS))
+    more = {"title": "M", "rows": [{"method": "set", "sparsities": [0.8]}, {"method": "rigl"}, {"method": "dense"}]}
+    (tmp_path / "config/experiments/two.yaml").write_text(yaml.safe_dump(more))
+    return tmp_path
+
+
+def test_every_entry_can_be_built_and_has_experiments_and_a_caption() -> None:
+    for entry in ARTEFACTS.values():
+        assert callable(entry.load())
+        assert {*entry.experiments, *(name.split(".")[0] for name in entry.analyses)} <= set(experiment_names())
+        assert (ROOT / f"workflow/report/{entry.caption}.rst").is_file()
+        assert set(entry.shows) <= set(ARTEFACTS)
+    assert set(NOTEBOOKS) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_every_module_that_makes_an_artefact_is_in_the_registry() -> None:
+    modules = {entry.module for entry in ARTEFACTS.values()}
+    for folder, function in (("tables", "def build(material"), ("figures", "def draw(material")):
+        makers = [path.stem for path in (ROOT / "spfde/results" / folder).glob("*.py") if function in path.read_text()]
+        assert len(makers) >= 6 and {f"spfde.results.{folder}.{name}" for name in makers} <= modules
+
+
+def test_one_module_makes_several_tables() -> None:
+    assert len({TABLES[f"tableA{number}"].module for number in (8, 9, 10)}) == 1
+    assert len({TABLES[f"tableA{number}"].module for number in (11, 12)}) == 1
+
+
+def test_source_files_are_those_that_a_module_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    needed = source_files("spfde.results.figures.figure4")
+    assert {"spfde/results/figures/figure4.py", "spfde/results/figures/style.py", "spfde/settings.py"} <= set(needed)
+    assert "spfde/results/figures/__init__.py" in needed  # runs when a figure is imported
+    assert not {"spfde/results/figures/figure1.py", "spfde/training/loop.py"} & set(needed)
+    with pytest.raises(ValueError, match=r"no module spfde\.none"):
+        source_files("spfde.none")
+
+
+def test_plans_depend_on_everything_below_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    inputs = set(Pipeline("smoke", chosen("all")).plan_inputs())
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "spfde/data").glob("*.py")} <= inputs
+    assert {"config/experiments/table2.yaml", "config/scales/smoke.yaml", "config/scales/imagenet.yaml"} <= inputs
+    assert not any(path.startswith(("spfde/results", "spfde/training")) for path in inputs)
+
+
+def test_a_table_depends_on_the_scales_that_it_is_computed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    pipeline = Pipeline("smoke", ("table1", "table2", "table3"))
+    for name, scales in {"table1": {"smoke", "cifar100"}, "table2": {"smoke"}, "table3": {"smoke", "imagenet"}}.items():
+        inputs = pipeline.inputs(TABLES[name])
+        assert {Path(path).stem for path in inputs if path.startswith("config/scales")} == scales
+
+
+@pytest.mark.parametrize(
+    "name", ["table_table2", "table_appendix_b", "figure_figure1", "figure_tradeoff", "figure_timeline"]
+)
+def test_an_artefact_reads_nothing_but_its_inputs(
+    name: str, smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of results and settings; whole records stand for their summary."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(smoke)
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    entry = ARTEFACTS[name]
+    make = tables.make if entry.kind == "table" else figures.make
+    with reading() as found:
+        make(entry.name, "smoke", Path("results"))
+    inputs = set(Pipeline("smoke", chosen("all")).inputs(entry))
+    results = {path for path in found if path.startswith(("results/", "config/")) and "/runs/" not in path}
+    written = {"results/smoke/tables", "results/smoke/figures"}
+    assert results and {path for path in results if not path.startswith(tuple(written))} <= inputs
+
+
+def test_rows_of_equal_seeds_are_packed_and_a_shared_run_is_trained_once(project: Path) -> None:
+    """Two seeds a row, four runs a job: `two` is the larger experiment and gets the shared row."""
+    jobs = Pipeline("tiny", ("one", "two")).jobs
+    assert [list(job.rows) for job in jobs] == [
+        [("two", "set-s80"), ("two", "rigl-s80")],
+        [("two", "dense"), ("one", "static-s80")],
+    ]
+    assert [[run.settings.seed for run in job.runs] for job in jobs] == [[1, 2, 1, 2]] * 2
+    assert jobs[1].options == [
+        *("--experiment", "two", "--experiment", "one", "--row", "two/dense", "--row", "one/static-s80"),
+        *("--seed", "1", "--seed", "2"),
+    ]  # fmt: skip
+    assert (jobs[1].experiment, jobs[1].row) == ("two", "dense")
+    assert len(Pipeline("tiny", ("two",), (7,)).jobs) == 1  # one run a row: three of them fit
+
+
+def test_a_published_record_counts_unless_a_fresh_one_is_there(project: Path) -> None:
+    pipeline = Pipeline("tiny", ("one",))
+    first = pipeline.runs["one"][0]
+    fresh, published = (
+        Path(f"results/{place}/{first.run_id}/summary.json") for place in ("tiny/runs", "published/tiny")
+    )
+    assert pipeline.record(first) == str(fresh)
+    published.parent.mkdir(parents=True)
+    published.touch()
+    assert pipeline.record(first) == str(published)
+    assert [len(job.runs) for job in Pipeline("tiny", ("one",)).jobs] == [1, 2]  # its other seed alone
+    fresh.parent.mkdir(parents=True)
+    fresh.touch()
+    assert pipeline.record(first) == str(fresh)
+
+
+def test_where_nothing_may_be_trained_what_is_there_is_taken(project: Path) -> None:
+    pipeline = Pipeline("tiny", ("one", "two"), train="never")
+    assert pipeline.records("one", "two") == [] and pipeline.jobs == [] and pipeline.analysable() == []
+    run = pipeline.runs["two"][-1]
+    path = Path(pipeline.record(run))
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert pipeline.records("one", "two") == pipeline.records("two") == [str(path)]
+    missing = Pipeline("tiny", ("one", "two"))
+    assert len(missing.records("one", "two")) == 8
+
+
+def test_nothing_missing_is_an_input_where_nothing_may_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records, analyses and timings: what nobody made is no input, so that nobody is asked to make it."""
+    monkeypatch.chdir(tmp_path)
+    pipeline = Pipeline("smoke", chosen("all"), train="never")
+    for inputs in (pipeline.claims_inputs(), pipeline.inputs(FIGURES["figure1"]), pipeline.inputs(TABLES["tableA11"])):
+        assert not [path for path in inputs if "/runs/" in path or "/analysis/" in path or path.endswith("bench.csv")]
+
+
+def test_accounting_waits_for_what_is_asked(project: Path) -> None:
+    pipeline = Pipeline("tiny", ("one", "two"))
+
+    def waits(*targets: str) -> set[str]:
+        return {path for path in pipeline.account_inputs(targets) if path.startswith("results")}
+
+    assert waits("one") == set(pipeline.records("one"))
+    assert waits("one", "two") == waits("results/tiny/report.html") == set(pipeline.records("one", "two"))
+    for path in pipeline.records("one", "two"):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).touch()
+    assert waits("one") == set(pipeline.records("one", "two"))  # nothing has to be trained for it
+
+
+def test_experiments_are_chosen_by_name() -> None:
+    assert chosen("all") == tuple(experiment_names())
+    assert chosen("table2,table1,table2") == chosen(["table2", "table1"]) == ("table2", "table1")
+    with pytest.raises(SpfdeError, match='unknown experiment "tabel2"; did you mean "table2"'):
+        chosen("tabel2")
+
+
+@pytest.mark.parametrize("name", ["../smoke", "a b", "$(touch x)", "", ".hidden", "-scale"])
+def test_a_name_that_is_none_is_unknown(name: str, project: Path) -> None:
+    """Names become part of paths and commands."""
+    (project / "config/scales" / f"{name.replace('/', '')}.yaml").touch()
+    with pytest.raises(SpfdeError, match="unknown scale"):
+        Pipeline(name, ("one",)).runs  # noqa: B018
+
+
+def test_launching() -> None:
+    assert launched("train", gpus_per_run=1) == ["python", "-m", "spfde", "train"]
+    words = launched("train", ["0", "1"], 3, 2)
+    slot, _, command = " ".join(words).partition(" -- ")
+    assert slot == "python workflow/scripts/gpu_slot.py --gpus 0,1 --jobs-per-gpu 3 --count 2"
+    assert command == "torchrun --standalone --nproc-per-node 2 -m spfde train"
