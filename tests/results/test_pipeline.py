@@ -40,7 +40,8 @@ sys.addaudithook(listen)
 def reading() -> Iterator[set[str]]:
     """The files that are opened meanwhile, relative to the working directory."""
     global opened
-    opened = found = set()
+    found: set[str] = set()
+    opened = found
     try:
         yield found
     finally:
