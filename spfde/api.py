@@ -65,7 +65,7 @@ class SparseTraining:
         input_shape: shape of one input, (channels, height, width); of the data set that the settings name unless given.
         samples: size of the training set; of the same unless given.
         blocks: freezing blocks in forward order; found in the model unless given.
-        fetch: gives images and labels at positions (int64) of the training set; methods that score data need it
+        fetch: gives images and labels at indices (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
         learning_rates: "cosine" makes each block's rate follow its own cosine, from the optimizer's `lr` on (SpFDE,
             Sec. 3.2); "own" leaves rates and groups to the caller and his scheduler.
@@ -172,7 +172,7 @@ class SparseTraining:
         """Tells sieving how the samples of a step fared; never waits for the device.
 
         Args:
-            indices: (batch,) positions in the training set.
+            indices: (batch,) indices in the training set.
             logits: (batch, classes) of the training step itself.
             labels: (batch,) classes.
 
@@ -192,7 +192,7 @@ class SparseTraining:
         Where several processes share a step's samples, each of them makes the same call for the whole batch.
 
         Args:
-            indices: (batch,) positions in the training set, of the whole batch.
+            indices: (batch,) indices in the training set, of the whole batch.
             correct: (batch,) booleans, whose samples the training step itself predicted; needed where data are sieved.
 
         Raises:
@@ -225,7 +225,7 @@ class SparseTraining:
         self.history.close(self.epoch)  # SWAT's last masks are made as it finishes
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels at positions of the training set, for methods that score data."""
+        """Images and labels at indices of the training set, for methods that score data."""
         if self._fetch is None:
             cause = f"method {self.method.name} scores samples of the training set"
             raise SpfdeError(cause, "give SparseTraining a function fetch(indices) -> (images, labels)")
@@ -240,7 +240,7 @@ class SparseTraining:
 
     @property
     def sampler(self) -> PartialSetSampler:
-        """Shuffled positions of the partial set, for a DataLoader whose data set also gives each sample's position."""
+        """Shuffled indices of the partial set, for a DataLoader whose data set also gives each sample's index."""
         return PartialSetSampler(self.plan.samples, lambda: self)
 
     def trace(self) -> pd.DataFrame:

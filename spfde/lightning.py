@@ -4,7 +4,7 @@
     loader = DataLoader(Indexed(train_set), batch_size=64, sampler=sparse.sampler)
     Trainer(max_epochs=settings.training.epochs, callbacks=[sparse]).fit(module, loader)
 
-`training_step` gets batches of (positions, images, labels) and returns {"loss": loss, "logits": logits}.
+`training_step` gets batches of (indices, images, labels) and returns {"loss": loss, "logits": logits}.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class SparseCallback(Callback):
 
     @property
     def sampler(self) -> PartialSetSampler:
-        """Shuffled positions of the partial set, for the DataLoader of training."""
+        """Shuffled indices of the partial set, for the DataLoader of training."""
         settings = self.settings
         counts = samples_by_epoch(settings.sieving, settings.sparsity.interval, settings.training.epochs, self.samples)
         return PartialSetSampler(counts, lambda: self.training)
@@ -81,7 +81,7 @@ class SparseCallback(Callback):
         if not isinstance(outputs, dict) or "logits" not in outputs:
             raise SpfdeError("training_step returns no logits", 'return {"loss": loss, "logits": logits}')
         if not isinstance(batch, Sequence) or len(batch) != 3:
-            cause = "a batch is not (positions, images, labels)"
+            cause = "a batch is not (indices, images, labels)"
             raise SpfdeError(cause, "wrap the training set in spfde.data.Indexed, or override SparseCallback.seen")
         return batch[0], outputs["logits"], batch[2]
 

@@ -19,7 +19,7 @@ from spfde import freezing
 from spfde.cost.flops import flops, paper_flops
 from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
-from spfde.cost.trace import matrix, planned_trace
+from spfde.cost.trace import make_trace, matrix
 from spfde.data import DataInfo, info
 from spfde.methods import Method, MethodPlan, make
 from spfde.models import build
@@ -83,7 +83,7 @@ class Plan:
         extra_run = np.stack([self.method.executed_extra_macs(*values) for values in seen])
         sparse = np.array([layer.name in self.shapes for layer in layers])
         updates = np.array([self.method.mask_updates(epoch, self._steps(epoch)) for epoch in epochs])
-        trace = planned_trace(
+        trace = make_trace(
             self.profile,
             forward,
             samples,

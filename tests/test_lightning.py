@@ -39,8 +39,8 @@ class Module(LightningModule):
         self.rates: list[list[float]] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> dict[str, Tensor]:
-        positions, images, labels = batch
-        self.seen += positions.tolist()
+        indices, images, labels = batch
+        self.seen += indices.tolist()
         logits = self.model(images)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 

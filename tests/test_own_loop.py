@@ -35,8 +35,8 @@ def test_a_loop_with_a_data_loader_sees_the_partial_set() -> None:
     sparse.begin_epoch(0)
     loader = DataLoader(Indexed(DATA), batch_size=10, sampler=sparse.sampler)
     assert len(loader) == 3
-    positions = torch.cat([positions for positions, _, _ in loader])
-    assert sorted(positions.tolist()) == sparse.partial_set.nonzero().flatten().tolist()
+    indices = torch.cat([indices for indices, _, _ in loader])
+    assert sorted(indices.tolist()) == sparse.partial_set.nonzero().flatten().tolist()
     for where, images, labels in loader:
         assert torch.equal(images, DATA.tensors[0][where]) and torch.equal(labels, DATA.tensors[1][where])
 

@@ -72,8 +72,8 @@ def epochs(model: nn.Module, sparse: SparseTraining, which: range, step: Step = 
     for epoch in which:
         model.train()
         sparse.begin_epoch(epoch)
-        for positions, images, labels in loader:
-            sparse.observe(positions, step(model, sparse.optimizer, images, labels), labels)
+        for indices, images, labels in loader:
+            sparse.observe(indices, step(model, sparse.optimizer, images, labels), labels)
         yield epoch
 
 
@@ -246,13 +246,13 @@ def test_resnet18_on_cifar100_parquet(tmp_path: Path, which: str) -> None:
     for epoch in range(4):
         sparse.begin_epoch(epoch)
         model.train()
-        for positions, batch, labels in DataLoader(data, batch_size=40, sampler=sparse.sampler):
+        for indices, batch, labels in DataLoader(data, batch_size=40, sampler=sparse.sampler):
             logits = model(batch)
             loss = F.cross_entropy(logits, labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            sparse.observe(positions, logits, labels)
+            sparse.observe(indices, logits, labels)
             losses.append(loss.item())
         now = {name: value.clone() for name, value in model.state_dict().items() if name in frozen or not epoch}
         assert not epoch or same(now, frozen)

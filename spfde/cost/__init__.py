@@ -4,7 +4,7 @@ from spfde.cost.flops import flops, paper_flops
 from spfde.cost.memory import Memory, memory, paper_memory
 from spfde.cost.plan import Plan, plan
 from spfde.cost.profile import LayerProfile, Profile, profile
-from spfde.cost.trace import build_trace, planned_trace, read_trace, validate_trace, write_trace
+from spfde.cost.trace import build_trace, make_trace, read_trace, validate_trace, write_trace
 
 __all__ = [
     "LayerProfile",
@@ -13,11 +13,11 @@ __all__ = [
     "Profile",
     "build_trace",
     "flops",
+    "make_trace",
     "memory",
     "paper_flops",
     "paper_memory",
     "plan",
-    "planned_trace",
     "profile",
     "read_trace",
     "validate_trace",

@@ -10,7 +10,7 @@ from torch import nn
 from spfde.cost.flops import flops
 from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
-from spfde.cost.trace import planned_trace
+from spfde.cost.trace import make_trace
 from spfde.errors import SpfdeError
 from spfde.models.blocks import Block
 from spfde.sparsity.layers import dense_layers as find_dense_layers
@@ -69,5 +69,5 @@ def plan(
     dense = find_dense_layers(model, dense_layers)
     sparse = np.array([layer.name not in dense for layer in found.layers])
     densities = 1 - sparse * np.broadcast_to(sparsity, epochs)[:, None]
-    trace = planned_trace(found, densities, samples, frozen_blocks)
+    trace = make_trace(found, densities, samples, frozen_blocks)
     return Plan(found, trace, flops(found, trace), memory(found, trace, batch_size))

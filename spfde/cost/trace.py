@@ -91,7 +91,7 @@ def build_trace(layers: Sequence[str], **columns: ArrayLike) -> pd.DataFrame:
     return pd.DataFrame({name: columns[name] for name in DTYPES}).astype(DTYPES)
 
 
-def planned_trace(
+def make_trace(
     profile: Profile,
     densities: np.ndarray,
     samples: ArrayLike,

@@ -34,7 +34,7 @@ class Indexed(Dataset[tuple[int, Any, Any]]):
         image, label = self.samples[position]
         return position, image, label
 
-    def fetch(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels at positions (int64), as SparseTraining's `fetch` wants them."""
-        images, labels = default_collate([self.plain[position] for position in positions.tolist()])
+    def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels at indices (int64), as SparseTraining's `fetch` wants them."""
+        images, labels = default_collate([self.plain[index] for index in indices.tolist()])
         return images, torch.as_tensor(labels)

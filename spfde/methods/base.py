@@ -73,7 +73,7 @@ class Run(Protocol):
         """The run's own random stream for `key`."""
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels at positions of the training set, without random augmentation, on the model's device."""
+        """Images and labels at indices of the training set, without random augmentation, on the model's device."""
 
     @property
     def samples(self) -> int:

@@ -24,7 +24,7 @@ class Training(Protocol):
 
 
 class PartialSetSampler(Sampler[int]):
-    """Positions of the partial set in a fresh order each epoch: a subsequence of the order of the whole set.
+    """Indices of the partial set in a fresh order each epoch: a subsequence of the order of the whole set.
 
     Args:
         counts: samples of each epoch, shape (epochs,).

@@ -76,7 +76,7 @@ def step(run: Training, indices: Tensor, images: Tensor, labels: Tensor) -> None
 
     Args:
         run: the run.
-        indices: (batch,) positions of the whole batch in the training set.
+        indices: (batch,) indices of the whole batch in the training set.
         images: (share, channels, height, width), of this process's share of the batch.
         labels: (share,) classes of the same.
     """

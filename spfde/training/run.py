@@ -124,7 +124,7 @@ class Training:
         self.lap("events")
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of the epoch that are still to do: positions, and images and labels of this process's share."""
+        """The batches of the epoch that are still to do: indices, and images and labels of this process's share."""
         self.model.train()
         return self.loader.epoch(self.sparse.epoch, self.sparse.partial_set, self.done, self.team.share)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.utils.flop_counter import FlopCounterMode
 
-from spfde.cost import LayerProfile, Profile, flops, paper_flops, plan, planned_trace, profile
+from spfde.cost import LayerProfile, Profile, flops, make_trace, paper_flops, plan, profile
 from spfde.errors import SpfdeError
 from spfde.models import blocks, build
 from spfde.sparsity.layers import dense_layers
@@ -30,7 +30,7 @@ def test_by_hand():
     """10 samples, densities 1 / 0.1 / 0.5, then the stem frozen; 7 multiply-accumulates of scoring in one layer."""
     densities = np.array([[1, 0.1, 0.5]] * 2)
     extra = np.array([[0, 7, 0], [0, 0, 0]])
-    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], extra_macs=extra))
+    found = flops(CHAIN, make_trace(CHAIN, densities, 10, [0, 1], extra_macs=extra))
     active = 20 * (3 * 100 + 3 * 20 + 3 * 15)
     assert found["paper"] == pytest.approx(active + 20 * (100 + 3 * 20 + 3 * 15))
     first = 20 * (2 * 100 + 3 * 20 + 3 * 15) + 14  # no input gradient in the stem
@@ -43,16 +43,16 @@ def test_by_hand():
 def test_executed_counts_what_the_trace_says_was_run():
     """Kernels that skip the zeros of the body, whose mask has a tenth of its weights; then the stem frozen too."""
     densities = np.array([[1, 0.1, 0.5]] * 2)
-    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], executed=np.array([[1, 0.1, 1]] * 2)))
+    found = flops(CHAIN, make_trace(CHAIN, densities, 10, [0, 1], executed=np.array([[1, 0.1, 1]] * 2)))
     first, second = 20 * (2 * 100 + 3 * 20 + 3 * 30), 20 * (100 + 2 * 20 + 3 * 30)
     assert found["executed"] == pytest.approx(first + second)
-    dense = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], executed=1.0))
+    dense = flops(CHAIN, make_trace(CHAIN, densities, 10, [0, 1], executed=1.0))
     assert dense["executed"] == pytest.approx(20 * (200 + 600 + 90) + 20 * (100 + 400 + 90))
 
 
 def test_extra_work_as_it_ran_is_in_executed_alone():
     needed, ran = (
-        flops(CHAIN, planned_trace(CHAIN, np.full((1, 3), 0.5), 10, extra_macs=5.0, executed_extra_macs=macs))
+        flops(CHAIN, make_trace(CHAIN, np.full((1, 3), 0.5), 10, extra_macs=5.0, executed_extra_macs=macs))
         for macs in (None, 11.0)
     )
     assert ran["executed"] - needed["executed"] == 2 * 3 * (11 - 5)
@@ -61,7 +61,7 @@ def test_extra_work_as_it_ran_is_in_executed_alone():
 
 def test_an_empty_layer_still_runs_its_kernels():
     densities = np.array([[1, 0, 0.5], [1, 0, 0.5]])
-    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1]))
+    found = flops(CHAIN, make_trace(CHAIN, densities, 10, [0, 1]))
     assert found["executed"] == 20 * (200 + 600 + 90) + 20 * (100 + 400 + 90)
 
 
@@ -72,7 +72,7 @@ def test_mask_updates_by_hand():
     """
     densities = np.full((2, 3), 0.1)
     still, moving = (
-        flops(CHAIN, planned_trace(CHAIN, densities, 10, [0, 1], mask_updates=updates))
+        flops(CHAIN, make_trace(CHAIN, densities, 10, [0, 1], mask_updates=updates))
         for updates in (0, np.array([[2], [3]]) * [1, 1, 0])
     )
     operations = 4 * (2 * (10 + 20) + 3 * 20)
@@ -84,7 +84,7 @@ def test_rigl_is_its_amortised_formula():
     """(3 f_S dT + 2 f_S + f_D) / (dT + 1): every dT + 1 steps one with a dense weight gradient (Evci et al. 2020)."""
     density, steps = 0.1, 100
     mean = (steps * density + 1) / (steps + 1)
-    found = flops(CHAIN, planned_trace(CHAIN, np.full((1, 3), density), 1, weight_grad=mean))
+    found = flops(CHAIN, make_trace(CHAIN, np.full((1, 3), density), 1, weight_grad=mean))
     sparse, dense = 2 * 330 * density, 2 * 330
     assert found["paper"] == pytest.approx((3 * sparse * steps + 2 * sparse + dense) / (steps + 1))
     assert found["extra"] == pytest.approx((dense - sparse) / (steps + 1))
@@ -93,23 +93,23 @@ def test_rigl_is_its_amortised_formula():
 def test_swat_is_a_third_each():
     """Forward 1 - s, input gradient 1 - s, dense weight gradient from 1 - a of the activations."""
     s, a = 0.9, 0.8
-    trace = planned_trace(CHAIN, np.full((1, 3), 1 - s), 1, weight_grad=1.0, activation_density=1 - a)
+    trace = make_trace(CHAIN, np.full((1, 3), 1 - s), 1, weight_grad=1.0, activation_density=1 - a)
     found = flops(CHAIN, trace)
     assert found["paper"] == pytest.approx(2 * 330 * ((1 - s) + (1 - s) + (1 - a)))
     assert found["extra"] == pytest.approx(2 * 330 * s * (1 - a))
-    frozen = flops(CHAIN, planned_trace(CHAIN, np.full((1, 3), 1 - s), 1, 2, weight_grad=1.0))
+    frozen = flops(CHAIN, make_trace(CHAIN, np.full((1, 3), 1 - s), 1, 2, weight_grad=1.0))
     assert frozen["extra"] == pytest.approx(2 * 30 * s)
 
 
 @settings(max_examples=20, deadline=None)
 @given(arrays(float, (4, 3), elements=st.floats(0.01, 1)), st.lists(st.integers(0, 2), min_size=4, max_size=4))
 def test_invariants(densities, frozen):
-    found = flops(CHAIN, planned_trace(CHAIN, densities, 10, frozen))
-    free = flops(CHAIN, planned_trace(CHAIN, densities, 10))
+    found = flops(CHAIN, make_trace(CHAIN, densities, 10, frozen))
+    free = flops(CHAIN, make_trace(CHAIN, densities, 10))
     assert found["full"] <= found["executed"] * (1 + 1e-12)
     assert all(found[column] <= free[column] * (1 + 1e-12) for column in found)
     assert found["extra"] == 0
-    parts = [flops(CHAIN, planned_trace(CHAIN, densities[i : i + 1], 10, frozen[i]))["paper"] for i in range(4)]
+    parts = [flops(CHAIN, make_trace(CHAIN, densities[i : i + 1], 10, frozen[i]))["paper"] for i in range(4)]
     assert found["paper"] == pytest.approx(sum(parts))
 
 
@@ -117,18 +117,18 @@ def test_arrays_give_the_paper_column(resnet32_profile):
     densities = np.random.default_rng(0).random((8, len(resnet32_profile.layers)))
     macs = np.array([layer.macs for layer in resnet32_profile.layers], float)
     frozen = np.array([layer.block for layer in resnet32_profile.layers]) < np.arange(8)[:, None]
-    trace = planned_trace(resnet32_profile, densities, 640, np.arange(8))
+    trace = make_trace(resnet32_profile, densities, 640, np.arange(8))
     from_arrays = paper_flops(macs, np.full((8, 1), 640), densities, frozen, densities)
     assert from_arrays == pytest.approx(flops(resnet32_profile, trace)["paper"])
 
 
 def test_a_trace_of_another_network_is_refused(resnet32_profile):
     with pytest.raises(SpfdeError, match="different layers; profile the model"):
-        flops(resnet32_profile, planned_trace(CHAIN, np.ones((1, 3)), 1))
+        flops(resnet32_profile, make_trace(CHAIN, np.ones((1, 3)), 1))
 
 
 def dense_step(found, frozen=0):
-    return flops(found, planned_trace(found, np.ones((1, len(found.layers))), 1, frozen))
+    return flops(found, make_trace(found, np.ones((1, len(found.layers))), 1, frozen))
 
 
 def test_dense_step_of_resnet32(resnet32_profile):
@@ -189,7 +189,7 @@ def test_static_training_of_resnet32(resnet32, resnet32_profile, rule):
     """Also the three readings of which layers stay dense that published rows allow."""
     sparse = np.array([layer.name not in dense_layers(resnet32, rule) for layer in resnet32_profile.layers])
     for sparsity, expected in zip((0.90, 0.95, 0.98), PUBLISHED[rule], strict=True):
-        trace = planned_trace(resnet32_profile, np.tile(1 - sparsity * sparse, (160, 1)), 50_000)
+        trace = make_trace(resnet32_profile, np.tile(1 - sparsity * sparse, (160, 1)), 50_000)
         assert flops(resnet32_profile, trace)["paper"] / 1e15 == pytest.approx(expected, abs=1.01e-4)
 
 
@@ -203,9 +203,9 @@ def test_saving_of_progressive_freezing(resnet32, resnet32_profile, t_frz, saved
     first = np.array([layer.name == "conv1" for layer in layers])
     frozen = np.array([layer.block for layer in layers]) < counts[:, None]
     free = np.where(first, 1.0, upper[:, None])
-    without = flops(resnet32_profile, planned_trace(resnet32_profile, free, 50_000))
+    without = flops(resnet32_profile, make_trace(resnet32_profile, free, 50_000))
     settled = np.where(frozen & ~first, 0.1, free)
-    with_freezing = flops(resnet32_profile, planned_trace(resnet32_profile, settled, 50_000, counts))
+    with_freezing = flops(resnet32_profile, make_trace(resnet32_profile, settled, 50_000, counts))
     assert 1 - with_freezing["paper"] / without["paper"] == pytest.approx(saved, abs=5.1e-4)
     if t_frz == 45:
         assert 0.75 * with_freezing["paper"] == pytest.approx(0.996e15, abs=5e11)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spfde.cost import LayerProfile, Profile, memory, paper_memory, planned_trace
+from spfde.cost import LayerProfile, Profile, make_trace, memory, paper_memory
 from spfde.errors import SpfdeError
 
 CHAIN = Profile(
@@ -22,13 +22,13 @@ DENSITIES = np.array([[1, 0.1, 0.5]])
 
 def test_paper_convention_by_hand():
     weights = 16 + 8 + 20
-    assert paper_memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64).tolist() == [4 * 2 * (weights + 64 * 18)]
-    frozen = paper_memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50, 1), 64)
+    assert paper_memory(CHAIN, make_trace(CHAIN, DENSITIES, 50), 64).tolist() == [4 * 2 * (weights + 64 * 18)]
+    frozen = paper_memory(CHAIN, make_trace(CHAIN, DENSITIES, 50, 1), 64)
     assert frozen.tolist() == [4 * (weights + 8 + 20 + 64 * (18 + 11))]
 
 
 def test_mean_over_time_counts_steps():
-    trace = planned_trace(CHAIN, np.repeat(DENSITIES, 3, axis=0), [100, 100, 50], [0, 1, 2])
+    trace = make_trace(CHAIN, np.repeat(DENSITIES, 3, axis=0), [100, 100, 50], [0, 1, 2])
     by_epoch = paper_memory(CHAIN, trace, 64)
     found = memory(CHAIN, trace, 64)
     assert found["paper_avg"] == pytest.approx((2 * by_epoch[0] + 2 * by_epoch[1] + by_epoch[2]) / 5)
@@ -36,7 +36,7 @@ def test_mean_over_time_counts_steps():
 
 
 def test_full_ledger_by_hand():
-    found = memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64, momentum=True)
+    found = memory(CHAIN, make_trace(CHAIN, DENSITIES, 50), 64, momentum=True)
     parameters = 4 * (16 + 8 + 20 + 14)
     assert found["breakdown"] == {
         "weights": parameters,
@@ -47,11 +47,11 @@ def test_full_ledger_by_hand():
         "indices": 4 * (8 + 20),
     }
     assert found["full_peak"] == 3 * parameters + 15 + 64 * 90
-    assert memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64, momentum=False)["breakdown"]["momentum"] == 0
+    assert memory(CHAIN, make_trace(CHAIN, DENSITIES, 50), 64, momentum=False)["breakdown"]["momentum"] == 0
 
 
 def test_full_ledger_with_a_frozen_block():
-    found = memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50, 1), 64)["breakdown"]
+    found = memory(CHAIN, make_trace(CHAIN, DENSITIES, 50, 1), 64)["breakdown"]
     assert found["gradients"] == 4 * (8 + 20 + 7 + 3)
     assert found["activations"] == 64 * 50
     assert found["weights"] == found["momentum"] == 4 * (16 + 8 + 20 + 14)
@@ -59,7 +59,7 @@ def test_full_ledger_with_a_frozen_block():
 
 def test_the_peak_is_the_worst_epoch():
     densities = np.array([[1, 0.1, 0.1], [1, 0.9, 0.9], [1, 1.0, 1.0]])
-    trace = planned_trace(CHAIN, densities, 50, [0, 0, 2])
+    trace = make_trace(CHAIN, densities, 50, [0, 0, 2])
     found = memory(CHAIN, trace, 1)
     assert found["breakdown"]["weights"] == 4 * (16 + 72 + 36 + 14)
     assert found["breakdown"]["activations"] == 90
@@ -67,11 +67,11 @@ def test_the_peak_is_the_worst_epoch():
 
 def test_dense_gradients_and_dense_master_weights():
     """RigL holds a dense gradient in its update steps; SWAT keeps dense weights and a share of the activations."""
-    rigl = memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50, weight_grad=np.array([[1, 0.11, 0.5]])), 64)["breakdown"]
+    rigl = memory(CHAIN, make_trace(CHAIN, DENSITIES, 50, weight_grad=np.array([[1, 0.11, 0.5]])), 64)["breakdown"]
     assert rigl["gradients"] == 4 * (16 + 80 + 20 + 14)
     assert rigl["weights"] == 4 * (16 + 8 + 20 + 14)
     share = np.array([[1, 0.25, 0.25]])
-    trace = planned_trace(CHAIN, DENSITIES, 50, weight_grad=1.0, activation_density=share)
+    trace = make_trace(CHAIN, DENSITIES, 50, weight_grad=1.0, activation_density=share)
     swat = memory(CHAIN, trace, 64)
     assert swat["breakdown"]["weights"] == swat["breakdown"]["momentum"] == 4 * 150
     assert swat["breakdown"]["masks"] == swat["breakdown"]["indices"] == 0
@@ -97,14 +97,14 @@ def test_inputs_that_only_sparse_layers_keep_are_gone(keepers, alone, frozen, go
     """The stem is dense; a tensor goes once all that still keep it are layers that use a share of it alone."""
     share = np.array([[1, 0.25, 0.5]])
     profile = replace(CHAIN, kept_inputs=((keepers, alone, 16),))
-    trace = planned_trace(profile, DENSITIES, 50, frozen, weight_grad=1.0, activation_density=share)
+    trace = make_trace(profile, DENSITIES, 50, frozen, weight_grad=1.0, activation_density=share)
     sparse = 8 * (0.25 * 7 * (frozen < 2) + 0.5 * 8)
     expected = 64 * (profile.saved_bytes[frozen] - gone + sparse)
     assert memory(profile, trace, 64)["breakdown"]["activations"] == pytest.approx(expected)
 
 
 def test_the_peak_is_over_earlier_rounds_too():
-    trace = planned_trace(CHAIN, DENSITIES, 50, peak_density=np.ones((1, 3)))
+    trace = make_trace(CHAIN, DENSITIES, 50, peak_density=np.ones((1, 3)))
     assert memory(CHAIN, trace, 64)["breakdown"] == {
         "weights": 4 * 150,
         "gradients": 4 * 150,
@@ -113,17 +113,17 @@ def test_the_peak_is_over_earlier_rounds_too():
         "activations": 64 * 90,
         "indices": 0,
     }
-    assert paper_memory(CHAIN, trace, 64) == paper_memory(CHAIN, planned_trace(CHAIN, DENSITIES, 50), 64)
+    assert paper_memory(CHAIN, trace, 64) == paper_memory(CHAIN, make_trace(CHAIN, DENSITIES, 50), 64)
 
 
 def test_scoring_holds_dense_weights_gradients_and_its_own_samples():
     """70 samples at once before the first epoch, when there is no momentum; a batch of 64 does not come near it."""
     densities = np.repeat(DENSITIES, 2, axis=0)
-    found = memory(CHAIN, planned_trace(CHAIN, densities, 50, scored_samples=[70, 0]), 64)
+    found = memory(CHAIN, make_trace(CHAIN, densities, 50, scored_samples=[70, 0]), 64)
     assert found["full_peak"] == 4 * 150 + 4 * 150 + 70 * 90
     assert found["breakdown"]["momentum"] == found["breakdown"]["masks"] == 0
-    few = memory(CHAIN, planned_trace(CHAIN, densities, 50, scored_samples=[10, 0]), 64)
-    assert few == memory(CHAIN, planned_trace(CHAIN, densities, 50), 64)
+    few = memory(CHAIN, make_trace(CHAIN, densities, 50, scored_samples=[10, 0]), 64)
+    assert few == memory(CHAIN, make_trace(CHAIN, densities, 50), 64)
 
 
 def uniform(found, sparsity, epochs=1):
@@ -136,7 +136,7 @@ def uniform(found, sparsity, epochs=1):
 def test_resnet32_with_two_thirds_frozen(resnet32_profile, sparsity):
     """SpFDE's Fig. 4 quotes -42.2 to -43.9 %."""
     densities = uniform(resnet32_profile, sparsity)
-    free, frozen = (memory(resnet32_profile, planned_trace(resnet32_profile, densities, 1, k), 64) for k in (0, 10))
+    free, frozen = (memory(resnet32_profile, make_trace(resnet32_profile, densities, 1, k), 64) for k in (0, 10))
     assert free["paper_min"] == pytest.approx(324e6, rel=6e-3)
     assert frozen["paper_min"] == pytest.approx(186e6, rel=7e-3)
     assert -0.4283 <= frozen["paper_min"] / free["paper_min"] - 1 <= -0.4270
@@ -149,11 +149,11 @@ def test_resnet32_over_time(resnet32_profile, t_frz, saved):
     offset = np.select([epochs < 90, epochs < 120], [0.05, 0.025], 0.0)[:, None]
     densities = uniform(resnet32_profile, 0.9 - offset, 160)
     counts = np.clip((epochs - t_frz) // 5 + 1, 0, 10)
-    free, frozen = (planned_trace(resnet32_profile, densities, 50_000, k) for k in (0, counts))
+    free, frozen = (make_trace(resnet32_profile, densities, 50_000, k) for k in (0, counts))
     with_freezing, without = memory(resnet32_profile, frozen, 64), memory(resnet32_profile, free, 64)
     assert 1 - with_freezing["paper_avg"] / without["paper_avg"] == pytest.approx(saved, abs=1e-3)
 
 
 def test_a_trace_of_another_network_is_refused(resnet32_profile):
     with pytest.raises(SpfdeError, match="different layers"):
-        memory(resnet32_profile, planned_trace(CHAIN, DENSITIES, 50), 64)
+        memory(resnet32_profile, make_trace(CHAIN, DENSITIES, 50), 64)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spfde.cost import LayerProfile, Profile, build_trace, planned_trace, read_trace, validate_trace, write_trace
+from spfde.cost import LayerProfile, Profile, build_trace, make_trace, read_trace, validate_trace, write_trace
 from spfde.cost.trace import EXECUTED, HAPPENED
 from spfde.errors import SpfdeError
 
@@ -47,7 +47,7 @@ CHAIN = Profile(
 
 
 def some_trace():
-    return planned_trace(CHAIN, np.array([[1, 0.1, 0.2], [1, 0.3, 1 / 3]]), [50, 40], [0, 1])
+    return make_trace(CHAIN, np.array([[1, 0.1, 0.2], [1, 0.3, 1 / 3]]), [50, 40], [0, 1])
 
 
 def test_rows_are_epochs_times_layers():
@@ -78,9 +78,9 @@ def test_rows_are_epochs_times_layers():
     assert trace[HAPPENED].isna().all(axis=None)  # nobody said what happened
 
 
-def test_planned_trace_applies_the_rules_of_freezing():
+def test_made_trace_applies_the_rules_of_freezing():
     densities = np.tile([1.0, 0.1, 0.2], (3, 1))
-    trace = planned_trace(CHAIN, densities, 50, [0, 1, 2])
+    trace = make_trace(CHAIN, densities, 50, [0, 1, 2])
     assert trace["frozen"].tolist() == [False, False, False, True, False, False, True, True, False]
     # the first layer never has one, nor what reads the frozen prefix alone
     assert trace["input_grad_density"].tolist() == [0, 0.1, 0.2, 0, 0, 0.2, 0, 0, 0]
@@ -88,16 +88,16 @@ def test_planned_trace_applies_the_rules_of_freezing():
     assert trace["forward_density"].tolist() == densities.ravel().tolist()
 
 
-def test_planned_trace_of_what_is_not_told():
+def test_made_trace_of_what_is_not_told():
     """What ran is what was needed, nothing was ever denser, and a frozen layer's mask stays."""
-    trace = planned_trace(CHAIN, np.full((2, 3), 0.1), 50, [0, 2], extra_macs=7.0, mask_updates=np.array([[2], [3]]))
+    trace = make_trace(CHAIN, np.full((2, 3), 0.1), 50, [0, 2], extra_macs=7.0, mask_updates=np.array([[2], [3]]))
     assert set(trace["executed_extra_macs"]) == {7.0} and set(trace["peak_density"]) == {0.1}
     assert trace["mask_updates"].tolist() == [2, 2, 2, 0, 0, 3]
-    assert planned_trace(CHAIN, np.ones((1, 3)), 50, executed_extra_macs=9.0)["extra_macs"].tolist() == [0, 0, 0]
+    assert make_trace(CHAIN, np.ones((1, 3)), 50, executed_extra_macs=9.0)["extra_macs"].tolist() == [0, 0, 0]
 
 
-def test_planned_trace_with_dense_weight_gradients():
-    trace = planned_trace(CHAIN, np.full((2, 3), 0.1), 50, [0, 1], weight_grad=1.0, activation_density=0.1)
+def test_made_trace_with_dense_weight_gradients():
+    trace = make_trace(CHAIN, np.full((2, 3), 0.1), 50, [0, 1], weight_grad=1.0, activation_density=0.1)
     assert trace["weight_grad_density"].tolist() == [1, 1, 1, 0, 1, 1]
     assert set(trace["activation_density"]) == {0.1}
 
@@ -108,7 +108,7 @@ number = st.floats(0, 1)
 @settings(max_examples=25, deadline=None)
 @given(arrays(float, (3, 3), elements=number), st.floats(0, 1e300), st.booleans())
 def test_files_give_back_every_bit(tmp_path_factory, densities, extra, compressed):
-    trace = planned_trace(CHAIN, densities, 50, [0, 1, 2], extra_macs=extra)
+    trace = make_trace(CHAIN, densities, 50, [0, 1, 2], extra_macs=extra)
     trace["overlap_first"] = densities.ravel()[::-1]
     path = tmp_path_factory.mktemp("trace") / ("layers.csv.gz" if compressed else "layers.csv")
     write_trace(trace, path)
@@ -122,7 +122,7 @@ def test_a_record_older_than_the_executed_columns_is_read(tmp_path):
 
 def test_executed_shares_are_of_the_passes_that_run():
     """The stem frozen in the second epoch; a third of dense work in what skips its zeros."""
-    trace = planned_trace(CHAIN, np.ones((2, 3)), 50, [0, 1], executed=np.array([[1, 1 / 3, 1]] * 2))
+    trace = make_trace(CHAIN, np.ones((2, 3)), 50, [0, 1], executed=np.array([[1, 1 / 3, 1]] * 2))
     assert trace["executed_forward"].tolist() == [1, 1 / 3, 1, 1, 1 / 3, 1]
     assert trace["executed_input_grad"].tolist() == [0, 1 / 3, 1, 0, 0, 1]
     assert trace["executed_weight_grad"].tolist() == [1, 1 / 3, 1, 0, 1 / 3, 1]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spfde.api import SparseTraining
-from spfde.cost import flops, memory, planned_trace, profile
+from spfde.cost import flops, make_trace, memory, profile
 from spfde.data import load
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import nested, resolve
@@ -199,7 +199,7 @@ def test_first_convolution_is_dense_in_weights_and_activations() -> None:
 def test_memory_keeps_dense_masters_and_sparse_activations() -> None:
     found = profile(build("resnet8", 10, 1, 8), (1, 8, 8))
     densities = np.full((1, len(found.layers)), 0.1)
-    trace = planned_trace(found, densities, 100, weight_grad=1.0, activation_density=0.1)
+    trace = make_trace(found, densities, 100, weight_grad=1.0, activation_density=0.1)
     ledger = memory(found, trace, 64)["breakdown"]
     assert ledger["weights"] == ledger["gradients"] == ledger["momentum"] == 4 * found.parameters
     images, features = 8 * 8, found.layers[-1].input_elements  # what BatchNorm or ReLU do not keep as well
