@@ -1,4 +1,4 @@
-"""What a table or figure is made of: the runs of a scale, the plan of its experiment, the published values."""
+"""What a table or figure is made of: the runs of a scale, the plan of its experiment, the reference values."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from spfde.results import load
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import NEEDED
 from spfde.results.labels import tag
-from spfde.results.reference import Published, lookup
+from spfde.results.reference import ReferenceValue, lookup
 from spfde.results.reference import read as read_reference
 from spfde.results.statistics import Estimate, estimate
 from spfde.settings import RunSettings, parse
@@ -29,7 +29,7 @@ class Material:
         scale: its name.
         runs: a row a run, as collected.
         plan: a row of the experiment each, in the order of printing: the objects that `spfde plan --json` prints.
-        reference: the published values comparable with this scale: same data set and model, and a scale of the papers.
+        reference: the reference values comparable with this scale: same data set and model, and a scale of the papers.
         results: the folder of all results.
     """
 
@@ -41,7 +41,7 @@ class Material:
 
     @property
     def comparable(self) -> bool:
-        """Whether published values may stand beside this scale's."""
+        """Whether reference values may stand beside this scale's."""
         return not self.reference.empty
 
     def of(self, row: Mapping[str, Any]) -> pd.DataFrame:
@@ -60,8 +60,8 @@ class Material:
         planned = {name: name.split(".") for name in COSTS}
         return {name: float(row[section][key]) for name, (section, key) in planned.items()}
 
-    def published(self, row: Mapping[str, Any], quantity: str) -> Published | None:
-        """The published value for a planned row; rows that deviate from the recipe (a tag) have none."""
+    def reference_value(self, row: Mapping[str, Any], quantity: str) -> ReferenceValue | None:
+        """The reference value for a planned row; rows that deviate from the recipe (a tag) have none."""
         return None if tag(row) else lookup(self.reference, row, quantity)
 
     def analysis(self, name: str) -> pd.DataFrame:
@@ -81,7 +81,7 @@ class Material:
 def gather(scale: str, results: Path, experiment: str) -> Material:
     """Reads what an artefact of this experiment needs: records, results/<scale>/plans/<experiment>.json, config/.
 
-    The plan, the records and the published values are those of the experiment's own scale, where it has one.
+    The plan, the records and the reference values are those of the experiment's own scale, where it has one.
 
     Raises:
         SpfdeError: no plan, no such scale, a broken record.
@@ -101,7 +101,7 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
 
 
 def comparable(scale: str) -> pd.DataFrame:
-    """The published values of the scale's data set and model; none where its file does not say `paper: true`."""
+    """The reference values of the scale's data set and model; none where its file does not say `paper: true`."""
     at = read_scale(scale)
     values = read_reference()
     if not at.paper:

@@ -1,4 +1,4 @@
-"""Published values and their standing: how sure we are that the number is the paper's.
+"""Reference values and their standing: how sure we are that the number is the paper's.
 
 The file (config/reference.csv) has a row a value: artefact, dataset, model, method, sparsity, freezing, sieving,
 quantity, unit, low, high, std, standing, note.
@@ -19,14 +19,14 @@ STANDINGS = {
     "2nd": "second-hand",
 }
 LEGEND = (
-    "Standing of a published value: *found* in a source that was read; *derived* from found values; *unverified*: "
+    "Standing of a reference value: *found* in a source that was read; *derived* from found values; *unverified*: "
     "recalled, not found in a source, so no verdict rests on it; *second-hand*: somebody else's statement."
 )
 KEYS = ["method", "sparsity", "freezing", "sieving"]
 
 
-class Published(NamedTuple):
-    """A published value in its unit; `std` is NaN where none is given."""
+class ReferenceValue(NamedTuple):
+    """A reference value in its unit; `std` is NaN where none is given."""
 
     value: float
     std: float
@@ -34,7 +34,7 @@ class Published(NamedTuple):
 
 
 class Range(NamedTuple):
-    """A published range that holds over several rows."""
+    """A reference range that holds over several rows."""
 
     low: float
     high: float
@@ -42,7 +42,7 @@ class Range(NamedTuple):
 
 
 def read() -> pd.DataFrame:
-    """The published values: config/reference.csv of the working folder, or else the one that comes with the code.
+    """The reference values: config/reference.csv of the working folder, or else the one that comes with the code.
 
     Raises:
         SpfdeError: a standing that is not known.
@@ -55,8 +55,8 @@ def read() -> pd.DataFrame:
     return values
 
 
-def lookup(values: pd.DataFrame, row: Mapping[str, Any], quantity: str) -> Published | None:
-    """The published value of a row (method, sparsity, freezing, sieving as fractions), or None if there is none."""
+def lookup(values: pd.DataFrame, row: Mapping[str, Any], quantity: str) -> ReferenceValue | None:
+    """The reference value of a row (method, sparsity, freezing, sieving as fractions), or None if there is none."""
     match = values["quantity"] == quantity
     match &= values["method"] == row["method"]
     for key in KEYS[1:]:
@@ -67,11 +67,11 @@ def lookup(values: pd.DataFrame, row: Mapping[str, Any], quantity: str) -> Publi
     first = found.iloc[0]
     scale = float(first["unit"]) if quantity == "training_flops" else 1.0
     value = (first["low"] + first["high"]) / 2
-    return Published(float(value * scale), float(first["std"]), STANDINGS[first["standing"]])
+    return ReferenceValue(float(value * scale), float(first["std"]), STANDINGS[first["standing"]])
 
 
 def interval(values: pd.DataFrame, quantity: str) -> Range | None:
-    """The range published for a quantity over several rows, or None if there is none."""
+    """The reference range of a quantity over several rows, or None if there is none."""
     found = values[values["quantity"] == quantity]
     if found.empty:
         return None

@@ -44,7 +44,7 @@ def test_table_a8_by_hand(fakes: SimpleNamespace, tmp_path: Path) -> None:
     assert row["difference.mean"] == pytest.approx(sum(differences) / 2)
     assert row["difference.high"] - row["difference.mean"] == pytest.approx(half, rel=1e-4)
     assert row["flops.ratio"] == pytest.approx(0.8) and row["against"] == "spfde-s90"
-    assert (row["published.difference.value"], row["published.difference.standing"]) == (-0.01, "found")
+    assert (row["reference.difference.value"], row["reference.difference.standing"]) == (-0.01, "found")
     assert table.loc["spfde-s90-f10", "status"] == "not run" and table.loc["spfde-s90-f10", "difference.n"] == 0
     assert pd.isna(table.loc["spfde-s90", "against"])
 

@@ -63,7 +63,7 @@ def test_smoke_figures_show_no_published_point(smoke: Path) -> None:
         drawing = tradeoff.draw(gather("smoke", smoke, "table2"))
     faces = {line.get_markerfacecolor() for axes in drawing.figure.axes for line in axes.lines}
     assert "white" not in faces
-    assert "published" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert "reference" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
 
 
 @pytest.mark.parametrize(("spfde", "others", "below_zero"), [(25.0, 14.0, False), (5.0, 5.0, True)])

@@ -54,13 +54,13 @@ def test_mest_tells_its_rows_apart_by_scheme(fakes: SimpleNamespace, tmp_path: P
     assert frame["status"].tolist() == ["not run", "not run", "run", "not run"]
     assert frame["accuracy.mean"][2] == pytest.approx(fakes.accuracy(runs[2]))
     assert frame["flops.paper"].tolist() == pytest.approx([fakes.costs(run)["flops"]["paper"] for run in runs])
-    assert not frame.columns.str.startswith("published").any()
+    assert not frame.columns.str.startswith("reference").any()
     assert text.count("not run") >= 3
 
 
 def test_published_values_of_mest_are_of_its_unstructured_rows(fakes: SimpleNamespace, tmp_path: Path) -> None:
     text, _ = table("mest", "cifar100", mest(fakes, "cifar100"), tmp_path, fakes)
-    ((_, *shown),) = cells(text, "published")
+    ((_, *shown),) = cells(text, "reference")
     assert shown == ["71.30 ± 0.31 (unverified)", "not available", "not available"]
 
 
@@ -74,7 +74,7 @@ def test_swat_saves_flops_against_dense(fakes: SimpleNamespace, tmp_path: Path) 
     fakes.write_plan(tmp_path, "cifar100", [fakes.settings("cifar100", "dense"), *vgg], "swat")
     frame = swat.build(gather("cifar100", tmp_path, "swat")).values
     assert frame["flops.reduction"].tolist() == pytest.approx([0, 0, 90])  # each network against its own dense row
-    assert "published" not in pd.read_csv(values).columns.str.cat()
+    assert "reference" not in pd.read_csv(values).columns.str.cat()
 
 
 def against(name: str, published_for: tuple[str, str], runs: list[RunSettings], results: Path, fakes: Any) -> str:
@@ -89,7 +89,7 @@ def against(name: str, published_for: tuple[str, str], runs: list[RunSettings], 
 def test_published_savings_of_swat_stand_beside_ours(fakes: SimpleNamespace, tmp_path: Path) -> None:
     kinds = [("dense", 0.0), ("swat-u", 0.8), ("swat-u", 0.9)]
     runs = [fakes.settings("cifar100", *kind) for kind in kinds]
-    saved, accuracy = cells(against("swat", ("imagenet", "resnet50"), runs, tmp_path, fakes), "published")
+    saved, accuracy = cells(against("swat", ("imagenet", "resnet50"), runs, tmp_path, fakes), "reference")
     assert saved == ["not available", "76.1 (found)", "85.6 (found)"]
     assert accuracy[1:] == ["75.20 ± 0.06 (found)", "72.10 ± 0.03 (found)"]
 
@@ -98,6 +98,6 @@ def test_gse_says_what_is_published_without_the_way_of_drawing(fakes: SimpleName
     runs = [fakes.settings("cifar100", name, 0.98) for name in ("set", "gse-uniform", "gse-graest")]
     text = against("gse", ("cifar100", "resnet56"), runs, tmp_path, fakes)
     assert "54.30 ± 0.50 at 98% with resnet56 (200 epochs; found)" in text
-    assert cells(text, "published") == [["not available"] * 3]
+    assert cells(text, "reference") == [["not available"] * 3]
     smoke, _ = table("gse", "smoke", [fakes.settings("smoke", "gse-uniform", 0.98)], tmp_path, fakes)
     assert "54.3" not in smoke and cells(smoke, "mean ± std") == [["not run"]]

@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
 
 def draw(material: Material) -> style.Drawing:
-    """Panel a in the paper's convention, with the published ranges where they are comparable; panel b the full ledger.
+    """Panel a in the paper's convention, with the reference ranges where they are comparable; panel b the full ledger.
 
     The minimum of the DST methods is over their rows that freeze nothing, at the same sparsity.
     """
@@ -88,8 +88,8 @@ def _paper(axes: Axes, material: Material, group: Group, place: int, power: int,
     bars = axes.bar(lefts, [height / 10**power for height in heights], 0.92 * width, color=colours)
     bars[-1].set(hatch="//////", edgecolor=style.BLUE, linewidth=0.8)
     average, minimum = (interval(material.reference, f"memory_{part}_vs_dst_min") for part in ("avg", "min"))
-    published = [average if level in (0.2, 0.25) else None for level in group.spfde]  # the levels its range is of
-    for left, height, span in zip(lefts[1:], heights[1:], [*published, minimum], strict=True):
+    ranges = [average if level in (0.2, 0.25) else None for level in group.spfde]  # the levels its range is of
+    for left, height, span in zip(lefts[1:], heights[1:], [*ranges, minimum], strict=True):
         if span:
             middle, half = base * (span.low + span.high) / 2, base * (span.high - span.low) / 2
             black: dict[str, Any] = {"ecolor": style.BLACK, "elinewidth": 1.1, "capsize": 3}
@@ -132,8 +132,8 @@ def _legend(figure: Figure, material: Material, groups: list[Group], shades: dic
         entries.append(
             Line2D([], [], linestyle="", marker="_", color=style.BLACK, ms=9, mew=1.6, label="measured peak")
         )
-    published = interval(material.reference, "memory_avg_vs_dst_min")
-    if published:
-        label = f"published range ({published.standing})"
+    found = interval(material.reference, "memory_avg_vs_dst_min")
+    if found:
+        label = f"reference range ({found.standing})"
         entries.append(Line2D([], [], linestyle="", marker="|", color=style.BLACK, ms=9, mew=1.1, label=label))
     figure.legend(handles=entries, loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.5)

@@ -21,7 +21,7 @@ DENSE: dict[str, Any] = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, 
 
 
 def draw(material: Material) -> style.Drawing:
-    """Means over the seeds with their standard deviations; published points are hollow, where they are comparable."""
+    """Means over the seeds with their standard deviations; reference points are hollow, where they are comparable."""
     sparsities = sorted({row["sparsity"] for row in material.plan if row["sparsity"]})
     power = exponent(material.costs(row)[COST] for row in material.plan if row["sparsity"])
     figure = Figure(figsize=(style.DOUBLE, 3.6))
@@ -50,7 +50,7 @@ def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: in
         note = f"{missing} of {len(rows)} not run"
         axes.set_title(note, loc="right", fontsize=6.5, color=style.GREY, weight="normal")
     for row in rows:
-        _published(axes, material, row, power)
+        _reference(axes, material, row, power)
     for row, aside in zip(rows, _asides(material, rows), strict=True):
         _measured(axes, material, row, power, aside)
     if not axes.lines:
@@ -119,8 +119,8 @@ def _shifted(axes: Axes, points: float) -> Transform:
     return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
 
 
-def _published(axes: Axes, material: Material, row: dict[str, Any], power: int) -> None:
-    accuracy, flops = material.published(row, "accuracy"), material.published(row, "training_flops")
+def _reference(axes: Axes, material: Material, row: dict[str, Any], power: int) -> None:
+    accuracy, flops = material.reference_value(row, "accuracy"), material.reference_value(row, "training_flops")
     if accuracy and flops:
         colour, marker = style.mark(row["method"])
         place = flops.value / 10**power, accuracy.value
@@ -156,7 +156,7 @@ def _legend(figure: Figure, material: Material) -> None:
         entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=title))
     if material.comparable:
         hollow: dict[str, Any] = {"linestyle": "", "marker": "o", "mec": style.GREY, "mfc": "white", "ms": 7}
-        entries.append(Line2D([], [], label="published", **hollow))
+        entries.append(Line2D([], [], label="reference", **hollow))
         entries.append(Line2D([], [], linestyle="", marker="$?$", color=style.GREY, ms=4.5, label="unverified"))
     columns = -(-len(entries) // -(-len(entries) // LEGEND_COLUMNS))  # rows of equal length
     figure.legend(handles=entries, loc="outside upper center", ncols=columns, columnspacing=1.2, handletextpad=0.4)

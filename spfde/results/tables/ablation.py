@@ -8,12 +8,12 @@ import pandas as pd
 
 from spfde.results.labels import percent, tag
 from spfde.results.material import COSTS, Material
-from spfde.results.reference import LEGEND, Published
+from spfde.results.reference import LEGEND, ReferenceValue
 from spfde.results.statistics import paired
 from spfde.results.tables.table import NOT_AVAILABLE, NOT_RUN, Column, Table, exponent, plus_minus, times_ten
 
 Row = dict[str, Any]
-MACHINERY = "Accuracies on this scale test the machinery; published values stand only beside the scales of the papers."
+MACHINERY = "Accuracies on this scale test the machinery; reference values stand only beside the scales of the papers."
 PAIRED = (
     "Difference: test accuracy minus that of the row compared with, in points, paired by seed, with its 95 % "
     "interval (Student's t; none from a single seed). Ratio: training FLOPs (*paper* column) over those of "
@@ -30,14 +30,14 @@ class Pair(NamedTuple):
 
 
 class Quantities(NamedTuple):
-    """The names that published values of a column have in the reference; none: there are none."""
+    """The names that reference values of a column have in the reference; none: there are none."""
 
     accuracy: str = "accuracy"
     difference: str = ""
     ratio: str = ""
 
 
-PUBLISHED = Quantities()
+REFERENCE = Quantities()
 
 
 def table(
@@ -46,7 +46,7 @@ def table(
     material: Material,
     pairs: Sequence[Pair],
     notes: Sequence[str] = (),
-    quantities: Quantities = PUBLISHED,
+    quantities: Quantities = REFERENCE,
     more: Sequence[Column] = (),
     parted_by: str = "",
 ) -> Table:
@@ -59,12 +59,12 @@ def table(
         *more,
         Column("mean ± std", _accuracy, "Test accuracy (%)"),
         Column("n", lambda row: str(row["accuracy.n"]), "Test accuracy (%)"),
-        *_published(material, values, "accuracy", "Test accuracy (%)"),
+        *_reference(material, values, "accuracy", "Test accuracy (%)"),
         Column("paired [95 %]", _difference, "Difference (points)"),
-        *_published(material, values, "difference", "Difference (points)"),
+        *_reference(material, values, "difference", "Difference (points)"),
         Column("paper", lambda row: f"{row['flops.paper'] / 10**power:.3f}", f"Training FLOPs ({times_ten(power)})"),
         Column("ratio", _number("flops.ratio", ".3f"), f"Training FLOPs ({times_ten(power)})"),
-        *_published(material, values, "ratio", f"Training FLOPs ({times_ten(power)})"),
+        *_reference(material, values, "ratio", f"Training FLOPs ({times_ten(power)})"),
     ]
     shown = material.runs[material.runs["row"].isin([pair.row["row"] for pair in pairs])]
     seeds = shown[["row", "seed", "run_id", "accuracy.test_last", *COSTS]].sort_values(["row", "seed"])
@@ -110,8 +110,10 @@ def _values(material: Material, pair: Pair, quantities: Quantities) -> Row:
     }
     del values["flops"], values["memory"]
     for column, quantity in quantities._asdict().items():
-        found = material.published(row, quantity) if quantity else None
-        values |= {f"published.{column}.{key}": value for key, value in (found or Published(*_NONE))._asdict().items()}
+        found = material.reference_value(row, quantity) if quantity else None
+        values |= {
+            f"reference.{column}.{key}": value for key, value in (found or ReferenceValue(*_NONE))._asdict().items()
+        }
     return values
 
 
@@ -141,9 +143,9 @@ def _number(name: str, form: str) -> Callable[[Row], str]:
     return lambda row: "–" if math.isnan(row[name]) else f"{row[name]:{form}}"
 
 
-def _published(material: Material, values: pd.DataFrame, column: str, group: str) -> list[Column]:
-    """The column of published values, where the scale is comparable and there is one."""
-    key = f"published.{column}"
+def _reference(material: Material, values: pd.DataFrame, column: str, group: str) -> list[Column]:
+    """The column of reference values, where the scale is comparable and there is one."""
+    key = f"reference.{column}"
     if not material.comparable or values.empty or not (values[f"{key}.standing"] != "").any():
         return []
 
@@ -151,4 +153,4 @@ def _published(material: Material, values: pd.DataFrame, column: str, group: str
         value, std, standing = (row[f"{key}.{part}"] for part in ("value", "std", "standing"))
         return f"{plus_minus(value, std)} ({standing})" if standing else NOT_AVAILABLE
 
-    return [Column("published", text, group)]
+    return [Column("reference", text, group)]

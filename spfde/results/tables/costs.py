@@ -46,13 +46,13 @@ def table(
         notes: sentences of this table alone.
         own: values of this table alone, by planned row; a value of the same name replaces the shared one.
         more: columns that show them, put after the sparsity.
-        plain: the row as published values know it; by default rows with a tag have none.
-        quantities: the published quantities to look up, where the scale is comparable; accuracy and training FLOPs have
+        plain: the row as reference values know it; by default rows with a tag have none.
+        quantities: the reference quantities to look up, where the scale is comparable; accuracy and training FLOPs have
             a column here.
     """
     power = flops_power(material)
     values = [
-        {**_values(material, row), **own(row), **_published(material, plain(row), quantities)} for row in material.plan
+        {**_values(material, row), **own(row), **_reference(material, plain(row), quantities)} for row in material.plan
     ]
     return Table(
         name=name,
@@ -70,9 +70,9 @@ def flops_power(material: Material) -> int:
     return exponent(material.costs(row)["flops.paper"] for row in material.plan)
 
 
-def published_text(row: Row, quantity: str, power: int = 0) -> str:
-    """A published value of a table's row with its standing, e.g. "71.30 ± 0.31 (unverified)"."""
-    value, std, standing = (row[f"published.{quantity}.{part}"] for part in ("value", "std", "standing"))
+def reference_text(row: Row, quantity: str, power: int = 0) -> str:
+    """A reference value of a table's row with its standing, e.g. "71.30 ± 0.31 (unverified)"."""
+    value, std, standing = (row[f"reference.{quantity}.{part}"] for part in ("value", "std", "standing"))
     if not standing:
         return NOT_AVAILABLE
     number = plus_minus(value, std) if quantity == "accuracy" else f"{value / 10**power:.4g}"
@@ -100,12 +100,12 @@ def _values(material: Material, row: Row) -> Row:
     }
 
 
-def _published(material: Material, row: Row, quantities: Sequence[str]) -> Row:
+def _reference(material: Material, row: Row, quantities: Sequence[str]) -> Row:
     values: Row = {}
     for quantity in quantities if material.comparable else ():
-        published = material.published(row, quantity)
-        keys = [f"published.{quantity}.{part}" for part in ("value", "std", "standing")]
-        values |= dict(zip(keys, published or (math.nan, math.nan, ""), strict=True))
+        found = material.reference_value(row, quantity)
+        keys = [f"reference.{quantity}.{part}" for part in ("value", "std", "standing")]
+        values |= dict(zip(keys, found or (math.nan, math.nan, ""), strict=True))
     return values
 
 
@@ -122,8 +122,8 @@ def _columns(material: Material, power: int, more: Sequence[Column], quantities:
     def share(name: str) -> Any:
         return lambda row: percent(row[name], none="–")
 
-    def published(quantity: str, power: int, group: str) -> list[Column]:
-        column = Column("published", lambda row: published_text(row, quantity, power), group)
+    def reference(quantity: str, power: int, group: str) -> list[Column]:
+        column = Column("reference", lambda row: reference_text(row, quantity, power), group)
         return [column] if quantity in quantities else []
 
     def accuracy(row: Row) -> str:
@@ -137,9 +137,9 @@ def _columns(material: Material, power: int, more: Sequence[Column], quantities:
         Column("Sieving", share("sieving")),
         Column("mean ± std", accuracy, ACCURACY),
         Column("n", lambda row: str(row["accuracy.n"]), ACCURACY),
-        *published("accuracy", 0, ACCURACY),
+        *reference("accuracy", 0, ACCURACY),
         *(Column(name.split(".")[1], scaled(name, power, 3, FLOPS), flops) for name in FLOPS),
-        *published("training_flops", power, flops),
+        *reference("training_flops", power, flops),
         *(
             Column(title, scaled(name, size, 2, MEMORY), memory)
             for title, name in zip(("paper, min", "paper, avg", "full, peak"), MEMORY, strict=True)
@@ -163,6 +163,6 @@ def _notes(material: Material) -> list[str]:
     if not material.comparable:
         return [
             *notes,
-            "Numbers on this scale test the machinery; published values stand only beside the scales of the papers.",
+            "Numbers on this scale test the machinery; reference values stand only beside the scales of the papers.",
         ]
     return [*notes, LEGEND]

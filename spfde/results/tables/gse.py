@@ -18,12 +18,12 @@ def build(material: Material) -> Table:
         "gse",
         "GSE: guided stochastic exploration",
         material,
-        [NOTE, *_published(material)],
+        [NOTE, *_reference(material)],
         quantities=["accuracy"],
     )
 
 
-def _published(material: Material) -> list[str]:
+def _reference(material: Material) -> list[str]:
     """What is published for GSE without the way it draws and after longer training, so that it stands beside no row."""
     if not material.comparable:
         return []

@@ -30,7 +30,7 @@ def build(material: Material) -> Table:
         Column("paper", lambda row: f"{row['flops.reduction']:.1f}", saved),
     ]
     if material.comparable:
-        columns.append(Column("published", lambda row: costs.published_text(row, REDUCTION), saved))
+        columns.append(Column("reference", lambda row: costs.reference_text(row, REDUCTION), saved))
     return costs.table(
         "swat",
         "SWAT: sparse weights and activations",

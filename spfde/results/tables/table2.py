@@ -11,7 +11,7 @@ def build(material: Material) -> Table:
 
 
 def _differences(material: Material) -> list[str]:
-    """Why the SpFDE rows cost other than published, where the published hints are there to compare with."""
+    """Why the SpFDE rows cost other than the reference says, where the reference values are there to compare with."""
     power = costs.flops_power(material)
 
     def number(flops: float) -> str:
@@ -21,10 +21,13 @@ def _differences(material: Material) -> list[str]:
     for row in material.plan:
         cost = material.costs(row)["flops.paper"]
         base = {**row, "row": "", "method": "mest-ems", "freezing": 0, "sieving": 0}
-        mest, ratio = material.published(base, "training_flops"), material.published(row, "training_flops_vs_mest")
-        itself = material.published(row, "training_flops") if row["method"] == "spfde" else None
+        mest, ratio = (
+            material.reference_value(base, "training_flops"),
+            material.reference_value(row, "training_flops_vs_mest"),
+        )
+        itself = material.reference_value(row, "training_flops") if row["method"] == "spfde" else None
         if itself:
-            expected, text = itself.value, f"a published {number(itself.value)} ({itself.standing})"
+            expected, text = itself.value, f"a reference value of {number(itself.value)} ({itself.standing})"
         elif mest and ratio:
             expected = ratio.value * mest.value
             text = f"{ratio.value:.2g} ({ratio.standing}) × {number(mest.value)} ({mest.standing}) = {number(expected)}"
@@ -38,7 +41,7 @@ def _differences(material: Material) -> list[str]:
     if sentences:
         sentences.append(
             "Why these differ: freezing begins only on the grid of the update interval, and the first convolution is "
-            "counted dense. The published hints cannot both hold for one schedule of MEST+EM&S scaled by "
+            "counted dense. The reference values cannot both hold for one schedule of MEST+EM&S scaled by "
             "(1 - x)(1 - y), and the densities that the paper counted are not available."
         )
     return [f"FLOPs {times_ten(power)}: " + " ".join(sentences)] if sentences else []
