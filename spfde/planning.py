@@ -21,6 +21,7 @@ from spfde.cost.memory import Memory, memory
 from spfde.cost.profile import Profile, profile
 from spfde.cost.trace import make_trace, matrix
 from spfde.data import DataInfo, info
+from spfde.errors import SpfdeError
 from spfde.methods import Method, MethodPlan, make
 from spfde.models import build
 from spfde.settings import RunSettings
@@ -28,7 +29,7 @@ from spfde.sieving import samples_by_epoch, update_epochs
 from spfde.sparsity.distributions import densities
 from spfde.sparsity.layers import dense_layers, layers
 from spfde.sparsity.masks import Masks, SparseLayer
-from spfde.sparsity.schemes import scheme
+from spfde.sparsity.schemes import Scheme, scheme
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,11 @@ class Plan:
     def masks(self, model: nn.Module) -> Masks:
         """Masks of the model's sparse layers, all of their weights still active."""
         block_of = {layer.name: layer.block for layer in self.profile.layers}
-        of, found, dense = scheme(self.settings.sparsity.scheme), layers(model), self.method.dense_masters
+        form, found, dense = scheme(self.settings.sparsity.scheme), layers(model), self.method.dense_masters
         return Masks(
-            SparseLayer(name, cast(nn.Parameter, found[name].weight), density, block_of[name], of, dense)
+            SparseLayer(
+                name, cast(nn.Parameter, found[name].weight), density, block_of[name], form.of(found[name]), dense
+            )
             for name, density in self.method.plan.densities.items()
         )
 
@@ -200,11 +203,19 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
     base = make(MethodPlan(settings, {}))
     dense = dense_layers(model, sparse.dense_layers) if base.sparse else set(found)
     shapes = {name: tuple(module.weight.shape) for name, module in found.items() if name not in dense}
+    if base.sparse and not shapes:
+        rule = f"sparsity.dense_layers = {sparse.dense_layers}"
+        kept = f"keeps all {len(found)} of them dense ({rule})" if found else "has none of them"
+        cause = f"method {base.name} makes convolutions and linear layers sparse, and this network {kept}"
+        raise SpfdeError(cause, "set sparsity.dense_layers=none, or train it with method dense")
     seen = samples_by_epoch(settings.sieving, sparse.interval, epochs, samples)
     first_steps = np.concatenate([[0], np.cumsum(-(-seen // batch))])
-    targets = densities(sparse.distribution, shapes, sparse.target)
+    forms = {name: scheme(sparse.scheme).of(found[name]) for name in shapes}
+    targets = densities(
+        sparse.distribution, {name: forms[name].layout.shape(shape) for name, shape in shapes.items()}, sparse.target
+    )
     method = make(MethodPlan(settings, targets, math.ceil(samples / batch), shapes, int(first_steps[-1])))
-    exact = {name: _Exact(sparse.scheme, shape) for name, shape in shapes.items()}
+    exact = {name: _Exact(forms[name], shape) for name, shape in shapes.items()}
     names = [layer.name for layer in costs.layers]
     forward = np.ones((epochs, len(names)))
     for epoch in range(epochs):
@@ -231,8 +242,8 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
 class _Exact:
     """The density that a layer really gets: whole units of the scheme."""
 
-    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
-        self.scheme, self.shape = scheme(name), shape
+    def __init__(self, form: Scheme, shape: tuple[int, ...]) -> None:
+        self.scheme, self.shape = form, shape
         self.known: dict[float, float] = {}
 
     def __call__(self, density: float) -> float:

@@ -7,21 +7,37 @@ key, the value and a remedy. Names that a registry knows (data, model, method, .
 
 import hashlib
 import json
-from typing import Any, Literal, TypeVar
+import warnings
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spfde.errors import SpfdeError, nearest
 
-SCHEMA = 1  # raised when a default changes, so that records of the older defaults keep their own run ids
+# What settings mean, as a number. It is a part of every run id, and it is raised when a default changes or when a run
+# of the same settings comes out otherwise than before: a record of an older schema is a record of other settings.
+# 2: methods as their authors have them (ERK without dense layers, schemes ranked by the L2 norm, MEST's patterns, SET's
+#    first update after the first interval, RigL-ITOP's order, SWAT's activations, RigL's updates on ImageNet).
+SCHEMA = 2
 NO_RESULT = {"scale", "tag", "threads"}  # settings that change no result
 
 
 S = TypeVar("S", bound=BaseModel)
 
 
+class SettingRenamed(FutureWarning):
+    """A setting was given under the name that it had before; a later version will not know that one."""
+
+
 class Section(BaseModel):
+    """A group of settings.
+
+    `renamed` has the former names of keys, each with the present one. A value under a former name counts as if it had
+    the present one, with a warning that names both, so that files of the version before keep working.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[dict[str, str]] = {}
 
 
 class DataSettings(Section):
@@ -156,10 +172,11 @@ def parse(shape: type[S], values: dict[str, Any], where: str = "") -> S:
     """Checks values against a shape.
 
     Raises:
-        SpfdeError: an unknown key (naming the nearest known one), or a value of the wrong type or out of range.
+        SpfdeError: an unknown key (naming the nearest known one), a value of the wrong type or out of range, or one
+            setting under its present and its former name.
     """
     try:
-        return shape.model_validate(values)
+        return shape.model_validate(_present_names(shape, values, where))
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
@@ -168,6 +185,31 @@ def parse(shape: type[S], values: dict[str, Any], where: str = "") -> S:
             raise SpfdeError(f'unknown setting "{key}"', _nearest_key(shape, path)) from None
         cause = f"setting {key} = {first['input']!r} is not valid"
         raise SpfdeError(cause, f"{first['msg'][:1].lower()}{first['msg'][1:]}") from None
+
+
+def _present_names(shape: type[BaseModel], values: Any, where: str) -> Any:
+    """The values with every former name of a key replaced by the present one, and a warning for each."""
+    if not (isinstance(values, dict) and issubclass(shape, Section)):
+        return values
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        present = shape.renamed.get(str(key), str(key))
+        path = f"{where}.{present}" if where else present
+        if present != key:
+            former = f"{where}.{key}" if where else key
+            if present in values:
+                raise SpfdeError(f"setting {path} is given twice, also under its former name {former}", f"keep {path}")
+            warnings.warn(
+                f"setting {former} is called {path} now; rename it, the next version will not know it",
+                SettingRenamed,
+                stacklevel=4,
+            )
+        field = shape.model_fields.get(present)
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, Section):
+            value = _present_names(inner, value, path)
+        named[present] = value
+    return named
 
 
 def _nearest_key(shape: type[BaseModel], path: list[str]) -> str:

@@ -89,10 +89,10 @@ def test_settings_have_the_methods_defaults_unless_told() -> None:
     assert (spfde.scale, spfde.sparsity.method, spfde.sparsity.target) == ("custom", "spfde", 0.9)
     assert (spfde.freezing.flops_reduction, spfde.sieving.removed) == (0.2, 0.2)
     told = settings_for(
-        "set", epochs=10, batch_size=32, sieving=0.1, options={"zeta": 0.5}, sparsity__distribution="erk"
+        "set", epochs=10, batch_size=32, sieving=0.1, options={"drop_fraction": 0.5}, sparsity__distribution="erk"
     )
     assert (told.freezing.flops_reduction, told.sieving.removed) == (0.0, 0.1)
-    assert (told.sparsity.options, told.sparsity.distribution) == ({"zeta": 0.5}, "erk")
+    assert (told.sparsity.options, told.sparsity.distribution) == ({"drop_fraction": 0.5}, "erk")
     assert settings_for("dense", epochs=10, batch_size=32, sparsity=0.9).sparsity.target == 0
 
 

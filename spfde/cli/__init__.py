@@ -5,6 +5,7 @@ What a command needs beyond its options it imports when it runs, so that `spfde 
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -56,7 +57,8 @@ def spfde(
 
 
 def main() -> None:
-    """The `spfde` command. The last line of an expected error is `error: cause; remedy`."""
+    """The `spfde` command. The last line of an expected error is `error: cause; remedy`; a warning is a line, too."""
+    warnings.formatwarning = lambda message, *rest, **more: f"warning: {message}\n"
     try:
         code = app(prog_name="spfde", standalone_mode=False)
         sys.stdout.flush()

@@ -47,12 +47,22 @@ class MethodPlan:
     def epochs(self) -> int:
         return self.settings.training.epochs
 
-    def step_interval(self, paper: int, of: int = PAPER_STEPS) -> int:
-        """An interval of so many steps in a training of `of` steps: the same share of all steps here, at least 10.
+    def step_interval(self, steps: int, of: int = PAPER_STEPS, scaled: bool = True) -> int:
+        """An interval in optimizer steps.
+
+        Args:
+            steps: the interval in a training of `of` steps.
+            of: steps of the training in which the method's authors state it.
+            scaled: whether it is the same share of all steps here, at least 10; or as many steps at any length.
 
         All steps are those over the whole training set: sieving leaves intervals as they are.
         """
-        return max(10, half_up(paper * self.epochs * self.steps_per_epoch / of))
+        return max(10, half_up(steps * self.whole_steps / of)) if scaled else steps
+
+    @property
+    def whole_steps(self) -> int:
+        """Steps of the whole training, were no data sieved."""
+        return self.epochs * self.steps_per_epoch
 
     def epoch_at(self, share: float) -> int:
         """The epoch at a share of training, rounded down to the grid of the update interval."""
@@ -214,6 +224,12 @@ class Method:
         """Takes back what `state` gave."""
 
 
+DROP_FRACTION = "share of the active weights that an update drops and grows"
+INTERVAL = "steps between updates at the length of training of the method's authors"
+SCALE_INTERVAL = (
+    "the interval is the same share of all steps at any length of training, at least 10; false: as many steps at any "
+    "length, for an interval that comes from the noise of optimisation"
+)
 Regrown = Literal["zero", "keep", "exclude"]
 REGROWN = "a weight dropped and regrown in one update: starts at 0, keeps its value, or is no candidate"
 

@@ -7,14 +7,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import REGROWN, Method, MethodPlan, Options, Regrown, Run, register
+from spfde.methods.base import DROP_FRACTION, REGROWN, Method, MethodPlan, Options, Regrown, Run, register
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import top
 
 
 class DsrOptions(Options):
+    renamed: ClassVar[dict[str, str]] = {"share": "drop_fraction"}
+
     threshold: float = Field(1e-3, gt=0, description="H of the first reallocation: smaller weights are pruned")
-    share: float = Field(0.1, gt=0, lt=1, description="N_p, the weights to prune at a time, as a share of the active")
+    drop_fraction: float = Field(0.1, gt=0, lt=1, description=f"{DROP_FRACTION}, as wanted; N_p of the paper")
     tolerance: float = Field(
         0.1, gt=0, lt=1, description="how far the pruned may be from N_p before H is halved or doubled"
     )
@@ -60,7 +62,7 @@ class Dsr(Method):
             new = stay | top(score, ~(was if exclude else stay), count)
             layer.set_mask(new, new & was if self.options.regrown == "keep" else stay, run.optimizer)
 
-        wanted = self.options.share * active
+        wanted = self.options.drop_fraction * active
         if pruned > (1 + self.options.tolerance) * wanted:
             self.threshold /= 2
         elif pruned < (1 - self.options.tolerance) * wanted:

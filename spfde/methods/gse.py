@@ -13,23 +13,30 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from spfde.cost.profile import LayerProfile
-from spfde.methods.base import Method, MethodPlan, Options, Run, register
+from spfde.errors import SpfdeError
+from spfde.methods.base import DROP_FRACTION, INTERVAL, SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
 from spfde.rounding import up
 from spfde.sparsity.layers import layers as find_layers
 from spfde.sparsity.masks import SparseLayer
-from spfde.sparsity.schemes import top
+from spfde.sparsity.schemes import Layout, top
 
+WHOLE = 0.5  # a layer at this density or a higher one offers all its positions
 GSE_STEPS = 200 * 391  # steps of GSE's CIFAR runs (200 epochs, batch 128), where its interval is stated
 
 
 class GseOptions(Options):
+    renamed: ClassVar[dict[str, str]] = {"alpha": "drop_fraction", "interval": "interval_steps"}
+
     scope: Literal["global", "layer"] = Field(
         "global",
         description="grow and prune over all layers together (the authors' code), or layer by layer (their text)",
     )
     gamma: float = Field(1.0, gt=0, description="positions drawn of a layer, as a multiple of its active weights")
-    alpha: float = Field(0.2, gt=0, lt=1, description="share of active weights that the first update would replace")
-    interval: int = Field(1000, ge=1, description="steps between updates in GSE's own length of training")
+    drop_fraction: float = Field(
+        0.2, gt=0, lt=1, description=f"{DROP_FRACTION}, were it at the start of training; alpha of the paper"
+    )
+    interval_steps: int = Field(1000, ge=1, description=f"{INTERVAL}; T of the paper")
+    scale_interval: bool = Field(True, description=SCALE_INTERVAL)
     end: float = Field(0.6, gt=0, le=1, description="share of training after which masks stay")
     per_class: int = Field(
         10, ge=1, description="training samples a class that gradients are taken from, in whole ordinary batches"
@@ -78,7 +85,8 @@ def _cumulative(mass: Tensor) -> Tensor:
 class GseUniform(Method):
     """Grows where |gradient| is largest in a random sample of connections: Heddes et al. 2024, Algorithm 2.
 
-    Of each layer ceil(gamma |A|) positions are drawn with replacement; those that are not active are the sample S. The
+    Of each layer ceil(gamma |A|) positions are drawn with replacement; those that are not active are the sample S. A
+    layer of which half or more is active offers all its positions, as in the authors' code. The
     k = min(ceil(alpha_t |A|), |S|) of largest |gradient| grow and the k smallest |w| of those active before go, so what
     has just grown is safe. alpha_t falls by a cosine to 0 at the end of the updates.
 
@@ -106,14 +114,13 @@ class GseUniform(Method):
 
     def is_update(self, step: int) -> bool:
         """Whether masks change after a step."""
-        interval = self.plan.step_interval(self.options.interval, GSE_STEPS)
+        interval = self.plan.step_interval(self.options.interval_steps, GSE_STEPS, self.options.scale_interval)
         return (step + 1) % interval == 0 and step + 1 < self.options.end * self.plan.steps
 
-    def share(self, step: int) -> float:
-        """alpha_t."""
-        return float(
-            self.options.alpha / 2 * (1 + math.cos(math.pi * (step + 1) / (self.options.end * self.plan.steps)))
-        )
+    def drop_fraction(self, step: int) -> float:
+        """alpha_t: share of the active weights that the update after a step replaces."""
+        done = (step + 1) / (self.options.end * self.plan.steps)
+        return float(self.options.drop_fraction / 2 * (1 + math.cos(math.pi * done)))
 
     def after_step(self, run: Run, step: int) -> None:
         layers = run.masks.trained
@@ -122,14 +129,18 @@ class GseUniform(Method):
         gradients, masses = self.gradients(run, layers, step)
         samples = []
         for layer, mass in zip(layers, masses, strict=True):
-            positions = mass.draw(self.draws(int(layer.count)), run.generator("method", "sample", step, layer.name))
+            active = int(layer.count)
+            if active >= WHOLE * layer.weight.numel():
+                samples.append(~layer.active)
+                continue
+            positions = mass.draw(self.draws(active), run.generator("method", "sample", step, layer.name))
             chosen = torch.zeros_like(layer.active).flatten()
             chosen[positions] = True
             samples.append(chosen.view_as(layer.weight) & ~layer.active)
         self._record(run, layers, samples)
         triples = list(zip(layers, samples, gradients, strict=True))
         for part in [triples] if self.options.scope == "global" else [[triple] for triple in triples]:
-            self._replace(run, part, self.share(step))
+            self._replace(run, part, self.drop_fraction(step))
 
     def draws(self, active: int) -> int:
         """Positions to draw of a layer with so many active weights."""
@@ -206,7 +217,8 @@ class GseUniform(Method):
             density, sampled = 1.0, 0.0  # of a dense layer
             if updates and layer.name in self.columns:
                 density = self.plan.densities[layer.name]
-                sampled = (1 - density) * -math.expm1(-self.options.gamma * density)
+                drawn = 1.0 if density >= WHOLE else -math.expm1(-self.options.gamma * density)
+                sampled = (1 - density) * drawn
                 if happened:
                     column = self.columns[layer.name]
                     density = self.active[epoch, column] / layer.weights / updates
@@ -262,6 +274,12 @@ class Guided(GseUniform):
     def signs(self, like: Tensor, draws: torch.Generator) -> Tensor:
         """Factor of every sample and position, of the shape of one output channel."""
         return torch.ones_like(like)
+
+    def attach(self, run: Run) -> None:
+        for layer in run.masks:
+            if Layout.of(run.model.get_submodule(layer.name)).transposed:
+                cause = f"method {self.name} sums up what a weight reads, and {layer.name} is a transposed convolution"
+                raise SpfdeError(cause, "use gse-uniform")
 
     def watch(self, layer: SparseLayer, module: nn.Module, draws: torch.Generator) -> Mass:
         mass = Mass.even(layer, int(getattr(module, "groups", 1)), 0.0)

@@ -16,7 +16,11 @@ from spfde.sparsity.masks import SparseLayer
 
 
 class LotteryOptions(Options):
-    share: float = Field(0.2, gt=0, lt=1, description="share of the remaining weights that a round prunes")
+    renamed: ClassVar[dict[str, str]] = {"share": "drop_fraction"}
+
+    drop_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of the remaining weights that a round drops; p of the paper"
+    )
 
 
 @register
@@ -45,7 +49,7 @@ class Lottery(Ranked):
     @property
     def prunings(self) -> int:
         """Times that a share of the rest is pruned until the target is met."""
-        return math.ceil(math.log(self.density) / math.log(1 - self.options.share) - 1e-9)
+        return math.ceil(math.log(self.density) / math.log(1 - self.options.drop_fraction) - 1e-9)
 
     @property
     def rounds(self) -> int:
@@ -53,7 +57,7 @@ class Lottery(Ranked):
 
     def density_after(self, prunings: int) -> float:
         """Density over all sparse layers after so many prunings."""
-        return max(self.density, (1 - self.options.share) ** prunings)
+        return max(self.density, (1 - self.options.drop_fraction) ** prunings)
 
     def earlier_density(self, layers: Sequence[LayerProfile]) -> np.ndarray:
         """Real densities of the rounds that are over, those of equal pruning in all layers for the rounds to come."""

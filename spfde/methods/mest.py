@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import DropAndGrow, DropAndGrowOptions, MethodPlan, Options, Run, register
+from spfde.methods.base import DROP_FRACTION, DropAndGrow, DropAndGrowOptions, MethodPlan, Options, Run, register
 from spfde.sparsity.masks import SparseLayer
 
 DECAY = (9 / 16, 3 / 4)  # epochs 90 and 120 of 160: the second and the third bound start here
@@ -16,10 +17,17 @@ class MestOptions(DropAndGrowOptions):
     gradient_weight: float = Field(
         0.0, ge=0, description="lambda of the importance |w| + lambda |dL/dw|; the released scripts use 0"
     )
+    first_mask: Literal["random", "magnitude"] = Field(
+        "random",
+        description="the mask that training starts with: random (the text of SpFDE), or the largest of the random "
+        "initial weights (MEST's code)",
+    )
 
 
 class VanillaOptions(MestOptions):
-    share: float = Field(0.2, gt=0, lt=1, description="share p of the active weights that an update replaces")
+    renamed: ClassVar[dict[str, str]] = {"share": "drop_fraction"}
+
+    drop_fraction: float = Field(0.2, gt=0, lt=1, description=f"{DROP_FRACTION}; p of the paper")
 
 
 @register
@@ -36,6 +44,12 @@ class Mest(DropAndGrow):
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
         self.gradients: dict[str, Tensor] = {}  # the last masked gradients, kept where lambda asks for them
+
+    def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        if self.options.first_mask == "random":
+            return super().initial_mask(layer, generator)
+        magnitude = layer.weight.detach().abs()
+        return layer.scheme.keep(torch.ones_like(layer.active), magnitude, self.densities(0)[layer.name])
 
     def drop_score(self, layer: SparseLayer) -> Tensor:
         """Importance of MEST, Sec. 3.2, with the last masked gradient."""
@@ -57,7 +71,7 @@ class Mest(DropAndGrow):
 
     def bounds(self, layer: SparseLayer, epoch: int) -> tuple[float, float]:
         """Densities (lower, upper) of an update before `epoch`: prune to the one, grow to the other."""
-        return (1 - self.options.share) * layer.density, layer.density
+        return (1 - self.options.drop_fraction) * layer.density, layer.density
 
     def update(self, run: Run, epoch: int, layers: list[SparseLayer]) -> None:
         for layer in layers:
@@ -110,6 +124,10 @@ class SoftBoundOptions(MestOptions):
     )
 
 
+class ScriptsOptions(SoftBoundOptions):
+    preset: Preset = Field("scripts", description=PRESET)
+
+
 # First offset by sparsity; a sparsity that is not listed takes the rule below. Published bounds disagree (methods.md).
 PRESETS = {
     "flops": {0.90: 0.02, 0.95: 0.03, 0.98: 0.0085},
@@ -145,9 +163,10 @@ class MestDataEfficient(MestEms):
     """EM&S on the whole training set for 70 of 160 epochs, then without the 24 % of it that was forgotten least.
 
     The removal is sieving with `schedule: once`, which this method turns on unless told otherwise: 12,000 of 50,000
-    samples, never learned ones last, as in MEST's script (main_sparse_train_w_data_efficient.py).
+    samples, never learned ones last, as in MEST's script (main_sparse_train_w_data_efficient.py), whose bounds it has.
     """
 
     name = "mest-data-efficient"
     title = "MEST+EM&S, data-efficient"
+    Options: ClassVar[type[Options]] = ScriptsOptions
     defaults: ClassVar[dict[str, Any]] = {"sieving": {"removed": 0.24, "schedule": "once"}}

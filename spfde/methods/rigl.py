@@ -1,6 +1,7 @@
 """RigL: grow where the dense gradient is largest."""
 
 import math
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -8,17 +9,31 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import REGROWN, DropAndGrow, DropAndGrowOptions, Options, Regrown, Run, register
+from spfde.methods.base import (
+    DROP_FRACTION,
+    INTERVAL,
+    REGROWN,
+    SCALE_INTERVAL,
+    DropAndGrow,
+    DropAndGrowOptions,
+    Options,
+    Regrown,
+    Run,
+    register,
+)
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 
+IMAGENET_STEPS = 25_000  # steps in which RigL's ImageNet runs update masks: 250 updates at an interval of 100
+
 
 class RiglOptions(DropAndGrowOptions):
+    renamed: ClassVar[dict[str, str]] = {"alpha": "drop_fraction", "interval": "interval_steps"}
+
     regrown: Regrown = Field("keep", description=REGROWN)
-    alpha: float = Field(
-        0.3, gt=0, lt=1, description="share of a layer's active weights that the first update replaces"
-    )
-    interval: int = Field(100, ge=1, description="steps between updates at the paper's length of training")
+    drop_fraction: float = Field(0.3, gt=0, lt=1, description=f"{DROP_FRACTION}, at the first; alpha of the paper")
+    interval_steps: int = Field(100, ge=1, description=f"{INTERVAL}; Delta T of the paper")
+    scale_interval: bool = Field(True, description=SCALE_INTERVAL)
     end: float = Field(0.75, gt=0, le=1, description="share of training after which masks stay")
 
 
@@ -38,22 +53,29 @@ class Rigl(DropAndGrow):
     Options: ClassVar[type[Options]] = RiglOptions
 
     @property
-    def interval(self) -> int:
-        """dT: optimizer steps between two updates."""
-        return self.plan.step_interval(self.options.interval)
+    def cycle(self) -> Fraction:
+        """Steps from one update to the next: dT + 1, since the update takes a step of its own.
+
+        On ImageNet as many that there are as many updates as in RigL's own runs, 250, at any batch size and length.
+        """
+        options, plan = self.options, self.plan
+        if options.scale_interval and plan.settings.data.name == "imagenet":
+            updates = Fraction(IMAGENET_STEPS, options.interval_steps)
+            return max(Fraction(11), Fraction(options.end) * plan.whole_steps / updates)
+        return Fraction(plan.step_interval(options.interval_steps, scaled=options.scale_interval) + 1)
 
     @property
     def end(self) -> float:
         """T_end: the step from which on masks stay."""
         return float(self.options.end * self.plan.steps)
 
-    def share(self, step: int) -> float:
+    def drop_fraction(self, step: int) -> float:
         """Share of the active weights that an update at `step` replaces."""
-        return float(self.options.alpha / 2 * (1 + math.cos(math.pi * step / self.end)))
+        return float(self.options.drop_fraction / 2 * (1 + math.cos(math.pi * step / self.end)))
 
     def is_update(self, step: int) -> bool:
         """One step in dT + 1 is an update."""
-        return (step + 1) % (self.interval + 1) == 0 and step < self.end
+        return step < self.end and (step + 1) // self.cycle > step // self.cycle
 
     def mask_updates(self, epoch: int, steps: range) -> int:
         return self._updates(steps)
@@ -63,15 +85,15 @@ class Rigl(DropAndGrow):
 
     def _updates(self, steps: range) -> int:
         """How many of the steps are updates, in closed form."""
-        every, stop = self.interval + 1, min(steps.stop, up(self.end))
+        every, stop = self.cycle, min(steps.stop, up(self.end))
         return max(0, stop // every - steps.start // every)
 
     def before_step(self, run: Run, step: int) -> bool:
         if not self.is_update(step):
             return True
-        share = self.share(step)
+        dropped = self.drop_fraction(step)
         for layer in run.masks.trained:
-            self.drop_and_grow(run, layer, (1 - share) * layer.density, layer.density, step)
+            self.drop_and_grow(run, layer, (1 - dropped) * layer.density, layer.density, step)
         return False
 
     def grow_score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:

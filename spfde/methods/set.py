@@ -6,13 +6,15 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from spfde.methods.base import DropAndGrow, DropAndGrowOptions, Options, Run, register
+from spfde.methods.base import DROP_FRACTION, DropAndGrow, DropAndGrowOptions, Options, Run, register
 from spfde.sparsity.masks import SparseLayer
 
 
 class SetOptions(DropAndGrowOptions):
-    zeta: float = Field(0.3, gt=0, lt=1, description="share of a layer's active weights that an update replaces")
-    decay: Literal["none", "cosine"] = Field("none", description="how zeta falls until the end of updates")
+    renamed: ClassVar[dict[str, str]] = {"zeta": "drop_fraction"}
+
+    drop_fraction: float = Field(0.3, gt=0, lt=1, description=f"{DROP_FRACTION}; zeta of the paper")
+    decay: Literal["none", "cosine"] = Field("none", description="how the drop fraction falls until updates end")
     end: float = Field(0.75, gt=0, le=1, description="share of training after which masks stay, as in RigL")
     drop: Literal["magnitude", "signed"] = Field(
         "magnitude", description="drop the smallest |w|, or the smallest positives and negatives separately"
@@ -23,8 +25,8 @@ class SetOptions(DropAndGrowOptions):
 class Set(DropAndGrow):
     """Drops a share zeta of each layer's active weights, smallest |w| first, and grows as many at random.
 
-    Mocanu et al. 2018, Algorithm 1. The original drops the smallest positive and the largest negative weights
-    separately: `drop: signed`.
+    Mocanu et al. 2018, Algorithm 1. As in the authors' code the first update comes after the first interval. The
+    original drops the smallest positive and the largest negative weights separately: `drop: signed`.
     """
 
     name = "set"
@@ -34,19 +36,19 @@ class Set(DropAndGrow):
     uses_interval = True
     Options: ClassVar[type[Options]] = SetOptions
 
-    def share(self, epoch: int) -> float:
-        """Share of the active weights that an update before `epoch` replaces."""
-        if epoch >= self.options.end * self.plan.epochs:
+    def drop_fraction(self, epoch: int) -> float:
+        """Share of the active weights that an update before `epoch` replaces; none before training has begun."""
+        if epoch == 0 or epoch >= self.options.end * self.plan.epochs:
             return 0.0
-        return self.options.zeta * cosine_share(epoch, self.options.end * self.plan.epochs, self.options.decay)
+        return self.options.drop_fraction * cosine_share(epoch, self.options.end * self.plan.epochs, self.options.decay)
 
     def mask_updates(self, epoch: int, steps: range) -> int:
-        return super().mask_updates(epoch, steps) if self.share(epoch) else 0
+        return super().mask_updates(epoch, steps) if self.drop_fraction(epoch) else 0
 
     def update(self, run: Run, epoch: int, layers: list[SparseLayer]) -> None:
-        share = self.share(epoch)
-        for layer in layers if share else ():
-            self.drop_and_grow(run, layer, (1 - share) * layer.density, layer.density, epoch)
+        dropped = self.drop_fraction(epoch)
+        for layer in layers if dropped else ():
+            self.drop_and_grow(run, layer, (1 - dropped) * layer.density, layer.density, epoch)
 
     def drop_score(self, layer: SparseLayer) -> torch.Tensor:
         magnitude = super().drop_score(layer)

@@ -5,23 +5,43 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from spfde.methods.base import REGROWN, DropAndGrow, DropAndGrowOptions, Options, Regrown, Run, register
+from spfde.methods.base import (
+    DROP_FRACTION,
+    INTERVAL,
+    REGROWN,
+    SCALE_INTERVAL,
+    DropAndGrow,
+    DropAndGrowOptions,
+    Options,
+    Regrown,
+    Run,
+    register,
+)
 
 ITOP_STEPS = 250 * 391  # steps of ITOP's CIFAR runs (250 epochs, batch 128), where its intervals are stated
 
 
 class ItopOptions(DropAndGrowOptions):
+    renamed: ClassVar[dict[str, str]] = {
+        "first": "drop_fraction",
+        "last": "final_drop_fraction",
+        "interval": "interval_steps",
+    }
+
     regrown: Regrown = Field("keep", description=REGROWN)
-    first: float = Field(
-        0.5, gt=0, lt=1, description="share of a layer's active weights that an update at the start would replace"
+    drop_fraction: float = Field(
+        0.5, gt=0, lt=1, description=f"{DROP_FRACTION}, at the start of training; ITOP's pruning rate"
     )
-    last: float = Field(0.005, ge=0, lt=1, description="the same at the end of training; a cosine between the two")
-    interval: int = Field(1500, ge=1, description="steps between updates in ITOP's own length of training")
+    final_drop_fraction: float = Field(
+        0.005, ge=0, lt=1, description="the same at the end of training; a cosine between the two"
+    )
+    interval_steps: int = Field(1500, ge=1, description=f"{INTERVAL}; Delta T of the paper")
+    scale_interval: bool = Field(True, description=SCALE_INTERVAL)
 
 
 @register
 class SetItop(DropAndGrow):
-    """Drops by |w| and grows at random, from an ERK start: Liu et al. 2021, Sec. 4.
+    """Drops by |w| and grows at random, from an ERK start that leaves no layer dense: Liu et al. 2021, Sec. 4.
 
     An interval is the same share of all steps as in ITOP's own runs, so that masks change as often in any training.
     """
@@ -31,12 +51,12 @@ class SetItop(DropAndGrow):
     paper = "Liu et al., ICML"
     year = 2021
     Options: ClassVar[type[Options]] = ItopOptions
-    defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "erk"}}
+    defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "erk", "dense_layers": "none"}}
 
     @property
     def interval(self) -> int:
         """Optimizer steps between two updates."""
-        return self.plan.step_interval(self.options.interval, ITOP_STEPS)
+        return self.plan.step_interval(self.options.interval_steps, ITOP_STEPS, self.options.scale_interval)
 
     def is_update(self, step: int) -> bool:
         """Whether masks change after a step."""
@@ -48,11 +68,11 @@ class SetItop(DropAndGrow):
 
     def after_step(self, run: Run, step: int) -> None:
         if self.is_update(step):
-            share = itop_share(self.options, step + 1, self.plan.steps)
+            dropped = self.drop_fraction(step + 1)
             for layer in run.masks.trained:
-                self.drop_and_grow(run, layer, (1 - share) * layer.density, layer.density, step)
+                self.drop_and_grow(run, layer, (1 - dropped) * layer.density, layer.density, step)
 
-
-def itop_share(options: Any, step: int, steps: int) -> float:
-    """Share of the active weights that an update replaces: a cosine from `first` to `last` over all steps."""
-    return options.last + (options.first - options.last) / 2 * (1 + math.cos(math.pi * step / steps))
+    def drop_fraction(self, steps: int) -> float:
+        """Share of the active weights that an update replaces after so many steps: a cosine over all steps."""
+        first, last = self.options.drop_fraction, self.options.final_drop_fraction
+        return float(last + (first - last) / 2 * (1 + math.cos(math.pi * steps / self.plan.steps)))

@@ -2,14 +2,8 @@
 
 from typing import ClassVar
 
-from pydantic import Field
-
 from spfde.methods.base import Options, register
-from spfde.methods.mest import PRESET, MestEms, Preset, SoftBoundOptions
-
-
-class SpfdeOptions(SoftBoundOptions):
-    preset: Preset = Field("scripts", description=PRESET)
+from spfde.methods.mest import MestEms, ScriptsOptions
 
 
 @register
@@ -24,7 +18,7 @@ class Spfde(MestEms):
     title = "SpFDE"
     paper = "Yuan et al., NeurIPS"
     year = 2022
-    Options: ClassVar[type[Options]] = SpfdeOptions
+    Options: ClassVar[type[Options]] = ScriptsOptions
     defaults: ClassVar[dict[str, dict[str, float]]] = {
         "freezing": {"flops_reduction": 0.2},
         "sieving": {"removed": 0.2},

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from spfde.errors import SpfdeError
-from spfde.methods.base import Method, MethodPlan, Options, Run, register
+from spfde.methods.base import SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.topk import TopKForward, kth_largest
@@ -21,9 +21,15 @@ FULL = 0.99  # SWAT-M: a layer with a larger share of its weights becomes dense
 
 
 class SwatOptions(Options):
-    period: int = Field(
-        10, ge=1, description="steps between exact top-k thresholds at the paper's length of training; cached between"
+    renamed: ClassVar[dict[str, str]] = {"period": "interval_steps"}
+
+    interval_steps: int = Field(
+        10,
+        ge=1,
+        description="steps between exact top-k thresholds at the paper's length of training, cached between; SWAT's "
+        "top-k period",
     )
+    scale_interval: bool = Field(True, description=SCALE_INTERVAL)
 
 
 @register
@@ -48,10 +54,11 @@ class Swat(Method):
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         sizes = {name: math.prod(shape) for name, shape in plan.shapes.items()}
+        self.shares = dict(plan.densities)  # of each layer's activations, what the weight gradient uses
         self.counts = {name: up(density * sizes[name]) for name, density in plan.densities.items()}
         exact = {name: count / sizes[name] for name, count in self.counts.items()}
         super().__init__(dataclasses.replace(plan, densities=exact), options)
-        self.period = plan.step_interval(options.period)
+        self.period = plan.step_interval(options.interval_steps, scaled=options.scale_interval)
         self.forwards: dict[str, TopKForward] = {}
 
     # planning
@@ -70,7 +77,9 @@ class Swat(Method):
 
     def attach(self, run: Run) -> None:
         self.forwards = {
-            layer.name: TopKForward(run.model.get_submodule(layer.name), layer, self.counts[layer.name])
+            layer.name: TopKForward(
+                run.model.get_submodule(layer.name), layer, self.counts[layer.name], self.shares[layer.name]
+            )
             for layer in run.masks
         }
 
@@ -84,7 +93,7 @@ class Swat(Method):
             self.share_out(run)
         for layer in run.masks.trained:
             forward = self.forwards[layer.name]
-            forward.exact, forward.wanted = exact, self.counts[layer.name]
+            forward.exact, forward.wanted, forward.share = exact, self.counts[layer.name], self.shares[layer.name]
             if not exact:
                 forward.select_weights()
 
@@ -117,6 +126,7 @@ class Swat(Method):
         for name, forward in self.forwards.items():
             state[f"counts.{name}"] = torch.tensor([forward.count, forward.wanted])
             state[f"exact.{name}"] = torch.tensor(forward.exact)
+            state[f"share.{name}"] = torch.tensor(forward.share, dtype=torch.float64)
             state[f"weights.{name}"], state[f"activations.{name}"] = forward.weight_threshold, forward.threshold
         return state
 
@@ -124,6 +134,7 @@ class Swat(Method):
         for name, forward in self.forwards.items():
             forward.count, forward.wanted = state[f"counts.{name}"].tolist()
             self.counts[name] = forward.wanted
+            self.shares[name] = forward.share = float(state[f"share.{name}"])
             forward.exact = bool(state[f"exact.{name}"])
             forward.weight_threshold = state[f"weights.{name}"]
             forward.threshold = state[f"activations.{name}"]
@@ -159,6 +170,20 @@ class SwatM(Swat):
                 "swat-m shares weights out by momentum, and training.momentum is 0", "raise it or use swat-u"
             )
 
+    def attach(self, run: Run) -> None:
+        """Refuses an optimizer of whose momentum it knows nothing: weights would never be shared out.
+
+        Raises:
+            SpfdeError: naming the optimizers that it knows.
+        """
+        shared = {layer.weight for layer in run.masks}
+        for group in run.optimizer.param_groups:
+            if not shared.isdisjoint(group["params"]) and not _has_momentum(run.optimizer, group):
+                name = type(run.optimizer).__name__
+                cause = f"swat-m shares weights out by momentum, and {name} keeps none that it knows"
+                raise SpfdeError(cause, "use SGD with momentum, Adam or AdamW; or method swat-u")
+        super().attach(run)
+
     def share_out(self, run: Run) -> None:
         layers = run.masks.trained
         means = [_mean_momentum(layer, run.optimizer) for layer in layers]
@@ -170,6 +195,14 @@ class SwatM(Swat):
             budget = self.budget - sum(count for name, count in self.counts.items() if name not in trained)
             counts = shares(momentum, [layer.weight.numel() for layer in layers], budget)
             self.counts |= {layer.name: count for layer, count in zip(layers, counts, strict=True)}
+            self.shares |= {layer.name: self.counts[layer.name] / layer.weight.numel() for layer in layers}
+
+
+def _has_momentum(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
+    """Whether the optimizer keeps, of these parameters, a momentum that `_mean_momentum` reads."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return bool(group["momentum"])
+    return isinstance(optimizer, torch.optim.Adam) and bool(group["betas"][0])  # AdamW is an Adam
 
 
 def _mean_momentum(layer: SparseLayer, optimizer: Optimizer) -> Tensor | None:

@@ -4,23 +4,22 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from spfde.sparsity.schemes import Scheme, register_scheme
+from spfde.sparsity.schemes import Structured, register_scheme
 
 
 @register_scheme
-class Channel(Scheme):
-    """A unit is one input channel of the layer, over all filters (our definition: MEST releases none).
+class Channel(Structured):
+    """A unit is one input channel of the layer, over all filters that read it (our definition: MEST releases none).
 
-    At least one channel stays at any density above 0: a layer that reads nothing computes nothing.
+    In a convolution with groups these are the filters of one group; so a depthwise layer loses whole filters.
     """
 
     family = "channel"
 
     def units(self, values: Tensor) -> Tensor:
-        return values.transpose(0, 1).flatten(1).sum(dim=1)
+        return values.unflatten(0, (self.layout.groups, -1)).transpose(1, 2).flatten(2)
 
     def expand(self, units: Tensor, shape: Sequence[int]) -> Tensor:
-        return units.view(1, -1, *[1] * (len(shape) - 2)).expand(tuple(shape))
-
-    def unit_count(self, shape: Sequence[int], density: float) -> int:
-        return max(int(density > 0), super().unit_count(shape, density))
+        groups, channels = units.shape
+        spread = units.view(groups, 1, channels, *[1] * (len(shape) - 2))
+        return spread.expand(groups, shape[0] // groups, *shape[1:]).reshape(tuple(shape))

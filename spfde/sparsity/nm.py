@@ -1,15 +1,13 @@
 """n:m sparsity: n active weights in every m consecutive input positions of a filter, as sparse tensor cores want it."""
 
-import math
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from spfde.errors import SpfdeError
-from spfde.rounding import count_of, down, up
+from spfde.rounding import down, up
 from spfde.settings import SparsitySettings
 from spfde.sparsity.schemes import Scheme, register_scheme, require_uniform, top
 
@@ -47,43 +45,39 @@ class NofM(Scheme):
             raise SpfdeError(cause, f"set sparsity.target={1 - self.n / self.m:.6g}{other}")
         require_uniform(name, sparsity, "it fixes the sparsity of every layer")
 
-    def unit_count(self, shape: Sequence[int], density: float) -> int:
-        inputs = math.prod(shape[1:])
-        rest = inputs % self.m
-        return count_of(density, shape[0] * (inputs - rest)) + count_of(density, shape[0] * rest)
-
-    def keep(self, mask: Tensor, score: Tensor, density: float) -> Tensor:
-        return self._fill(torch.zeros_like(mask), score, density, mask)
-
-    def grow(self, mask: Tensor, score: Tensor, density: float, candidates: Tensor) -> Tensor:
-        return self._fill(mask, score, density, candidates & ~mask)
-
-    def _fill(self, mask: Tensor, score: Tensor, density: float, free: Tensor) -> Tensor:
-        parts = zip(*map(self._parts, (mask, score, free)), strict=True)
-        filled = [fill(old, scores, open_, density).flatten(1) for old, scores, open_ in parts]
-        return torch.cat(filled, dim=1).view(mask.shape)
-
-    def _parts(self, values: Tensor) -> list[Tensor]:
+    def parts(self, values: Tensor) -> list[Tensor]:
         """The full groups, (filters, groups, m), and the rest of each filter, (filters, 1, rest)."""
         flat = values.flatten(1)
         full = flat.shape[1] // self.m * self.m
         parts = ((flat[:, :full], self.m), (flat[:, full:], flat.shape[1] - full))
         return [part.unflatten(1, (-1, size)) for part, size in parts if part.shape[1]]
 
+    def _keep(self, mask: Tensor, score: Tensor, density: float) -> Tensor:
+        return self._fill(torch.zeros_like(mask), score, density, mask)
 
-def fill(mask: Tensor, score: Tensor, free: Tensor, density: float) -> Tensor:
+    def _grow(self, mask: Tensor, score: Tensor, density: float, candidates: Tensor) -> Tensor:
+        return self._fill(mask, score, density, candidates & ~mask)
+
+    def _fill(self, mask: Tensor, score: Tensor, density: float, free: Tensor) -> Tensor:
+        parts = zip(*map(self.parts, (mask, score, free)), self._counts(mask, density), strict=True)
+        filled = [fill(old, scores, open_, density, count).flatten(1) for old, scores, open_, count in parts]
+        return torch.cat(filled, dim=1).view(mask.shape)
+
+
+def fill(mask: Tensor, score: Tensor, free: Tensor, density: float, count: int) -> Tensor:
     """Adds free weights, best first: to every group its lower bound, then the best of all, up to the upper bounds.
 
     Args:
         mask: active weights, booleans of shape (filters, groups, weights of a group).
         score: of the same shape; higher is better.
         free: of the same shape; the weights that may be added.
-        density: share of active weights wanted.
+        density: share of active weights wanted, which gives each group its bounds.
+        count: active weights wanted in all.
     """
     share = density * mask.shape[2]
     order = score.masked_fill(~free, -torch.inf).argsort(dim=2, descending=True, stable=True)
     place = mask.sum(dim=2, keepdim=True) + order.argsort(dim=2)  # active weights of its group before it
-    wanted = count_of(density, mask.numel()) - int(mask.sum())
+    wanted = count - int(mask.sum())
     needed = top(score, free & (place < down(share)), wanted)
     rest = top(score, free & ~needed & (place < up(share)), wanted - int(needed.sum()))
     return mask | needed | rest

@@ -8,30 +8,32 @@ from torch import Tensor
 from spfde.errors import SpfdeError
 from spfde.rounding import count_of
 from spfde.settings import SparsitySettings
-from spfde.sparsity.schemes import Scheme, register_scheme, require_uniform, top
+from spfde.sparsity.schemes import Structured, register_scheme, require_uniform
 
-# Four weights with the centre, as in PatDNN (Niu et al., ASPLOS 2020) and MEST: the four 2x2 squares, the four T's.
+# The eight of MEST's code (Yuan et al., NeurIPS 2021): the four 2x2 squares with the centre, three T shapes, and one
+# without the centre in the place of the fourth.
 PATTERNS = (
     ((1, 1, 0), (1, 1, 0), (0, 0, 0)),
     ((0, 1, 1), (0, 1, 1), (0, 0, 0)),
     ((0, 0, 0), (1, 1, 0), (1, 1, 0)),
     ((0, 0, 0), (0, 1, 1), (0, 1, 1)),
-    ((0, 1, 0), (1, 1, 1), (0, 0, 0)),
     ((0, 0, 0), (1, 1, 1), (0, 1, 0)),
     ((0, 1, 0), (1, 1, 0), (0, 1, 0)),
     ((0, 1, 0), (0, 1, 1), (0, 1, 0)),
+    ((0, 0, 0), (0, 0, 1), (1, 1, 1)),
 )
 WEIGHTS = 4
 SMALLEST = 1 - WEIGHTS / 9  # sparsity that the patterns alone give
 
 
 @register_scheme
-class Pattern(Scheme):
-    """A unit is a kernel: one filter at one input channel.
+class Pattern(Structured):
+    """A unit is a kernel: one filter at one input channel. Every filter has the same number of active kernels.
 
-    An active 3x3 kernel has one of the eight patterns, an inactive one is zero; so many kernels are active that the
-    layer has the density. Kernels of another size (1x1, linear layers) are whole or zero: connectivity sparsity. A
-    kernel keeps its pattern as long as it is active; one that grows takes its best-scored pattern.
+    An active 3x3 kernel has one of the eight patterns, an inactive one is zero. Of each filter so many kernels are
+    active, those with the largest L2 norm of what their pattern keeps, that the filter has the density. Kernels of
+    another size (1x1, linear layers) are whole or zero: connectivity sparsity. A kernel keeps its pattern as long as
+    it is active; one that grows takes its best-scored pattern. At least one kernel of a filter stays.
     """
 
     family = "pattern"
@@ -43,44 +45,51 @@ class Pattern(Scheme):
         require_uniform("pattern", sparsity, "a layer could need more than the four weights in nine that patterns keep")
 
     def units(self, values: Tensor) -> Tensor:
-        return values.flatten(2).sum(dim=2) if values.dim() > 2 else values
+        return values.flatten(2) if values.dim() > 2 else values.unsqueeze(-1)
 
     def expand(self, units: Tensor, shape: Sequence[int]) -> Tensor:
         return units.view(*units.shape, *[1] * (len(shape) - 2)).expand(tuple(shape))
 
-    def unit_count(self, shape: Sequence[int], density: float) -> int:
-        if not _is_3x3(shape):
-            return super().unit_count(shape, density)
-        kernels = shape[0] * shape[1]
-        return min(kernels, count_of(density * 9 / WEIGHTS, kernels))
-
     def weight_count(self, shape: Sequence[int], density: float) -> int:
-        if not _is_3x3(shape):
-            return super().weight_count(shape, density)
-        return WEIGHTS * self.unit_count(shape, density)
+        values = self._meta(shape)
+        weights = WEIGHTS if _is_3x3(values) else self.units(values).shape[-1]
+        return weights * self.unit_count(shape, density)
 
-    def keep(self, mask: Tensor, score: Tensor, density: float) -> Tensor:
-        if not _is_3x3(mask.shape):
-            return super().keep(mask, score, density)
-        return self._choose(score, mask, self.unit_count(mask.shape, density))
-
-    def grow(self, mask: Tensor, score: Tensor, density: float, candidates: Tensor) -> Tensor:
-        if not _is_3x3(mask.shape):
-            return super().grow(mask, score, density, candidates)
-        active = mask.flatten(2).any(dim=2)
-        free = candidates & ~self.expand(active, mask.shape)
-        return mask | self._choose(score, free, self.unit_count(mask.shape, density) - int(active.sum()))
+    def _counts(self, values: Tensor, density: float) -> list[int]:
+        return [len(values) * self._kernels(values, density)]
 
     @staticmethod
-    def _choose(score: Tensor, allowed: Tensor, count: int) -> Tensor:
-        """The best pattern within `allowed` of each of the `count` best kernels: those whose pattern scores highest."""
+    def _kernels(values: Tensor, density: float) -> int:
+        """Active kernels of each filter at a density."""
+        share = density * 9 / WEIGHTS if _is_3x3(values) else density
+        return min(values.shape[1], max(int(density > 0), count_of(share, values.shape[1])))
+
+    def _keep(self, mask: Tensor, score: Tensor, density: float) -> Tensor:
+        return self._choose(score, mask, self._kernels(mask, density))
+
+    def _grow(self, mask: Tensor, score: Tensor, density: float, candidates: Tensor) -> Tensor:
+        active = self.units(mask).any(-1)
+        free = candidates & ~self.expand(active, mask.shape)
+        return mask | self._choose(score, free, self._kernels(mask, density) - active.sum(1, keepdim=True))
+
+    def _choose(self, score: Tensor, allowed: Tensor, count: int | Tensor) -> Tensor:
+        """Of each filter the `count` best kernels within `allowed`, each with the best pattern that fits in there."""
+        squares = self.units(score).square()
+        if not _is_3x3(score):
+            whole = self.units(allowed).all(-1)
+            return self.expand(_best_of_rows(squares.sum(-1), whole, count), score.shape)
         patterns = torch.tensor(PATTERNS, dtype=score.dtype, device=score.device).flatten(1)
-        fits = allowed.flatten(2).to(score.dtype) @ patterns.T == WEIGHTS  # (out, in, 8)
-        scores = (score.flatten(2) @ patterns.T).masked_fill(~fits, -torch.inf)
-        best, which = scores.max(dim=2)
-        kernels = top(best, fits.any(dim=2), count)
+        fits = self.units(allowed).to(score.dtype) @ patterns.T == WEIGHTS  # (out, in, 8)
+        best, which = (squares @ patterns.T).masked_fill(~fits, -torch.inf).max(dim=2)
+        kernels = _best_of_rows(best, fits.any(dim=2), count)
         return (patterns.bool()[which] & kernels.unsqueeze(2)).view(allowed.shape)
 
 
-def _is_3x3(shape: Sequence[int]) -> bool:
-    return tuple(shape[2:]) == (3, 3)
+def _best_of_rows(score: Tensor, allowed: Tensor, count: int | Tensor) -> Tensor:
+    """The `count` highest allowed scores of every row, shape (rows, columns); `count` may be one per row, (rows, 1)."""
+    order = score.masked_fill(~allowed, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return (order.argsort(dim=1) < count) & allowed
+
+
+def _is_3x3(values: Tensor) -> bool:
+    return tuple(values.shape[2:]) == (3, 3)

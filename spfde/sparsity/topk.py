@@ -33,6 +33,7 @@ class TopKForward:
         module: a convolution or linear layer; its input needs a batch dimension.
         layer: its sparse layer; `layer.mask` says which weights are used.
         count: how many weights are to be used.
+        share: share of the activations that the weight gradient uses; that of the weights unless given.
 
     Attributes:
         wanted: how many weights the next exact threshold takes; `count` is how many the one in force took.
@@ -41,10 +42,11 @@ class TopKForward:
         threshold: magnitude of the least activation that the weight gradient uses.
     """
 
-    def __init__(self, module: nn.Module, layer: SparseLayer, count: int) -> None:
+    def __init__(self, module: nn.Module, layer: SparseLayer, count: int, share: float | None = None) -> None:
         self.module: Any = module
         self.layer = layer
         self.count = self.wanted = count
+        self.share = count / layer.weight.numel() if share is None else share
         self.exact = True
         self.weight_threshold = self.threshold = torch.zeros(())
         # Not a decorator, which would import the compiler, for seconds, with this file; and not bound to this object,
@@ -76,7 +78,7 @@ class TopKForward:
         x = x.to(cast)
         if learns and self.exact:
             self.find_weights()
-            self.threshold = kth_largest(x, up(self.count / weight.numel() * x.numel()))
+            self.threshold = kth_largest(x, up(self.share * x.numel()))
         x, used, bias = _padded(self.module, x), weight.to(cast), None if bias is None else bias.to(cast)
         with torch.autocast(kind, enabled=False):
             if learns:

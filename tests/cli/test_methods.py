@@ -51,7 +51,7 @@ def test_methods_and_options_are_what_their_papers_say(described: list[dict]) ->
     defaults = {
         "snip": {"samples": 100, "batch_norm": "training"},
         "grasp": {"per_class": 10, "temperature": 200.0, "parts": 2},
-        "lottery": {"share": 0.2},
+        "lottery": {"drop_fraction": 0.2},
         "dense": {},
         "small-dense": {},
         "static": {},

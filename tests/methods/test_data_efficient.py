@@ -20,13 +20,16 @@ def test_cost_at_the_papers_scale() -> None:
     assert plan.samples.sum() == 70 * 50_000 + 90 * 38_000
     steps = np.diff(plan.first_steps)
     assert steps[:70].tolist() == [782] * 70 and steps[70:].tolist() == [594] * 90
-    full = plan_settings(resolve("cifar100", {"sparsity.method": "mest-ems", "sparsity.target": 0.9}))
+    bounds = {"sparsity.options": {"preset": "scripts"}}  # +0.05, +0.025, 0
+    full = plan_settings(resolve("cifar100", {"sparsity.method": "mest-ems", "sparsity.target": 0.9, **bounds}))
     by_epoch = full.trace().assign(work=full.trace()["forward_density"] * full.trace()["samples"])
     macs = {layer.name: layer.macs for layer in full.profile.layers}
     work = (by_epoch["work"] * by_epoch["layer"].map(macs)).groupby(by_epoch["epoch"]).sum()
     share = (work[:70].sum() + 0.76 * work[70:].sum()) / work.sum()
     counted, without = plan.costs(plan.trace())[0], full.costs(full.trace())[0]
     assert counted["paper"] / without["paper"] == pytest.approx(share)
+    upper = [plan.method.densities(epoch)["layer1.0.conv1"] for epoch in (0, 89, 90, 119, 120, 159)]
+    assert upper == pytest.approx([0.15, 0.15, 0.125, 0.125, 0.1, 0.1])  # the bounds of MEST's scripts
 
 
 def test_removal_in_a_training_loop() -> None:

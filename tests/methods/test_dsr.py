@@ -28,7 +28,9 @@ def counts(run) -> list[int]:
 
 
 def test_prunes_below_one_threshold_and_moves_weights_to_the_survivors(build: Build) -> None:
-    method, run = build("dsr", [(1, 20), (1, 20)], target=0.5, sparsity__options={"threshold": 1.0, "share": 0.5})
+    method, run = build(
+        "dsr", [(1, 20), (1, 20)], target=0.5, sparsity__options={"threshold": 1.0, "drop_fraction": 0.5}
+    )
     fill(run, {"l0": [5.0] * 6 + [0.1] * 2 + [0.0] * 12, "l1": [-5.0] * 2 + [-0.1] * 6 + [0.0] * 12})
     method.update(run, 0, list(run.masks))
     # 8 of 16 go; survivors 6 and 2 of 8 grow 6 and 2
@@ -41,7 +43,7 @@ def test_prunes_below_one_threshold_and_moves_weights_to_the_survivors(build: Bu
 @pytest.mark.parametrize(("small", "threshold"), [(0, 2.0), (8, 2.0), (9, 1.0), (11, 1.0), (12, 0.5), (30, 0.5)])
 def test_threshold_follows_what_was_pruned(build: Build, small: int, threshold: float) -> None:
     """N_p = 10 of 100: doubled below 9, halved above 11."""
-    method, run = build("dsr", [(1, 300)], target=0.5, sparsity__options={"threshold": 1.0, "share": 0.1})
+    method, run = build("dsr", [(1, 300)], target=0.5, sparsity__options={"threshold": 1.0, "drop_fraction": 0.1})
     fill(run, {"l0": [0.1] * small + [5.0] * (100 - small) + [0.0] * 200})
     method.update(run, 0, list(run.masks))
     assert method.threshold == threshold and counts(run) == [100]

@@ -29,9 +29,9 @@ def put(run, weights: list[float], mask: list[int]) -> None:
 
 
 def test_set_drops_the_smallest_and_grows_as_many(build: Build) -> None:
-    method, run = build("set", [(1, 10)], target=0.5, sparsity__options={"zeta": 0.4})
+    method, run = build("set", [(1, 10)], target=0.5, sparsity__options={"drop_fraction": 0.4})
     put(run, [0.1, -3.0, 0.2, 2.0, -1.0, 9, 9, 9, 9, 9], [1] * 5 + [0] * 5)
-    method.update(run, 0, list(run.masks))
+    method.update(run, 5, list(run.masks))
     layer = run.masks["l0"]
     weights = layer.weight.detach().flatten()
     assert count(run) == 5
@@ -40,38 +40,40 @@ def test_set_drops_the_smallest_and_grows_as_many(build: Build) -> None:
 
 
 def test_set_signed_drops_the_same_share_of_each_sign(build: Build) -> None:
-    method, run = build("set", [(1, 16)], target=0.5, sparsity__options={"zeta": 0.5, "drop": "signed"})
+    method, run = build("set", [(1, 16)], target=0.5, sparsity__options={"drop_fraction": 0.5, "drop": "signed"})
     put(run, [1, 2, 3, 4, -10, -20, -30, -40] + [0.0] * 8, [1] * 8 + [0] * 8)
-    method.update(run, 0, list(run.masks))
+    method.update(run, 5, list(run.masks))
     weights = run.masks["l0"].weight.detach().flatten()
     assert sorted(weights[weights != 0].tolist()) == [-40, -30, 3, 4]
 
 
 def test_set_stops_and_decays_as_told(build: Build) -> None:
     method, _ = build("set", sparsity__options={"end": 0.5, "decay": "cosine"}, training__epochs=20)
-    assert method.share(0) == pytest.approx(0.3)
-    assert method.share(5) == pytest.approx(0.3 * (1 + math.cos(math.pi / 2)) / 2)
-    assert method.share(10) == 0
+    assert method.drop_fraction(0) == 0  # the first update comes after the first interval, as in SET's code
+    assert method.drop_fraction(5) == pytest.approx(0.3 * (1 + math.cos(math.pi / 2)) / 2)
+    assert method.drop_fraction(10) == 0
 
 
 @pytest.mark.parametrize(("regrown", "value"), [("zero", 0.0), ("keep", 1.0)])
 def test_a_weight_dropped_and_regrown(build: Build, regrown: str, value: float) -> None:
     """With every inactive weight taken as a candidate and all of them grown, the dropped one comes back."""
-    method, run = build("set", [(1, 4)], target=0.0001, sparsity__options={"zeta": 0.25, "regrown": regrown})
+    method, run = build("set", [(1, 4)], target=0.0001, sparsity__options={"drop_fraction": 0.25, "regrown": regrown})
     put(run, [1.0, 2.0, 3.0, 4.0], [1, 1, 1, 1])
-    method.update(run, 0, list(run.masks))
+    method.update(run, 5, list(run.masks))
     assert run.masks["l0"].weight.tolist() == [[value, 2.0, 3.0, 4.0]]
 
 
 def test_excluded_weights_do_not_come_back(build: Build) -> None:
-    method, run = build("set", [(1, 4)], target=0.5, sparsity__options={"zeta": 0.5, "regrown": "exclude"})
+    method, run = build("set", [(1, 4)], target=0.5, sparsity__options={"drop_fraction": 0.5, "regrown": "exclude"})
     put(run, [1.0, 2.0, 0.0, 0.0], [1, 1, 0, 0])
-    method.update(run, 0, list(run.masks))
+    method.update(run, 5, list(run.masks))
     assert not run.masks["l0"].active[0, 0] and count(run) == 2
 
 
 def test_rigl_grows_where_the_dense_gradient_is_largest_and_takes_no_step(build: Build) -> None:
-    method, run = build("rigl", [(1, 8)], target=0.5, steps=1000, training__epochs=1, sparsity__options={"alpha": 0.5})
+    method, run = build(
+        "rigl", [(1, 8)], target=0.5, steps=1000, training__epochs=1, sparsity__options={"drop_fraction": 0.5}
+    )
     step = next(number for number in range(100) if method.is_update(number))
     assert step == 10  # the interval is 10 steps at least, and the update takes the place of the next
     put(run, [4.0, 3.0, 2.0, 1.0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0])
@@ -109,10 +111,13 @@ def test_intervals_in_steps_keep_their_share_of_training(build: Build) -> None:
     assert build("rigl", steps=782, training__epochs=160)[0].plan.step_interval(100) == 100
     assert build("rigl", steps=391, training__epochs=80)[0].plan.step_interval(100) == 25
     assert build("rigl", steps=22, training__epochs=30)[0].plan.step_interval(100) == 10
+    assert build("rigl", steps=782, training__epochs=32)[0].cycle == 20 + 1
+    kept = {"scale_interval": False}  # what comes from the noise of optimisation need not shrink with training
+    assert build("rigl", steps=782, training__epochs=32, sparsity__options=kept)[0].cycle == 100 + 1
 
 
 def test_mest_importance_adds_the_gradient(build: Build) -> None:
-    options = {"gradient_weight": 10.0, "share": 0.5}
+    options = {"gradient_weight": 10.0, "drop_fraction": 0.5}
     method, run = build("mest", [(1, 4)], target=0.5, sparsity__options=options)
     put(run, [2.0, 1.0, 0.0, 0.0], [1, 1, 0, 0])
     method.gradients = {"l0": torch.tensor([[0.1, -0.5, 0.0, 0.0]])}

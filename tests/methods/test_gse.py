@@ -101,21 +101,21 @@ def test_grows_the_largest_of_the_sample_and_prunes_the_smallest(build: Build, s
 
 def test_what_has_just_grown_is_safe(build: Build, samples: list) -> None:
     """Grown weights are 0, the smallest of all, and stay nevertheless; a layer that is all sample grows at most |S|."""
-    method, run = build("gse-uniform", [(10, 20)], target=0.3, sparsity__options={"gamma": 0.02, "alpha": 0.9})
+    method, run = build("gse-uniform", [(10, 20)], target=0.6, sparsity__options={"gamma": 0.02, "drop_fraction": 0.9})
     before = run.masks["l0"].active
     method.after_step(run, UPDATE)
     sample = samples[0][0]
-    assert 0 < int(sample.sum()) <= math.ceil(0.02 * 140)  # fewer than alpha |A|
+    assert 0 < int(sample.sum()) <= math.ceil(0.02 * 80)  # fewer than alpha |A|
     assert torch.equal(run.masks["l0"].active & ~before, sample)
-    assert run.masks.counts.tolist() == [140]
+    assert run.masks.counts.tolist() == [80]
 
 
 def test_updates_end_at_sixty_percent_and_keep_their_share_of_training(build: Build) -> None:
     method, _ = build("gse-uniform", steps=391, training__epochs=200)
     updates = [step + 1 for step in range(200 * 391) if method.is_update(step)]
     assert updates == list(range(1000, 46_920, 1000))
-    assert method.share(-1) == pytest.approx(0.2)
-    assert method.share(23_459) == pytest.approx(0.1) and method.share(46_919) == pytest.approx(0)
+    assert method.drop_fraction(-1) == pytest.approx(0.2)
+    assert method.drop_fraction(23_459) == pytest.approx(0.1) and method.drop_fraction(46_919) == pytest.approx(0)
 
 
 def test_starts_from_erdos_renyi_with_exact_counts_everywhere() -> None:

@@ -8,18 +8,17 @@ import pytest
 import torch
 
 from spfde.experiments.resolve import resolve
-from spfde.methods.set_itop import itop_share
 
 Build = Callable[..., tuple]
 
 
 @pytest.mark.parametrize("name", ["set-itop", "rigl-itop"])
-def test_share_falls_from_a_half_to_half_a_percent(build: Build, name: str) -> None:
-    options = build(name)[0].options
-    assert itop_share(options, 0, 1000) == pytest.approx(0.5)
-    assert itop_share(options, 1000, 1000) == pytest.approx(0.005)
-    assert itop_share(options, 250, 1000) == pytest.approx(0.005 + 0.495 / 2 * (1 + math.cos(math.pi / 4)))
-    assert options.regrown == "keep"
+def test_drop_fraction_falls_from_a_half_to_half_a_percent(build: Build, name: str) -> None:
+    method, _ = build(name, steps=100, training__epochs=10)
+    assert method.drop_fraction(0) == pytest.approx(0.5)
+    assert method.drop_fraction(1000) == pytest.approx(0.005)
+    assert method.drop_fraction(250) == pytest.approx(0.005 + 0.495 / 2 * (1 + math.cos(math.pi / 4)))
+    assert method.options.regrown == "keep"
 
 
 @pytest.mark.parametrize(("name", "interval"), [("set-itop", 1500), ("rigl-itop", 4000)])
@@ -30,8 +29,17 @@ def test_interval_is_that_of_itop_at_its_own_length(build: Build, name: str, int
         before = run.masks["l0"].active
         run.step(step)
         updates += [step + 1] if not torch.equal(before, run.masks["l0"].active) else []
-    assert updates == [interval if name == "set-itop" else interval + 1]  # RigL's takes the place of a step
-    assert resolve("smoke", {"sparsity.method": name}).sparsity.distribution == "erk"
+    assert updates == [interval]
+    sparsity = resolve("smoke", {"sparsity.method": name}).sparsity
+    assert (sparsity.distribution, sparsity.dense_layers) == ("erk", "none")  # the first layer is sparse too
+
+
+@pytest.mark.parametrize("name", ["set-itop", "rigl-itop"])
+def test_an_interval_can_stay_in_steps(build: Build, name: str) -> None:
+    """What comes from the noise of optimisation has no reason to shrink with the length of training."""
+    options = {"interval_steps": 100, "scale_interval": False}
+    assert build(name, steps=782, training__epochs=32, sparsity__options=options)[0].interval == 100
+    assert build(name, steps=782, training__epochs=32, sparsity__options={"interval_steps": 100})[0].interval < 100
 
 
 def test_explored_share_is_the_union_of_all_masks(build: Build) -> None:
@@ -52,21 +60,38 @@ def test_set_itop_drops_the_smallest_and_keeps_what_it_regrows(build: Build) -> 
         layer.weight.copy_(torch.tensor([[4.0, 3.0, 2.0, 1.0, 0, 0, 0, 0]]))
     layer.start(torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]], dtype=torch.bool))
     method.after_step(run, 9)
-    assert math.floor((1 - itop_share(method.options, 10, 100)) * 4 + 0.5) == 2
+    assert math.floor((1 - method.drop_fraction(10)) * 4 + 0.5) == 2
     values = layer.weight.detach()[0].tolist()
     assert values[:2] == [4.0, 3.0] and int(layer.active.sum()) == 4
     assert values[2] in (0.0, 2.0) and (values[2] == 2.0) == bool(layer.active[0, 2])
 
 
-def test_rigl_itop_grows_by_the_dense_gradient_and_costs_it(build: Build) -> None:
+def test_rigl_itop_steps_and_then_grows_by_the_dense_gradient(build: Build) -> None:
+    """The optimizer's step decides what is smallest; the dense gradient of that step says what grows."""
     method, run = build("rigl-itop", [(1, 8)], target=0.5, steps=100, training__epochs=1)
     layer = run.masks["l0"]
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[4.0, 3.0, 2.0, 1.0, 0, 0, 0, 0]]))
+        layer.weight.copy_(torch.tensor([[4.0, 3.0, 2.0, 2.5, 0, 0, 0, 0]]))
     layer.start(torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]], dtype=torch.bool))
-    layer.weight.grad = torch.tensor([[0.0, 0, 0, 0.5, 0.1, -9.0, 0.2, 0.3]])
-    assert method.before_step(run, 10) is False and method.before_step(run, 11) is True
-    assert layer.active.int().tolist() == [[1, 1, 0, 1, 0, 1, 0, 0]]
-    assert layer.weight.tolist() == [[4.0, 3.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]]
-    assert method.weight_grad_density(np.array([0.2]), range(100)) == pytest.approx(0.2 + 0.8 * 9 / 100)
-    assert not method.is_update(98 + 11)
+    run.optimizer = torch.optim.SGD([layer.weight], lr=1.0)
+    layer.weight.grad = torch.tensor([[0.0, 0, -2.0, 0.5, 0.1, -9.0, 0.2, 5.0]])
+    assert not method.is_update(8) and method.is_update(9)
+    assert method.before_step(run, 9) is True  # a step is taken
+    run.masks.mask_gradients()
+    run.optimizer.step()
+    run.masks.mask_weights()
+    assert layer.weight.tolist() == [[4.0, 3.0, 4.0, 2.0, 0, 0, 0, 0]]
+    method.after_step(run, 9)  # after the step 3.0 and 2.0 are the smallest; -9.0 and 5.0 grow
+    assert layer.active.int().tolist() == [[1, 0, 1, 0, 0, 1, 0, 1]]
+    assert layer.weight.tolist() == [[4.0, 0, 4.0, 0, 0, 0, 0, 0]]
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    assert method.before_step(run, 10) is True and not method.gradients
+
+
+def test_rigl_itop_costs_a_dense_gradient_per_update(build: Build) -> None:
+    """dT steps cost 3 f_S (dT - 1) + 2 f_S + f_D: none of them is lost."""
+    method, _ = build("rigl-itop", steps=391, training__epochs=250)
+    density = np.array([0.1])
+    cost = 2 * density + method.weight_grad_density(density, range(0, 4000 * 10))
+    assert cost == pytest.approx((3 * 0.1 * 3999 + 2 * 0.1 + 1) / 4000)
+    assert not method.is_update(250 * 391 - 1)

@@ -27,7 +27,7 @@ def sparse_layer(module: nn.Module, density: float) -> SparseLayer:
 
 
 def attach(module: nn.Module, layer: SparseLayer) -> TopKForward:
-    return TopKForward(module, layer, int(layer.count))
+    return TopKForward(module, layer, int(layer.count), layer.density)
 
 
 def by_hand(module: nn.Module, x: Tensor, density: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -42,8 +42,7 @@ def by_hand(module: nn.Module, x: Tensor, density: float) -> tuple[Tensor, Tenso
     x = x.detach().clone().requires_grad_()
     output = plain(x)
     (grad_x,) = torch.autograd.grad(output, x, output.detach())
-    share = int(weight.count_nonzero()) / weight.numel()  # the layer's sparsity as it is, in whole weights
-    again = plain(top_k(x.detach(), share))
+    again = plain(top_k(x.detach(), density))  # ceil((1 - s) size), whatever the whole number of weights is
     grads = torch.autograd.grad(again, list(plain.parameters()), output.detach())
     return output, grad_x, grads[0], grads[1] if len(grads) > 1 else None
 
@@ -111,7 +110,7 @@ def test_works_under_autocast() -> None:
     assert output.dtype == torch.bfloat16 and module.weight.grad.dtype == torch.float32
     wanted = half(x.to(torch.bfloat16))
     torch.testing.assert_close(output, wanted)
-    kept = top_k(x.detach().to(torch.bfloat16), int(layer.count) / module.weight.numel())
+    kept = top_k(x.detach().to(torch.bfloat16), layer.density)
     torch.testing.assert_close(
         module.weight.grad,
         torch.nn.grad.conv2d_weight(kept.float(), module.weight.shape, torch.ones_like(output).float()),
@@ -161,9 +160,8 @@ def test_only_the_sparse_activations_are_saved(density: float) -> None:
     module = nn.Conv2d(8, 8, 3, padding=1, bias=False)
     x = torch.randn(16, 8, 10, 10)
     assert saved_bytes(module, x) == 4 * x.numel()
-    forward = attach(module, sparse_layer(module, density))
-    share = forward.count / module.weight.numel()  # 58 and 12 of 576
-    assert saved_bytes(module, x) == 8 * math.ceil(x.numel() * share)
+    attach(module, sparse_layer(module, density))  # 58 and 12 of 576 weights; 1280 and 256 of 12,800 activations
+    assert saved_bytes(module, x) == 8 * round(x.numel() * density)
 
 
 def test_zeros_are_never_saved() -> None:

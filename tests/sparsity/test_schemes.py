@@ -41,15 +41,16 @@ def expected_weights(name: str, shape: tuple[int, ...], density: float) -> int:
     if name == "block":
         full, rest = out // 4, out % 4
         weights = 4 * half_up(density * full * inner * area)
-        return weights + (rest * half_up(density * inner * area) if rest else 0)
+        weights += rest * half_up(density * inner * area) if rest else 0
+        return weights or min(4, out)
     if name == "channel":
         return out * area * max(1, half_up(density * inner))
-    if name == "pattern" and shape[2:] == (3, 3):
-        return 4 * min(out * inner, half_up(density * 9 / 4 * out * inner))
+    if name == "pattern" and shape[2:] == (3, 3):  # as many kernels of every filter
+        return 4 * out * min(inner, max(1, half_up(density * 9 / 4 * inner)))
     if name == "pattern":
-        return area * half_up(density * out * inner)
+        return area * out * max(1, half_up(density * inner))
     rest = inner * area % int(name.split(":")[1]) if ":" in name else 0
-    return half_up(density * out * (inner * area - rest)) + half_up(density * out * rest)
+    return max(1, half_up(density * out * (inner * area - rest)) + half_up(density * out * rest))
 
 
 def assert_valid(name: str, mask: torch.Tensor, density: float) -> None:
@@ -97,26 +98,25 @@ def test_n_of_m_drops_the_worst_anywhere_and_grows_within_the_groups() -> None:
 
 def test_a_block_is_four_filters_at_one_input_position() -> None:
     score = torch.zeros(6, 3)
-    score[:4, 1] = torch.tensor([0.0, 0.0, 0.0, 4.0])  # the sum counts: 4 here, 3 there
-    score[:4, 0] = torch.tensor([3.0, 0.0, 0.0, 0.0])
+    score[:4, 1] = torch.tensor([0.0, 0.0, 0.0, 4.0])  # the L2 norm counts: 4 here, 3.6 there, where the sum is 6
+    score[:4, 0] = torch.tensor([3.0, 1.0, 1.0, 1.0])
     score[4:, 2] = 1.0
     mask = scheme("block").keep(torch.ones(6, 3, dtype=torch.bool), score, 1 / 3)
     assert mask.int().tolist() == [[0, 1, 0]] * 4 + [[0, 0, 1]] * 2  # the last group has two filters and its own count
 
 
 def test_channels_are_whole_and_one_always_stays() -> None:
-    score = torch.tensor([[1.0, 0.0, 5.0], [1.0, 3.0, -5.0]])
+    score = torch.tensor([[2.5, 0.0, 0.0], [2.5, 3.0, 1.0]])
     everywhere = torch.ones(2, 3, dtype=torch.bool)
-    assert scheme("channel").keep(everywhere, score, 1 / 3).int().tolist() == [[0, 1, 0]] * 2
+    assert scheme("channel").keep(everywhere, score, 1 / 3).int().tolist() == [[1, 0, 0]] * 2
     assert scheme("channel").unit_count((2, 3), 0.01) == 1
 
 
-def test_patterns_are_eight_with_four_entries_and_the_centre() -> None:
-    flat = {tuple(itertools.chain(*pattern)) for pattern in PATTERNS}
-    assert len(flat) == 8
-    assert all(sum(pattern) == 4 and pattern[4] == 1 for pattern in flat)
-    turned = {tuple(pattern[3 * column + 2 - row] for row in range(3) for column in range(3)) for pattern in flat}
-    assert turned == flat  # no direction is preferred
+def test_patterns_are_the_eight_of_mest() -> None:
+    """Four squares, three T shapes, and one without the centre, as positions in a kernel read row by row."""
+    flat = {tuple(place for place, on in enumerate(itertools.chain(*pattern)) if on) for pattern in PATTERNS}
+    squares = {(0, 1, 3, 4), (1, 2, 4, 5), (3, 4, 6, 7), (4, 5, 7, 8)}
+    assert flat == squares | {(3, 4, 5, 7), (1, 3, 4, 7), (1, 4, 5, 7), (5, 6, 7, 8)}
 
 
 def test_a_kernel_takes_its_best_pattern_and_keeps_it() -> None:
@@ -124,7 +124,7 @@ def test_a_kernel_takes_its_best_pattern_and_keeps_it() -> None:
     score = torch.zeros(1, 2, 3, 3)
     score[0, 0, 0] = torch.tensor([0.0, 2.0, 2.0])  # favours the square at the top right
     score[0, 1, 2, 1] = 1.0
-    mask = pattern.keep(torch.ones(1, 2, 3, 3, dtype=torch.bool), score, 2 / 9)
+    mask = pattern.keep(torch.ones(1, 2, 3, 3, dtype=torch.bool), score, 2 / 9)  # one kernel of the filter
     assert mask[0, 0].int().tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 0]]
     assert not mask[0, 1].any()
     other = torch.zeros_like(score)
@@ -273,7 +273,7 @@ def test_an_update_leaves_zeros_outside_the_mask(
     name: str, shape: tuple[int, ...], regrown: str, drawn: float, seed: int
 ) -> None:
     target = 1 - share(name, drawn)
-    values = {"method": "set", "scheme": name, "target": target, "options": {"regrown": regrown, "zeta": 0.4}}
+    values = {"method": "set", "scheme": name, "target": target, "options": {"regrown": regrown, "drop_fraction": 0.4}}
     method = make(MethodPlan(RunSettings.model_validate({"sparsity": values}), {"l": 1 - target}, 10, {"l": shape}))
     draws = torch.Generator().manual_seed(seed)
     layer = SparseLayer("l", nn.Parameter(torch.randn(shape, generator=draws)), 1 - target, 0, scheme(name))
