@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from spfde import __version__
-from spfde.cli import analyse, bench, claims, cost, data, methods, plan, publish, results, status, train
+from spfde.cli import analyse, bench, claims, cost, data, kernels, methods, plan, publish, results, status, train
 from spfde.errors import SpfdeError
 
 COMMANDS: tuple[Callable[..., Any], ...] = (
@@ -28,6 +28,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     results.figure,
     claims.claims,
     bench.bench,
+    kernels.kernels,
     publish.overview,
     publish.notebook,
     publish.crate,

@@ -1,0 +1,221 @@
+"""Putting sparse kernels under a model that knows nothing of them, and taking them away again."""
+
+import copyreg
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from spfde.errors import SpfdeError, nearest
+from spfde.kernels import networks
+from spfde.kernels.block import Stage
+from spfde.kernels.blocked import block, mean, unblock
+from spfde.kernels.library import library
+from spfde.kernels.structure import Structure
+from spfde.kernels.units import Unit
+
+Choice = Literal["sparse", "dense"]
+
+
+def attach(model: nn.Module, masks: Mapping[str, Tensor], threads: int | None = None) -> "Handle":
+    """Makes the parts of a model that there are kernels for skip the zeros, until `detach`.
+
+    The class of those parts becomes a subclass of their own with another forward pass. Parameters, buffers, the keys of
+    `state_dict`, `isinstance`, hooks of the model and optimizers are as before; copies and pickles are plain modules.
+    What sparse kernels cannot do runs dense, with one warning a reason (`Handle.problems`).
+
+    Args:
+        model: on the CPU, in float32.
+        masks: of layers by module name: tensors of the weights' shape that are not 0 where weights are active. They are
+            read here and in `Handle.rebuild`. All weights of a layer that is not named are active.
+        threads: to work with; as many as torch has unless given.
+
+    Raises:
+        SpfdeError: there are no kernels, or a mask is of no layer.
+    """
+    library()
+    return Handle(model, masks, threads)
+
+
+class Handle:
+    """Sparse kernels under a model.
+
+    Attributes:
+        units: the parts that can run sparse, in forward order.
+        choices: how each unit runs, by name.
+        dense: all of them run dense, for a step that needs dense gradients.
+        threads: to work with; none: as many as torch has.
+        executed: layers that ran sparse in the last forward pass.
+    """
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], threads: int | None) -> None:
+        self.model = model
+        self.masks = masks
+        self.threads = threads
+        self.dense = False
+        self.executed: set[str] = set()
+        found = networks.find(model)
+        self._all = [unit for network in found.values() for unit in network.units]
+        self.units = [unit for unit in self._all if unit.convs]
+        self.choices: dict[str, Choice] = {unit.name: "sparse" for unit in self.units}
+        self._convs = {name: conv for unit in self.units for name, conv in unit.convs.items()}
+        self._inner = list(dict.fromkeys(module for unit in self._all for module in unit.modules))
+        self._structures: dict[str, Structure] = {}
+        self._samples: dict[str, Structure] = {}
+        self._warned: set[str] = set()
+        known = dict(model.named_modules())
+        for name in masks:
+            if name not in known:
+                raise SpfdeError(f'the model has no layer "{name}" for a mask', nearest(name, known))
+        self.rebuild()
+        self._swapped = [(known[name], type(known[name])) for name in found]
+        for name, network in found.items():
+            _swap(known[name], self, network)
+
+    def detach(self) -> None:
+        """Gives the plain modules back."""
+        for module, plain in self._swapped:
+            module.__class__ = plain
+        self._swapped = []
+
+    def choose(self, choices: Mapping[str, Choice]) -> None:
+        """Sets how units run, by name.
+
+        Raises:
+            SpfdeError: no such unit or choice.
+        """
+        for name, choice in choices.items():
+            if name not in self.choices:
+                raise SpfdeError(f'there is no unit "{name}"', nearest(name, self.choices))
+            if choice not in ("sparse", "dense"):
+                raise SpfdeError(f'a unit cannot run "{choice}"', nearest(choice, ("sparse", "dense")))
+        self.choices.update(choices)
+
+    def rebuild(self, layers: Iterable[str] | None = None) -> None:
+        """Takes over masks that have changed: those of the layers named, or all. Layers without kernels are passed by."""
+        for name in self._convs if layers is None else layers:
+            if name in self._convs:
+                self._structures[name] = self._structure(name, self.masks.get(name))
+
+    def _structure(self, name: str, mask: Tensor | None) -> Structure:
+        conv = self._convs[name]
+        return Structure(conv.weight, conv.stride[0], mask)
+
+    @contextmanager
+    def dense_step(self) -> Iterator[None]:
+        """Forward passes inside run dense, so that their gradients are dense."""
+        before, self.dense = self.dense, True
+        try:
+            yield
+        finally:
+            self.dense = before
+
+    @contextmanager
+    def sample(self, extra: Mapping[str, Tensor]) -> Iterator[None]:
+        """Forward passes inside have weight gradients at further positions, which are exact; others stay 0.
+
+        Args:
+            extra: by layer name, booleans of the weight's shape, or flat positions (int64). Layers without kernels are
+                passed by: they run dense, and have all gradients anyway.
+        """
+        before, self._samples = self._samples, dict(self._samples)
+        for name, positions in extra.items():
+            if name in self._convs:
+                mask = self._structures[name].mask.clone()
+                if positions.dtype == torch.bool:
+                    mask |= positions
+                else:
+                    mask.view(-1)[positions] = True
+                self._samples[name] = self._structure(name, mask)
+        try:
+            yield
+        finally:
+            self._samples = before
+
+    def problems(self, x: Tensor | None = None) -> list[str]:
+        """Why the next forward pass (of the input x) would run dense; nothing where it would not."""
+        found = []
+        if torch.compiler.is_compiling():
+            found.append("the model is compiled")
+        if torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+            found.append("the model is traced")
+        if torch.is_autocast_enabled("cpu"):
+            found.append("autocast is on")
+        if torch._C._are_functorch_transforms_active():
+            found.append("a transform of torch.func is active")
+        if x is not None and not (x.dtype == torch.float32 and x.device.type == "cpu" and type(x) is Tensor):
+            found.append(f"the input is of {x.dtype} on {x.device}")
+        for module in self._inner:
+            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+                found.append("a layer inside has a hook")
+                break
+        if not all(unit.intact() for unit in self.units):
+            found.append("a layer was replaced")
+        elif not all(_fine(conv.weight) for conv in self._convs.values()):
+            found.append("a weight is not of torch.float32 on the CPU any more")
+        return found
+
+    def runs_dense(self, x: Tensor) -> bool:
+        """Whether this forward pass must run dense; says why, once a reason."""
+        self.executed = set()
+        if self.dense or all(choice == "dense" for choice in self.choices.values()):
+            return True
+        found = self.problems(x)
+        for problem in set(found) - self._warned:
+            self._warned.add(problem)
+            warnings.warn(f"sparse kernels are not used: {problem}; dense kernels are", stacklevel=4)
+        return bool(found)
+
+    def stage(self, name: str, bn: nn.BatchNorm2d) -> Stage:
+        """A layer with the structure it has at the moment."""
+        conv, structure = self._convs[name], self._structures[name]
+        if not structure.fits(conv.weight):  # another memory format, for example
+            self.rebuild([name])
+            structure = self._structures[name]
+        self.executed.add(name)
+        return Stage(conv, bn, structure, self._samples.get(name, structure))
+
+    def run(self, units: list[Unit], x: Tensor, pooled: bool) -> Tensor:
+        """Runs units one after the other; the layout changes only where a dense and a sparse unit meet."""
+        batch, threads = len(x), self.threads or torch.get_num_threads()
+        blocked = False
+        for unit in units:
+            if self.choices.get(unit.name) == "sparse":
+                x = unit.sparse(x if blocked else block(x, threads), batch, self.stage, threads)
+                blocked = True
+            else:
+                x = unit.dense(unblock(x, batch, threads) if blocked else x)
+                blocked = False
+        if pooled:
+            return mean(x, batch) if blocked else x.mean((2, 3))
+        return unblock(x, batch, threads) if blocked else x
+
+
+def _fine(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+def _new(plain: type) -> Any:
+    """As `copyreg.__newobj__`, which pickle allows for an object's own class alone."""
+    return plain.__new__(plain)
+
+
+def _swap(module: nn.Module, handle: Handle, network: networks.Network) -> None:
+    """Gives a module a class of its own; copies and pickles name the plain class."""
+    plain = type(module)
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        if self is not module or handle.runs_dense(x):
+            return plain.forward(self, x)
+        return network.forward(self, lambda x, pooled: handle.run(network.units, x, pooled), x)
+
+    def reduce(self: nn.Module, protocol: Any) -> Any:
+        made: Any = plain.__reduce_ex__(self, protocol)  # (function, arguments, state ...), the class an argument
+        function = _new if made[0] is copyreg.__newobj__ else made[0]
+        return function, tuple(plain if argument is type(self) else argument for argument in made[1]), *made[2:]
+
+    members = {"forward": forward, "__reduce_ex__": reduce, "__module__": plain.__module__, "__doc__": plain.__doc__}
+    module.__class__ = type(plain.__name__, (plain,), members)

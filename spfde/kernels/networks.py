@@ -1,0 +1,95 @@
+"""Networks whose forward pass the kernels know: their units in order, and what comes before and after them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spfde.kernels.units import BasicBlockUnit, ConvUnit, DenseUnit, Unit, basic_block, can_run, has_class
+
+Chain = Callable[[Tensor, bool], Tensor]  # runs the units; gives the mean over the pixels if that is asked for
+
+
+class Network:
+    """A module whose forward pass is a chain of units between two plain parts.
+
+    Attributes:
+        units: in forward order.
+        forward: the module's forward pass, given the module, the chain and the input.
+    """
+
+    def __init__(self, units: list[Unit], forward: Callable[[Any, Chain, Tensor], Tensor]) -> None:
+        self.units = units
+        self.forward = forward
+
+    @property
+    def useful(self) -> bool:
+        return any(isinstance(unit, BasicBlockUnit | ConvUnit) for unit in self.units)
+
+
+def find(model: nn.Module) -> dict[str, Network]:
+    """The networks in a model by module name, outermost first; what is in one is in no other."""
+    found: dict[str, Network] = {}
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}." if outer else "") for outer in found):
+            continue
+        for recognise in (_cifar_resnet, _torchvision_resnet, _sequence, _lone_block):
+            network = recognise(name, module)
+            if network is not None and network.useful:
+                found[name] = network
+                break
+    return found
+
+
+def _joined(*names: str) -> str:
+    return ".".join(name for name in names if name)
+
+
+def _block_or_dense(name: str, module: nn.Module) -> Unit:
+    return basic_block(name, module) or DenseUnit(name, module, [module])
+
+
+def _cifar_resnet(name: str, model: Any) -> Network | None:
+    if not has_class(model, "spfde.models.resnet", "CifarResNet"):
+        return None
+    units: list[Unit] = []
+    if can_run(model.conv1, model.bn1):
+        units.append(ConvUnit((_joined(name, "conv1"), _joined(name, "bn1")), lambda: (model.conv1, model.bn1)))
+    else:
+        stem = [model.conv1, model.bn1]
+        units.append(DenseUnit(_joined(name, "conv1"), lambda x: torch.relu(model.bn1(model.conv1(x))), stem))
+    for stage in ("layer1", "layer2", "layer3"):
+        for key, module in getattr(model, stage).named_children():
+            units.append(_block_or_dense(_joined(name, stage, key), module))
+    return Network(units, lambda model, chain, x: model.classifier(chain(x, True)))
+
+
+def _torchvision_resnet(name: str, model: Any) -> Network | None:
+    if not has_class(model, "torchvision.models.resnet", "ResNet"):
+        return None
+    units = [
+        _block_or_dense(_joined(name, stage, key), module)
+        for stage in ("layer1", "layer2", "layer3", "layer4")
+        for key, module in getattr(model, stage).named_children()
+    ]
+    pooled = type(model.avgpool) is nn.AdaptiveAvgPool2d and model.avgpool.output_size in (1, (1, 1))
+
+    def forward(model: Any, chain: Chain, x: Tensor) -> Tensor:
+        x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
+        features = chain(x, True) if pooled else model.avgpool(chain(x, False)).flatten(1)
+        return model.fc(features)
+
+    return Network(units, forward)
+
+
+def _sequence(name: str, module: nn.Module) -> Network | None:
+    if type(module) is not nn.Sequential or "forward" in module.__dict__:
+        return None
+    units = [_block_or_dense(_joined(name, key), child) for key, child in module.named_children()]
+    return Network(units, lambda module, chain, x: chain(x, False))
+
+
+def _lone_block(name: str, module: nn.Module) -> Network | None:
+    unit = basic_block(name, module)
+    return None if unit is None else Network([unit], lambda module, chain, x: chain(x, False))

@@ -1,0 +1,152 @@
+"""The parts of a network that run on sparse kernels as a whole, and how they are found in it."""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spfde.kernels.block import Block, Padding, Stage
+from spfde.kernels.conv_block import ConvBlock
+from spfde.kernels.structure import supports
+
+
+class Unit:
+    """A part of a network with a dense and perhaps a sparse way to run it.
+
+    Attributes:
+        name: of its module in the model.
+        kind: what it is, for people.
+        convs: its convolutions by layer name; none in a part that runs dense alone.
+    """
+
+    kind = "dense"
+
+    def __init__(self, name: str, modules: Iterable[nn.Module], convs: dict[str, nn.Conv2d]) -> None:
+        self.name = name
+        self.convs = convs
+        self.modules = [inner for module in modules for inner in module.modules()]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of its layers with weights."""
+        return list(self.convs)
+
+    def intact(self) -> bool:
+        """Whether its modules are still those that were found."""
+        return True
+
+    def dense(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def sparse(self, z: Tensor, batch: int, stage: Callable[[str, nn.BatchNorm2d], Stage], threads: int) -> Tensor:
+        """Runs on a blocked activation; `stage` gives each layer with the structure it has at the moment."""
+        raise NotImplementedError
+
+
+class DenseUnit(Unit):
+    """Modules that are run as they are."""
+
+    def __init__(self, name: str, run: Callable[[Tensor], Tensor], modules: Iterable[nn.Module]) -> None:
+        super().__init__(name, modules, {})
+        self.run = run
+
+    def dense(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+class BasicBlockUnit(Unit):
+    """A residual block of spfde or of torchvision: two 3x3 convolutions, shortcut of a 1x1 convolution or padding."""
+
+    kind = "basic block"
+
+    def __init__(self, name: str, module: Any, shortcut: str) -> None:
+        self.block = module
+        self.shortcut = shortcut
+        self.found = self._parts()
+        inner = {"conv1": module.conv1, "conv2": module.conv2}
+        if len(self.found) == 6 and isinstance(self.found[4], nn.Conv2d):
+            inner[f"{shortcut}.0"] = self.found[4]
+        super().__init__(name, [module], {f"{name}.{key}" if name else key: conv for key, conv in inner.items()})
+
+    def _parts(self) -> list[Any]:
+        block = self.block
+        return [block.conv1, block.bn1, block.conv2, block.bn2, *(getattr(block, self.shortcut) or ())]
+
+    def intact(self) -> bool:
+        now = self._parts()
+        return len(now) == len(self.found) and all(one is other for one, other in zip(now, self.found, strict=True))
+
+    def dense(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+    def sparse(self, z: Tensor, batch: int, stage: Callable[[str, nn.BatchNorm2d], Stage], threads: int) -> Tensor:
+        first, second, *rest = self.layers
+        shortcut: Stage | Padding | None = None
+        if rest:
+            shortcut = stage(rest[0], self.found[5])
+        elif len(self.found) == 5:
+            shortcut = Padding(self.found[4].stride, self.found[4].before)
+        return Block(stage(first, self.found[1]), stage(second, self.found[3]), shortcut, threads)(z, batch)
+
+
+class ConvUnit(Unit):
+    """Convolution, BatchNorm and ReLU.
+
+    Args:
+        names: of the two modules with state in the model.
+        get: those two, as they are in the model now.
+    """
+
+    kind = "convolution"
+
+    def __init__(self, names: tuple[str, str], get: Callable[[], tuple[Any, Any]]) -> None:
+        self.get = get
+        self.conv, self.bn = get()
+        super().__init__(names[0], [self.conv, self.bn], {names[0]: self.conv})
+
+    def intact(self) -> bool:
+        conv, bn = self.get()
+        return conv is self.conv and bn is self.bn
+
+    def dense(self, x: Tensor) -> Tensor:
+        return functional.relu(self.bn(self.conv(x)))
+
+    def sparse(self, z: Tensor, batch: int, stage: Callable[[str, nn.BatchNorm2d], Stage], threads: int) -> Tensor:
+        return ConvBlock(stage(self.layers[0], self.bn), threads)(z, batch)
+
+
+def has_class(module: nn.Module, where: str, name: str) -> bool:
+    """Whether a module is of this very class, with the forward pass that this class gives it.
+
+    By name, because only who has imported the module's file can have one: torchvision takes a second to import.
+    """
+    found = getattr(sys.modules.get(where), name, None)
+    return found is not None and type(module) is found and "forward" not in module.__dict__
+
+
+def normalises(bn: nn.Module) -> bool:
+    """Whether a module is a BatchNorm that the kernels can take along."""
+    tensors = [*bn._parameters.values(), *bn._buffers.values()]
+    return type(bn) is nn.BatchNorm2d and all(
+        t is None or t.device.type == "cpu" and (t.is_contiguous() and t.dtype.itemsize == 4 or t.dim() == 0)
+        for t in tensors
+    )
+
+
+def can_run(conv: Any, bn: Any) -> bool:
+    return supports(conv) and conv.bias is None and normalises(bn)
+
+
+def basic_block(name: str, module: nn.Module) -> BasicBlockUnit | None:
+    """The unit of a residual block, where it is one that there are kernels for."""
+    if has_class(module, "spfde.models.resnet", "BasicBlock"):
+        unit = BasicBlockUnit(name, module, "shortcut")
+    elif has_class(module, "torchvision.models.resnet", "BasicBlock"):
+        unit = BasicBlockUnit(name, module, "downsample")
+    else:
+        return None
+    pairs = [part for part in unit.found if not has_class(part, "spfde.models.resnet", "PaddedShortcut")]
+    fine = len(pairs) % 2 == 0 and all(can_run(*pairs[i : i + 2]) for i in range(0, len(pairs), 2))
+    return unit if fine else None

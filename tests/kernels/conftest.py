@@ -1,0 +1,26 @@
+"""Tests of the kernels run on every instruction set that this machine has, and are skipped where none were built."""
+
+import pytest
+
+from spfde.kernels import build, library
+
+
+def runnable() -> list[str]:
+    if not library.available():
+        return []
+    names = list(build.targets())
+    return names[names.index(library.status().isa) :]
+
+
+@pytest.fixture(params=runnable() or [pytest.param("", marks=pytest.mark.skip(reason=str(library.status().reason)))])
+def isa(request, monkeypatch):
+    """One instruction set after the other."""
+    monkeypatch.setenv("SPFDE_KERNELS_ISA", request.param)
+    return request.param
+
+
+@pytest.fixture
+def sparse():
+    """The best instruction set alone."""
+    if not library.available():
+        pytest.skip(str(library.status().reason))
