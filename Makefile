@@ -37,10 +37,11 @@ clean:
 	rm -rf .snakemake
 
 # .unfinished marks an environment in the making: one that was interrupted is begun anew.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard spfde/kernels/cpp/*)
 	if [ -e .venv/.unfinished ]; then rm -rf .venv; fi
 	mkdir -p .venv
 	touch .venv/.unfinished
 	if [ ! -x .venv/bin/pip ]; then $(PYTHON) -m venv .venv; fi
 	.venv/bin/pip install --quiet -e ".[dev]" -c constraints.txt
+	.venv/bin/python spfde/kernels/build.py # pip has built the kernels already; this says why where it could not
 	mv .venv/.unfinished $(READY)

@@ -1,6 +1,5 @@
 """Putting sparse kernels under a model that knows nothing of them, and taking them away again."""
 
-import copyreg
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -95,7 +94,7 @@ class Handle:
         self.choices.update(choices)
 
     def rebuild(self, layers: Iterable[str] | None = None) -> None:
-        """Takes over masks that have changed: those of the layers named, or all. Layers without kernels are passed by."""
+        """Takes over masks that have changed: of the layers named, or all. Layers without kernels are passed by."""
         for name in self._convs if layers is None else layers:
             if name in self._convs:
                 self._structures[name] = self._structure(name, self.masks.get(name))
@@ -198,7 +197,7 @@ def _fine(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
-def _new(plain: type) -> Any:
+def _new(plain: Any) -> Any:
     """As `copyreg.__newobj__`, which pickle allows for an object's own class alone."""
     return plain.__new__(plain)
 
@@ -214,7 +213,7 @@ def _swap(module: nn.Module, handle: Handle, network: networks.Network) -> None:
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
         made: Any = plain.__reduce_ex__(self, protocol)  # (function, arguments, state ...), the class an argument
-        function = _new if made[0] is copyreg.__newobj__ else made[0]
+        function = _new if made[0].__name__ == "__newobj__" else made[0]
         return function, tuple(plain if argument is type(self) else argument for argument in made[1]), *made[2:]
 
     members = {"forward": forward, "__reduce_ex__": reduce, "__module__": plain.__module__, "__doc__": plain.__doc__}

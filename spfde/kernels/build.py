@@ -41,7 +41,7 @@ def digest() -> str:
 def find_compiler() -> list[str] | None:
     """The compiler of the environment variable CXX, or the first of the usual ones."""
     named = shlex.split(os.environ.get("CXX", ""))
-    for command in ([named] if named else [["g++"], ["clang++"], ["c++"]]):
+    for command in [named] if named else [["g++"], ["clang++"], ["c++"]]:
         if shutil.which(command[0]):
             return command
     return None

@@ -57,7 +57,7 @@ class Convolution:
         return self._run(x, weight, epilogue, c.STATISTICS if sums else c.STORE), found
 
     def apply(self, x: c.Source, weight: Tensor, norm: Affine, relu: bool, residual: Tensor | None = None) -> Tensor:
-        """The convolution with a BatchNorm whose statistics are known, plus a residual, through ReLU where asked for."""
+        """The convolution with a BatchNorm of known statistics, plus a residual, through ReLU where asked for."""
         other = residual.data_ptr() if residual is not None else None
         return self._run(x, weight, c.Epilogue(None, other, norm.a, norm.b, None, relu), c.APPLY)
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -130,7 +131,7 @@ def normalises(bn: nn.Module) -> bool:
     """Whether a module is a BatchNorm that the kernels can take along."""
     tensors = [*bn._parameters.values(), *bn._buffers.values()]
     return type(bn) is nn.BatchNorm2d and all(
-        t is None or t.device.type == "cpu" and (t.is_contiguous() and t.dtype.itemsize == 4 or t.dim() == 0)
+        t is None or (t.device.type == "cpu" and (t.dim() == 0 or (t.is_contiguous() and t.dtype == torch.float32)))
         for t in tensors
     )
 

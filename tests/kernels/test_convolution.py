@@ -128,7 +128,9 @@ def test_batch_norm_of_known_statistics_residual_and_relu(isa, shape):
     norm = Affine(bn, case.conv.shape, None, 0)
     z = case.conv.apply(plain(case.z), case.weight, norm, relu=True, residual=block(r, case.threads))
     wanted = functional.relu(
-        functional.batch_norm(case.y, *(t.detach().double() for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias)))
+        functional.batch_norm(
+            case.y, *(t.detach().double() for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias))
+        )
         + r
     )
     close(case.open(z), wanted)
@@ -179,7 +181,11 @@ def test_weights_in_channels_last(isa):
 def test_layouts_at_the_borders(isa):
     for batch in (1, 16, 35):
         x = torch.randn(batch, 3, 5, 4, dtype=torch.float32)
-        for given_ in (x, x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        for given_ in (
+            x,
+            x.contiguous(memory_format=torch.channels_last),
+            x.transpose(2, 3).contiguous().transpose(2, 3),
+        ):
             leaf = given_.requires_grad_()
             z = block(leaf, 2)
             assert torch.equal(z[-1, :, :, :, (batch - 1) % 16], x[-1])
