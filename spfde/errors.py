@@ -24,6 +24,12 @@ class Stopped(SpfdeError):
     exit_code = 75
 
 
+class Diverged(SpfdeError):
+    """A run whose loss or weights became infinite or NaN; its record says so."""
+
+    exit_code = 1
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A remedy for an unknown name: the nearest known one, or the whole list.
 

@@ -1,40 +1,115 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Files: written under a temporary name and then renamed, so that they are whole or absent; read with care.
 
+What others wrote is read with care: a FIFO or a device is refused before it is opened, since reading it need never
+end; a text has a largest size; YAML has no aliases and no deep nesting, since a small file can unfold into gigabytes.
+"""
+
+import contextlib
 import errno
+import functools
 import json
 import os
-import secrets
 import shutil
+import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from spfde.errors import SpfdeError
+
+LARGEST_TEXT = 4 << 20  # bytes of a settings or config file: a thousand times what they have
+DEEPEST = 32  # levels of nesting of YAML; the project's own files have five
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads a record ten times faster
+
+# writing
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Yields a temporary path (file or folder) beside `path`, renamed onto it at the end, removed on an error.
 
+    What a writer of the same path left behind when it was killed is removed first.
+
     Raises:
         SpfdeError: no space left, or no right to write there.
     """
-    # The number of a process is not enough: machines that share a file system, and containers, have equal ones.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        clean_up(path)
         try:
             yield temporary
-            if temporary.is_dir() and path.is_dir():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
+            _put(temporary, path)
         except BaseException:
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
+            remove(temporary)
             raise
+
+
+@contextmanager
+def writing_all(*paths: Path) -> Iterator[list[Path]]:
+    """As `writing`, for files that belong together: none takes its place before all of them are written whole."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(writing(path)) for path in paths]
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Renames onto the path; a folder that is there already is renamed away first, and removed last."""
+    if temporary.is_dir() and path.is_dir():
+        old = temporary.with_suffix(".old.part")
+        os.replace(path, old)
+        os.replace(temporary, path)
+        remove(old)
+    else:
+        os.replace(temporary, path)
+
+
+def clean_up(path: Path, everyone: bool = False) -> None:
+    """Removes the temporary files of writers of this path that were killed.
+
+    Args:
+        path: what they were writing.
+        everyone: nobody else can be writing it now, on no machine; else only those are removed whose process on this
+            machine is gone.
+    """
+    for left in path.parent.glob(f".{_escaped(path.name)}.*.part"):
+        machine, _, number = left.name[len(path.name) + 2 :].removesuffix(".part").removesuffix(".old").rpartition(".")
+        gone = machine == _machine() and number.isdigit() and int(number) != os.getpid() and not _lives(int(number))
+        if everyone or gone:
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@functools.cache
+def _machine() -> str:
+    """The name of this machine: where several share a folder, process numbers are each its own."""
+    return socket.gethostname().partition(".")[0] or "here"
+
+
+def _escaped(name: str) -> str:
+    """A name as a pattern that matches it alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 @contextmanager
@@ -60,3 +135,103 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+# reading
+
+
+def check_file(path: Path, what: str, remedy: str) -> None:
+    """Refuses what cannot be read as an ordinary file; opens nothing.
+
+    Args:
+        path: its path.
+        what: what the file is, for the error, e.g. "settings file".
+        remedy: what to do where it is missing or of another kind.
+
+    Raises:
+        SpfdeError: it is missing, a folder, a FIFO, a socket or a device, or there is no right to read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode) and not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except PermissionError:
+        raise SpfdeError(f"no right to read {what} {path}", "change its rights") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise SpfdeError(f"{what} {path} cannot be read ({_reason(error)})", remedy) from None
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    if not stat.S_ISREG(mode):
+        cause = f"{what} {path} cannot be read (it is {kinds.get(stat.S_IFMT(mode), 'no file')})"
+        raise SpfdeError(cause, remedy)
+
+
+def read_text(path: Path, what: str, remedy: str, largest: int = LARGEST_TEXT) -> str:
+    """The text of an ordinary file.
+
+    Raises:
+        SpfdeError: as `check_file`; it is larger than `largest` bytes, or no UTF-8.
+    """
+    check_file(path, what, remedy)
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+        if len(data) > largest:
+            raise SpfdeError(f"{what} {path} is larger than {largest} bytes", remedy)
+        return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpfdeError(f"{what} {path} cannot be read ({_reason(error)})", remedy) from None
+
+
+def parse_yaml(text: str, what: str, remedy: str) -> Any:
+    """The values of a YAML text, without aliases and without deep nesting.
+
+    Raises:
+        SpfdeError: it is not YAML, or holds what a settings file never needs.
+    """
+    depth = 0
+    try:
+        for event in yaml.parse(text, LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                raise SpfdeError(f"{what} holds a YAML alias (*{event.anchor})", "write the value out in full")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise SpfdeError(f"{what} is nested more than {DEEPEST} levels deep", remedy)
+        return yaml.load(text, LOADER)
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SpfdeError(f"{what} is not YAML ({error.problem}{where})", remedy) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date or a number that does not exist
+        raise SpfdeError(f"{what} is not YAML ({_reason(error)})", remedy) from None
+
+
+def read_yaml(path: Path, what: str, remedy: str) -> Any:
+    """The values of a YAML file; None where it is empty.
+
+    Raises:
+        SpfdeError: as `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path, what, remedy), f"{what} {path}", remedy)
+
+
+def read_json(path: Path, what: str, remedy: str, largest: int = 16 * LARGEST_TEXT) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        SpfdeError: as `read_text`; it is not JSON.
+    """
+    try:
+        return json.loads(read_text(path, what, remedy, largest))
+    except (ValueError, RecursionError) as error:
+        raise SpfdeError(f"{what} {path} is not JSON ({_reason(error)})", remedy) from None
+
+
+def _reason(error: BaseException) -> str:
+    """An error in a few words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.strip().splitlines() or [error.__class__.__name__])[0][:200]

@@ -21,6 +21,9 @@ def selected(
     from spfde.experiments.resolve import parse_assignments, select
     from spfde.experiments.stored import read_settings
 
+    if rows and not experiments:
+        cause = f"--row {rows[0]} is a row of an experiment, and no experiment is named"
+        raise SpfdeError(cause, "add --experiment NAME")
     told = parse_assignments(assignments or [])
     if settings is None:
         return select(scale, experiments or [], rows or [], seeds or [], told)

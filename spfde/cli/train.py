@@ -1,6 +1,9 @@
 """`spfde train`."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from spfde.cli.options import (
     Assignments,
@@ -30,13 +33,18 @@ def train(
     out: Out = Path("runs"),
     device: Device = None,
     time_limit: TimeLimit = None,
+    keep_diverged: Annotated[
+        bool, typer.Option("--keep-diverged", help="A run that diverges counts as done: others go on, exit code 0.")
+    ] = False,
 ) -> None:
     """Train runs and write their records; finished ones are skipped, interrupted ones go on."""
     from spfde.data import load
+    from spfde.errors import Diverged
     from spfde.planning import plan_settings
     from spfde.training.clock import Clock
     from spfde.training.distributed import joined
     from spfde.training.loop import train as train_run
+    from spfde.training.progress import say
 
     runs = selected(settings, scale, experiments, rows, assignments, seeds)
     for run in {run.row_digest: run for run in runs if run.freezing.flops_reduction}.values():
@@ -48,4 +56,9 @@ def train(
         for run in runs:
             if run.data not in splits:
                 splits = {run.data: load(run.data, data_root, cache)}
-            train_run(run, splits[run.data], out, where, clock, team)
+            try:
+                train_run(run, splits[run.data], out, where, clock, team)
+            except Diverged as error:
+                if not keep_diverged:
+                    raise
+                say(f"warning: {error.cause}")

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from spfde.cost.flops import mask_update_flops
+from spfde.files import read_yaml
 from spfde.planning import Plan, describe
-from spfde.results.collect import YAML
 
 
 class Check(NamedTuple):
@@ -100,4 +99,5 @@ def _trace(folder: Path) -> pd.DataFrame:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    return yaml.load((folder / "settings.yaml").read_text(encoding="utf-8"), YAML)
+    values: dict[str, Any] = read_yaml(folder / "settings.yaml", "settings file", "train that run again")
+    return values

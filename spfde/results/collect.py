@@ -2,10 +2,12 @@
 
 Settings keep their names ("sparsity.method"), and so do the values of summary.json ("accuracy.test_last", percent;
 "flops.paper", FLOPs; "memory.paper_min", bytes; "time.total", seconds). A summary value whose name a setting has taken
-gets the prefix "achieved." ("achieved.sparsity.target"). Costs are those of results/<scale>/costs.csv where it has the
+gets the prefix "achieved." ("achieved.sparsity.target"). "status" is "finished" or "diverged"; a run that diverged has
+no accuracy, and the costs of the epochs that it trained. Costs are those of results/<scale>/costs.csv where it has the
 run: accounted again by the present code (`spfde cost`), while summary.json keeps what they were when the run ended.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,25 +16,46 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from spfde.errors import SpfdeError
-from spfde.files import writing
+from spfde.files import read_json, read_yaml, writing
 from spfde.settings import RunSettings, parse
+from spfde.training.trust import fault, remember_damage
 
-FIRST = ["run_id", "row", "scale", "tag", "seed", "published"]
+FIRST = ["run_id", "row", "scale", "tag", "seed", "published", "status"]
+SEALS = ("files", "digest", "schema")  # of the summary, which say that the record is whole
 NEEDED = ["accuracy.test_last", *(f"flops.{column}" for column in ("paper", "full", "executed"))]
 NEEDED += [f"memory.{column}" for column in ("paper_min", "paper_avg", "full_peak")]
-YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads a record ten times faster
 
 
 def record_folders(scale: str, results: Path) -> list[Path]:
-    """Folders of finished records: results/<scale>/runs/*, then results/published/<scale>/* that are not there too."""
+    """Folders of the records that may be trusted (`spfde.training.trust`), fresh ones before published ones.
+
+    They lie in results/<scale>/runs/, and in results/published/<scale>/ where no fresh one is. Hidden folders and those
+    without summary.json are no records. One that is damaged, a copy or of another schema is named on stderr, once, and
+    left out.
+
+    Raises:
+        SpfdeError: there is no right to read a record.
+    """
     found: dict[str, Path] = {}
     for parent in (results / scale / "runs", results / "published" / scale):
-        for summary in sorted(parent.glob("*/summary.json")):
-            found.setdefault(summary.parent.name, summary.parent)
+        for folder in sorted(path.parent for path in parent.glob("*/summary.json")):
+            if folder.name.startswith(".") or folder.name in found:
+                continue
+            why = fault(folder)
+            remember_damage(folder, damaged=bool(why))
+            if why:
+                _name_once(folder, why)
+            else:
+                found[folder.name] = folder
     return list(found.values())
+
+
+@functools.cache
+def _name_once(folder: Path, why: str) -> None:
+    remedy = "train its run again" if folder.parent.name == "runs" else "publish it again"
+    print(f"warning: record {folder} is left out: {why}; {remedy}", file=sys.stderr)
 
 
 def read_costs(scale: str, results: Path) -> dict[str, dict[str, float]]:
@@ -109,6 +132,22 @@ def warn_of_other_code(frame: pd.DataFrame, digest: str) -> None:
         )
 
 
+def mixtures(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each way in which the runs of a table were not all made alike; none where they were."""
+    found = []
+    begun = [json.loads(text) for text in frame.get("resumed_from", pd.Series(dtype=str)).dropna()]
+    changed = [{name for at in run for name in at.get("changed", {})} for run in begun]
+    if any(changed):
+        names = ", ".join(sorted(set().union(*changed)))
+        found.append(f"{sum(map(bool, changed))} of {len(frame)} runs were resumed with other {names} than they began.")
+    for name in ("device", "threads", "kernels", "torch", "code", "data"):
+        values = frame.get(f"environment.{name}", pd.Series(dtype=str)).dropna().astype(str).unique()
+        if len(values) > 1:
+            some = ", ".join(sorted(values)[:3]) + ", …" * (len(values) > 3)
+            found.append(f"The runs were made with {len(values)} different values of {name} ({some}).")
+    return found
+
+
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Writes the frame as CSV, whole or not at all."""
     with writing(path) as temporary:
@@ -129,17 +168,20 @@ class _Record:
 def _record(folder: Path, costs: Mapping[str, Mapping[str, float]]) -> _Record:
     path = folder / "summary.json"
     try:
-        summary = flat(json.loads(path.read_text(encoding="utf-8"))) | dict(costs.get(folder.name, {}))
+        read = read_json(path, "summary", "")
+        summary = flat({"status": "finished"} | {key: read[key] for key in read if key not in SEALS})
+        summary |= dict(costs.get(folder.name, {}))
         path = folder / "settings.yaml"
-        given = yaml.load(path.read_text(encoding="utf-8"), YAML)
+        given = read_yaml(path, "settings", "")
         settings, row_digest = flat(given), parse(RunSettings, given).row_digest
         path = folder / "summary.json"
-        missing = [key for key in ["run_id", "row", *NEEDED] if summary.get(key) is None]
+        needed = NEEDED if summary["status"] == "finished" else NEEDED[1:]
+        missing = [key for key in ["run_id", "row", *needed] if summary.get(key) is None]
         if missing:
             raise ValueError(f"it has no {missing[0]}")
-        first = {key: summary.pop(key) for key in ("run_id", "row")}
+        first = {key: summary.pop(key) for key in ("run_id", "row", "status")}
         first |= {key: settings.pop(key) for key in ("scale", "tag", "seed")}
-    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError, SpfdeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, SpfdeError) as error:
         reason = f"the setting {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise SpfdeError(f"broken record {path}: {reason}", f"remove {folder} and train that run again") from error
     first["published"] = folder.parent.parent.name == "published"

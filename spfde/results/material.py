@@ -12,7 +12,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale, scale_of
 from spfde.results import load
 from spfde.results.analyses import analysis_path
-from spfde.results.collect import NEEDED
+from spfde.results.collect import NEEDED, mixtures
 from spfde.results.labels import tag
 from spfde.results.reference import ReferenceValue, lookup
 from spfde.results.reference import read as read_reference
@@ -45,12 +45,34 @@ class Material:
         return not self.reference.empty
 
     def of(self, row: Mapping[str, Any]) -> pd.DataFrame:
-        """The runs of a planned row, by seed."""
-        return self.runs[self.runs["row"] == row["row"]]
+        """The runs of a planned row that finished, by seed."""
+        return self.runs[(self.runs["row"] == row["row"]) & (self.runs["status"] == "finished")]
 
     def accuracy(self, row: Mapping[str, Any]) -> Estimate:
         """Test accuracy after the last epoch over the seeds, percent."""
         return estimate(self.of(row)["accuracy.test_last"])
+
+    def diverged(self, row: Mapping[str, Any]) -> str:
+        """How many runs of a planned row diverged, e.g. "1 of 3"; nothing where none did."""
+        runs = self.runs[self.runs["row"] == row["row"]]
+        diverged = int((runs["status"] == "diverged").sum())
+        return f"{diverged} of {len(runs)}" if diverged else ""
+
+    def count(self, row: Mapping[str, Any]) -> str:
+        """How many runs a mean is over, e.g. "3", or "2 (1 of 3 diverged)"."""
+        finished, diverged = len(self.of(row)), self.diverged(row)
+        return f"{finished} ({diverged} diverged)" if diverged else str(finished)
+
+    def absent(self, row: Mapping[str, Any]) -> str:
+        """What stands in place of a mean that there is none of."""
+        return "diverged" if self.diverged(row) else "not run"
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a reader of the numbers must know of the runs behind them: which diverged, and what was not alike."""
+        rows = [f"{self.diverged(row)} of {row['row']}" for row in self.plan if self.diverged(row)]
+        diverged = [f"Runs that diverged, and are left out of means: {', '.join(rows)}."] if rows else []
+        return diverged + mixtures(self.runs[self.runs["row"].isin([row["row"] for row in self.plan])])
 
     def costs(self, row: Mapping[str, Any]) -> dict[str, float]:
         """FLOPs and bytes, dotted as in the frame: the mean of the records, or the plan where nothing was run."""

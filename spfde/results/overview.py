@@ -82,7 +82,8 @@ def headline(material: Material) -> Table:
         costs = material.costs(row)
         name = f"{label(row)} {levels(row)}" if row["freezing"] or row["sieving"] else label(row)
         ratios = {key: costs[key] / dense[key] if dense else float("nan") for key in costs}
-        return {"row": row["row"], "method": name, "group": row["method"], **accuracy._asdict(), **ratios}
+        told = {"status": material.absent(row), "runs": material.count(row)}
+        return {"row": row["row"], "method": name, "group": row["method"], **told, **accuracy._asdict(), **ratios}
 
     def ratio(name: str) -> Column:
         titles = {"flops.paper": "paper", "flops.executed": "executed", "memory.paper_avg": "average"}
@@ -95,15 +96,16 @@ def headline(material: Material) -> Table:
         values=pd.DataFrame([values(row) for row in rows]),
         columns=[
             Column("Method", lambda row: row["method"], numeric=False),
-            Column("Accuracy (%)", lambda row: plus_minus(row["mean"], row["std"]) if row["n"] else NOT_RUN),
-            Column("n", lambda row: str(row["n"])),
+            Column("Accuracy (%)", lambda row: plus_minus(row["mean"], row["std"]) if row["n"] else row["status"]),
+            Column("n", lambda row: row["runs"]),
             *map(ratio, ("flops.paper", "flops.executed", "memory.paper_avg")),
         ],
         seeds=material.runs,
         notes=[
+            *material.cautions,
             "Accuracy: test set, after the last epoch, mean ± standard deviation over n seeds. *paper* counts FLOPs "
             "and memory as published rows do; *executed* is what masked dense kernels ran: freezing and sieving save "
-            "it, zeros do not. SpFDE x%+y%: training FLOPs removed by freezing + training data removed by sieving."
+            "it, zeros do not. SpFDE x%+y%: training FLOPs removed by freezing + training data removed by sieving.",
         ],
         parted_by="group",
     )

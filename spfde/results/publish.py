@@ -10,11 +10,12 @@ from pathlib import Path
 
 from spfde.cost.trace import read_trace, write_trace
 from spfde.errors import SpfdeError, lookup
-from spfde.files import writing
+from spfde.files import read_json, writing
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import record_folders
+from spfde.training.trust import is_whole, seal
 
-COPIED = ("settings.yaml", "epochs.csv", "summary.json")
+COPIED = ("settings.yaml", "epochs.csv")
 
 
 def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[list[Path], list[Path]]:
@@ -36,7 +37,7 @@ def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[lis
     if not folders:
         raise SpfdeError(f"no finished records of scale {scale} in {results}", "train its runs first")
     chosen = [lookup("finished run", run_id, folders) for run_id in run_ids] or list(folders.values())
-    kept = [home / folder.name for folder in chosen if (home / folder.name / "summary.json").is_file()]
+    kept = [home / folder.name for folder in chosen if is_whole(home / folder.name)]
     new = [folder for folder in chosen if home / folder.name not in kept]
     for folder in new:
         _copy(folder, home / folder.name)
@@ -44,15 +45,15 @@ def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[lis
 
 
 def _copy(record: Path, to: Path) -> None:
-    for name in COPIED:
-        if not (record / name).is_file():
-            raise SpfdeError(f"broken record {record}: it has no {name}", "remove it and train that run again")
     trace = read_trace(record / "layers.csv")
+    summary = read_json(record / "summary.json", "summary", "train that run again")
     with writing(to) as temporary:
         temporary.mkdir()
         for name in COPIED:
-            shutil.copy2(record / name, temporary)  # with its date: of a row's settings the newest counts
+            shutil.copyfile(record / name, temporary / name)
         write_trace(trace, temporary / "layers.csv.gz")
+        seal(temporary, summary)  # with digests of what the published record holds
+        shutil.copystat(record / "summary.json", temporary / "summary.json")  # its date: the newest of a row counts
 
 
 def _analyses(scale: str, results: Path) -> list[Path]:

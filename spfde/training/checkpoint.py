@@ -1,8 +1,10 @@
-"""Checkpoints: one safetensors file a run, a sidecar keyed by the run id, written whole or not at all.
+"""Checkpoints: one safetensors file per run, named by the run id, written whole or not at all.
 
-Text beside the tensors (run id, rows of epochs.csv, times) travels in the file's own header; no pickle anywhere.
+Text beside the tensors (rows of epochs.csv, times, environment) travels in the file's own header, with a digest of all
+that the checkpoint holds; no pickle anywhere.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from spfde.errors import SpfdeError
-from spfde.files import writing
+from spfde.files import check_file, writing
 
-FORMAT = "3"  # raised when what a checkpoint holds changes
+FORMAT = "4"  # raised when what a checkpoint holds changes
 
 
 def path_of(out: Path, run_id: str) -> Path:
@@ -24,32 +26,55 @@ def path_of(out: Path, run_id: str) -> Path:
     return out / ".checkpoints" / f"{run_id}.safetensors"
 
 
+def remedy(path: Path) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    return f"remove {path} to train the run from its start"
+
+
 def save(path: Path, run_id: str, tensors: dict[str, Tensor], text: dict[str, Any]) -> None:
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    """Writes a checkpoint."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    written = json.dumps(text)
+    metadata = {"format": FORMAT, "run_id": run_id, "text": written, "digest": _digest(run_id, contiguous, written)}
     with writing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"format": FORMAT, "run_id": run_id, "text": json.dumps(text)})
+        save_file(contiguous, temporary, metadata=metadata)
 
 
 def load(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors (on the CPU) and text of a run's checkpoint; none where it has none.
 
     Raises:
-        SpfdeError: the file is damaged, or of another run or version.
+        SpfdeError: the file is damaged, of another run or version, or there is no right to read it.
     """
-    if not path.exists():
+    if not path.is_symlink() and not path.exists():
         return None
-    remedy = f"remove {path} to train the run from its start"
+    check_file(path, "checkpoint", remedy(path))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             owner = metadata.get("run_id", "no run of this project")
             if owner != run_id:
-                raise SpfdeError(f"checkpoint {path} belongs to {owner}, not to {run_id}", remedy)
+                raise SpfdeError(f"checkpoint {path} belongs to {owner}, not to {run_id}", remedy(path))
             if metadata.get("format") != FORMAT:
-                raise SpfdeError(f"checkpoint {path} was written by another version of spfde", remedy)
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["text"])  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise SpfdeError(f"checkpoint {path} is damaged ({error})", remedy) from None
+                raise SpfdeError(f"checkpoint {path} was written by another version of spfde", remedy(path))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata["digest"] != _digest(run_id, tensors, metadata["text"]):
+            raise ValueError("it does not hold what was written")
+        return tensors, json.loads(metadata["text"])
+    except PermissionError:
+        raise SpfdeError(f"no right to read checkpoint {path}", "change its rights") from None
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, MemoryError, RecursionError) as error:
+        why = (str(error).splitlines() or [error.__class__.__name__])[0]
+        raise SpfdeError(f"checkpoint {path} is damaged ({why})", remedy(path)) from None
+
+
+def _digest(run_id: str, tensors: dict[str, Tensor], text: str) -> str:
+    """SHA-256 over the run, the text, and name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(f"{run_id}\0{text}\0".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -64,14 +89,11 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Takes back what `optimizer_tensors` gave, each tensor laid out in memory like its parameter."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    """Puts back what `optimizer_tensors` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition(".")
-        like = parameters[int(number)]
-        laid_out = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
-        state.setdefault(int(number), {})[key] = laid_out.detach()
+        state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -64,6 +64,10 @@ class Team:
         """Whether it holds in any process; waits for the other processes, not for the device."""
         return flag
 
+    def first(self, value: int) -> int:
+        """What the first process says; the others wait for it, whatever they would say themselves."""
+        return value
+
 
 class Ranks(Team):
     """One of several processes; torch.distributed is initialised."""
@@ -116,6 +120,11 @@ class Ranks(Team):
         told = torch.tensor(int(flag))
         distributed.all_reduce(told, distributed.ReduceOp.MAX)
         return bool(told)
+
+    def first(self, value: int) -> int:
+        told = torch.tensor(value)
+        distributed.broadcast(told, src=0)
+        return int(told)
 
     # A running statistic r takes in the statistics m of the shares one after another: r <- k r + (1 - k) m, with
     # k = 1 - momentum, makes r k^size + sum over ranks of k^(size - 1 - rank) (1 - k) m.

@@ -10,6 +10,11 @@ from typing import Any
 import torch
 
 import spfde
+from spfde.data import Splits
+from spfde.data.split import FolderSplit
+
+# What a run may go on with otherwise than it began, with a warning: its settings mean the same, its last bits may not.
+IDENTITY = ("spfde", "code", "python", "torch", "device", "threads", "kernels", "platform")
 
 
 @functools.cache
@@ -37,6 +42,26 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[Any]]:
+    """What differs between two environments and can change a result in its last bits, as {name: [before, now]}."""
+    return {name: [before.get(name), now.get(name)] for name in IDENTITY if before.get(name) != now.get(name)}
+
+
+def data_digest(splits: Splits) -> str:
+    """Twelve hex digits over the samples: images and labels in memory; names and labels of files on disk."""
+    digest = hashlib.sha256()
+    for split in (splits.train, splits.validation, splits.test):
+        if split is None:
+            continue
+        digest.update(split.labels.numpy().data)
+        if isinstance(split, FolderSplit):
+            for path in split.paths:
+                digest.update("/".join(Path(path).parts[-2:]).encode() + b"\0")
+        else:
+            digest.update(split.images.contiguous().numpy().data)
+    return digest.hexdigest()[:12]
 
 
 @functools.cache

@@ -5,6 +5,7 @@
 What a run is made of, and its checkpoint, is in `run.py`; what it leaves behind is in `summary.py` and `record.py`.
 """
 
+import math
 from contextlib import closing
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spfde.data import LoaderBase, Splits
+from spfde.errors import Diverged
 from spfde.settings import RunSettings
 from spfde.training import checkpoint, record
 from spfde.training.clock import Clock
 from spfde.training.distributed import Team
+from spfde.training.lock import alone
 from spfde.training.progress import Progress, say
 from spfde.training.run import Training
 from spfde.training.summary import epoch_row, summary
@@ -45,15 +48,53 @@ def train(
 
     Raises:
         Stopped: the clock stopped the run; there is a checkpoint, from which the same call goes on.
+        Diverged: loss or weights became infinite or NaN, now or when the run trained before; its record says so.
         SpfdeError: bad settings, a bad checkpoint, or a disk that cannot be written.
     """
-    folder, team = out / settings.run_id, team or Team()
-    if team.any(record.finished(folder)):
-        say(f"{settings.run_id}: finished before, skipped")
+    folder, path = out / settings.run_id, checkpoint.path_of(out, settings.run_id)
+    device, clock, team = device or torch.device("cpu"), clock or Clock(), team or Team()
+    if finished_before(settings, folder, team):
         return folder
-    run = Training(settings, splits, device or torch.device("cpu"), clock or Clock(), team)
-    run.resume(checkpoint.path_of(out, settings.run_id))
-    with closing(Progress(settings.run_id, run.sparse.epochs, run.steps_per_epoch)) as progress:
+    with alone(path, settings.run_id, team, clock):
+        if finished_before(settings, folder, team):  # another process was training it
+            return folder
+        if team.rank == 0:
+            record.make_room(folder, path)
+        run = Training(settings, splits, device, clock, team)
+        run.resume(path)
+        try:
+            run_epochs(run)
+        except Diverged:
+            run.rows.append(epoch_row(run, run.trained(), None, None))
+            run.sparse.history.close(run.sparse.epoch)
+            run.finish(folder, run.trace(), summary(run, run.trace(), "diverged"))
+            raise
+        run.finish(folder, run.trace(), summary(run, run.trace(), "finished"))
+    return folder
+
+
+def finished_before(settings: RunSettings, folder: Path, team: Team) -> bool:
+    """Whether there is the record of a finished run already.
+
+    Raises:
+        Diverged: there is the record of a run that diverged.
+    """
+    endings = ("", "finished", "diverged")
+    ended = endings[team.first(endings.index(record.ending(folder)) if team.rank == 0 else 0)]
+    if ended == "diverged":
+        raise Diverged(f"{settings.run_id} diverged before", f"remove {folder} to train it again")
+    if ended:
+        say(f"{settings.run_id}: finished before, skipped")
+    return bool(ended)
+
+
+def run_epochs(run: Training) -> None:
+    """The epochs that a run has still to do.
+
+    Raises:
+        Stopped, Diverged: as `train`.
+    """
+    with closing(Progress(run.settings.run_id, run.sparse.epochs, run.steps_per_epoch)) as progress:
         for epoch in range(run.epoch, run.sparse.epochs):
             run.begin(epoch)  # mask update, sieve update, freezing, learning rates
             progress.begin(epoch, run.done)
@@ -66,9 +107,6 @@ def train(
             validated = evaluate(run, run.validation) if run.validation else None
             run.rows.append(epoch_row(run, trained, tested, validated))
             progress.end(epoch, trained.loss, tested[1])
-    trace = run.sparse.trace()
-    run.finish(folder, trace, summary(run, trace))
-    return folder
 
 
 def step(run: Training, indices: Tensor, images: Tensor, labels: Tensor) -> None:
@@ -100,7 +138,11 @@ def step(run: Training, indices: Tensor, images: Tensor, labels: Tensor) -> None
 
 @torch.no_grad()
 def evaluate(run: Training, loader: LoaderBase) -> tuple[float, float]:
-    """Mean loss, and accuracy in percent, over all samples of a split."""
+    """Mean loss, and accuracy in percent, over all samples of a split.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
     run.model.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=run.device)
     for _, images, labels in loader.epoch(0, share=run.team.share):
@@ -110,4 +152,6 @@ def evaluate(run: Training, loader: LoaderBase) -> tuple[float, float]:
         sums += torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
     loss_per_sample, share_correct = (run.team.total(sums) / len(loader)).tolist()
     run.lap("evaluate")
+    if not math.isfinite(loss_per_sample):
+        raise run.diverged("the loss of evaluation")
     return loss_per_sample, 100 * share_correct

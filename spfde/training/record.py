@@ -5,6 +5,7 @@ Accuracies are in percent, shares are fractions, FLOPs, bytes and seconds plain 
 alone, so that the other text files of equal runs are equal bit for bit.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spfde.cost.trace import write_trace
-from spfde.files import disk_errors, write_json, writing
+from spfde.files import clean_up, disk_errors, remove, writing
 from spfde.settings import RunSettings
+from spfde.training.progress import say
+from spfde.training.trust import SPARE, SUMMARY, fault, remember_damage, seal, status
 
 EPOCH_COLUMNS = (
     "epoch",
@@ -31,20 +34,45 @@ EPOCH_COLUMNS = (
     "frozen_blocks",
     "sparsity",
 )
-SPARE = ".summary.json"
 
 
-def finished(folder: Path) -> bool:
-    """Whether a folder holds a whole record.
+def ending(folder: Path) -> str:
+    """How the run of this record ended, "finished" or "diverged"; nothing where there is no record to be trusted.
 
     A workflow engine deletes the declared output, summary.json, of a job in which another seed failed; the record
     itself is whole, so the summary is put back from its spare copy.
+
+    Raises:
+        SpfdeError: there is no right to read the record.
     """
-    summary, spare = folder / "summary.json", folder / SPARE
+    summary, spare = folder / SUMMARY, folder / SPARE
     if not summary.exists() and spare.exists():
         with disk_errors(summary):
             shutil.copyfile(spare, summary)
-    return summary.exists()
+    return "" if not summary.exists() or fault(folder) else status(folder)
+
+
+def make_room(folder: Path, path: Path) -> None:
+    """Before a run trains: removes its damaged record with the checkpoint that is left of it, and half-written files.
+
+    Args:
+        folder: of the record, which is not one to be trusted.
+        path: of the checkpoint.
+    """
+    with disk_errors(folder):
+        if folder.exists():
+            what = fault(folder) or "it is not whole"
+            say(f"warning: record {folder} is damaged ({what}); its run is trained again from its start")
+            remove(folder)
+            discard(path)
+        clean_up(folder, everyone=True)
+        clean_up(path, everyone=True)
+
+
+def discard(path: Path) -> None:
+    """Removes a run's checkpoint, with the snapshots beside it."""
+    remove(path)
+    remove(path.with_suffix(".snapshots"))
 
 
 def write(
@@ -71,6 +99,17 @@ def write(
             {name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary / "state.safetensors"
         )
         if snapshots and snapshots.is_dir():
-            shutil.move(snapshots, temporary / "snapshots")
-        write_json(temporary / SPARE, summary)
-        write_json(temporary / "summary.json", summary)
+            shutil.copytree(
+                snapshots, temporary / "snapshots", copy_function=_link, ignore=shutil.ignore_patterns(".*")
+            )
+        seal(temporary, summary)
+        shutil.copyfile(temporary / SUMMARY, temporary / SPARE)
+    remember_damage(folder, damaged=False)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, which costs nothing; a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -5,7 +5,7 @@ stream named by seed, purpose and epoch, so a checkpoint needs no generator stat
 """
 
 import contextlib
-import shutil
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spfde.api import SparseTraining
 from spfde.data import AnySplit, LoaderBase, Splits, info, open_loader
-from spfde.errors import SpfdeError, Stopped
+from spfde.errors import Diverged, SpfdeError, Stopped
 from spfde.models import build
 from spfde.planning import known_model
 from spfde.rng import derive
@@ -25,9 +25,11 @@ from spfde.settings import RunSettings
 from spfde.training import checkpoint, record
 from spfde.training.clock import Clock
 from spfde.training.distributed import Team
+from spfde.training.environment import changes, data_digest, environment
 from spfde.training.layout import memory_format
 from spfde.training.progress import say
-from spfde.training.weights import load_weights, save_snapshot
+from spfde.training.snapshots import Snapshots
+from spfde.training.weights import load_weights
 
 
 class Trained(NamedTuple):
@@ -96,10 +98,12 @@ class Training:
         sizes = self.sparse.plan.samples % recipe.batch_size  # of last batches; 0: they are full
         self.team.check(self.model, [size or recipe.batch_size for size in sizes.tolist()])
         self.rows: list[dict[str, Any]] = []
-        self.resumed_from: list[dict[str, int]] = []
+        self.resumed_from: list[dict[str, Any]] = []
+        self.environment = {**environment(device), "processes": self.team.size, "data": data_digest(splits)}
         self.epoch = 0
         self.done = 0
         self.path: Path | None = None  # of the checkpoint
+        self.snapshots: Snapshots | None = None
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # losses and correct samples of this epoch
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -112,10 +116,9 @@ class Training:
         self.epoch = epoch
         if self.sparse.begun > epoch:
             return
-        every = self.settings.training.snapshots
-        done = epoch - (self.sparse.epochs - self.settings.training.epochs)  # epochs of the last round
-        if every and (epoch == 0 or (done > 0 and done % every == 0)):
-            self._keep_snapshot(max(0, done))
+        done = max(0, epoch - (self.sparse.epochs - self.settings.training.epochs))  # epochs of the last round
+        if self.snapshots and self.snapshots.wanted(done) and (done or not epoch):
+            self.snapshots.save(self.model, done)
         self.sparse.begin_epoch(epoch)
         if self.sparse.epoch == 0:
             self.rows = []  # a round that is followed by another leaves no rows
@@ -135,38 +138,81 @@ class Training:
         return contextlib.nullcontext()
 
     def count(self, loss: Tensor, correct: Tensor) -> None:
-        """Counts a step that is done; stays on the device.
+        """Counts a step that is done; on a GPU the numbers stay there.
 
         Args:
             loss: mean loss of the batch.
             correct: (batch,) booleans, whose class was predicted.
+
+        Raises:
+            Diverged: on a CPU, where looking costs nothing, the loss is not finite.
         """
         self._sums += torch.stack([loss.double() * len(correct), correct.sum().double()])
         self.done += 1
+        if self.device.type == "cpu":
+            self._check_loss()
+
+    def trained(self) -> Trained:
+        """Loss and accuracy of the steps of this epoch so far; waits for the device."""
+        loss, correct = self._sums.tolist()
+        samples = int(self.sparse.history.samples[self.sparse.epoch])
+        return Trained(loss / samples, 100 * correct / samples, samples)
+
+    def trace(self) -> pd.DataFrame:
+        """What happened in the epochs that were trained, the last one perhaps in part (columns: `spfde.cost.trace`)."""
+        trace = self.sparse.trace()
+        return trace[trace["epoch"] <= self.sparse.epoch]
 
     def end(self) -> Trained:
-        """After the steps of an epoch; after the last epoch the weights become those that the record holds."""
-        loss, correct = self._sums.tolist()  # waits for the device
+        """After the steps of an epoch; after the last epoch the weights become those that the record holds.
+
+        Raises:
+            Diverged: loss or weights are not finite.
+        """
+        self.check_finite()
+        trained = self.trained()
         self.lap("train")
-        samples = int(self.sparse.history.samples[self.sparse.epoch])
         if self.epoch + 1 == self.sparse.epochs:
             self.sparse.finish()
-        return Trained(loss / samples, 100 * correct / samples, samples)
+        return trained
+
+    def check_finite(self) -> None:
+        """Looks whether the run has diverged; waits for the device.
+
+        A loss that is infinite or NaN stays so in the sum over the epoch, so that nothing is missed in between.
+
+        Raises:
+            Diverged: a loss of this epoch, or a weight, is infinite or NaN.
+        """
+        self._check_loss()
+        finite = [parameter.detach().isfinite().all() for parameter in self.model.parameters()]
+        if not bool(torch.stack(finite).all()):
+            raise self.diverged("a weight")
+
+    def _check_loss(self) -> None:
+        if not math.isfinite(float(self._sums[0])):
+            raise self.diverged("the loss")
+
+    def diverged(self, what: str) -> Diverged:
+        """The error that says so."""
+        cause = (
+            f"{self.settings.run_id} diverged in epoch {self.epoch + 1} of {self.sparse.epochs} ({what} is not finite)"
+        )
+        return Diverged(cause, "lower training.lr, or leave the record as it is: it counts as diverged")
 
     def finish(self, folder: Path, trace: pd.DataFrame, summary: dict[str, Any]) -> None:
         """Writes the record with this trace and this summary.json, and removes the checkpoint: nobody needs it now."""
         sparse, settings = self.sparse, self.settings
-        if settings.training.snapshots:
-            self._keep_snapshot(settings.training.epochs)
+        if self.snapshots and self.snapshots.every:
+            self.snapshots.save(self.model, settings.training.epochs)
         state = {f"mask.{layer.name}": layer.active for layer in sparse.masks}
         if sparse.sieve:
             state |= {"partial_set": sparse.sieve.partial, "removed_queue": sparse.sieve.queue}
-        values = summary, self.model.state_dict(), state
         if self.team.rank == 0:
-            record.write(folder, settings, self.rows, trace, *values, self._snapshots)
+            kept = self.snapshots.folder if self.snapshots else None
+            record.write(folder, settings, self.rows, trace, summary, self.model.state_dict(), state, kept)
             if self.path:
-                shutil.rmtree(self.path.with_suffix(".snapshots"), ignore_errors=True)
-                self.path.unlink(missing_ok=True)
+                record.discard(self.path)
 
     def lap(self, part: str) -> None:
         """Adds the time since the last lap to a part of the run."""
@@ -175,14 +221,6 @@ class Training:
         self._mark = now
 
     # the checkpoint
-
-    @property
-    def _snapshots(self) -> Path | None:
-        return self.path.with_suffix(".snapshots") if self.path else None
-
-    def _keep_snapshot(self, epoch: int) -> None:
-        if self._snapshots and self.team.rank == 0:
-            save_snapshot(self.model, self._snapshots, epoch)
 
     def save_if_due(self) -> None:
         """Writes a checkpoint where the clock asks for one in any process."""
@@ -194,7 +232,9 @@ class Training:
 
         Raises:
             Stopped: it does.
+            Diverged: loss or weights are not finite; such a state is not kept.
         """
+        self.check_finite()
         self.lap("train")
         if self.team.rank == 0 and self.path:
             checkpoint.save(self.path, self.settings.run_id, *self._packed())
@@ -220,7 +260,8 @@ class Training:
             "rows": self.rows,
             "times": self.times,
             "resumed_from": self.resumed_from,
-            "processes": self.team.size,
+            "environment": self.environment,
+            "snapshots": self.snapshots.digests if self.snapshots else {},
         }
         return tensors, text
 
@@ -228,27 +269,49 @@ class Training:
         """Keeps the checkpoint at this path from now on, and goes on from the one that is there already.
 
         Raises:
-            SpfdeError: that one is damaged, or of another run or number of processes.
+            SpfdeError: that one is damaged, or of another run, number of processes or data, or lacks its snapshots.
         """
         self.path = path
+        if self.team.rank == 0 and self.settings.training.snapshots:
+            self.snapshots = Snapshots(path.with_suffix(".snapshots"), self.settings.training.snapshots)
         loaded = checkpoint.load(path, self.settings.run_id)
         if self.team.any(loaded is not None) != (loaded is not None):
             raise SpfdeError(f"not all processes see the checkpoint {path}", "give --out a folder that they share")
         if loaded is None:
             return
         tensors, text = loaded
-        if text["processes"] != self.team.size:
-            cause = f"checkpoint {path} is of {text['processes']} processes that train together, not {self.team.size}"
-            raise SpfdeError(cause, "go on with as many, or remove it to train the run from its start")
+        try:
+            self._unpack(tensors, text, path)
+        except (KeyError, ValueError, IndexError, TypeError, RuntimeError, AttributeError) as error:
+            why = f"{error.__class__.__name__}: {error}".splitlines()[0]
+            cause = f"checkpoint {path} does not fit this version of spfde ({why})"
+            raise SpfdeError(cause, checkpoint.remedy(path)) from error
+        self._mark = time.perf_counter()
+        say(f"{self.settings.run_id}: resumed in epoch {self.epoch + 1} after {self.done} steps of it")
+
+    def _unpack(self, tensors: dict[str, Tensor], text: dict[str, Any], path: Path) -> None:
+        before, now = text["environment"], self.environment
+        if before["processes"] != now["processes"]:
+            many = f"{before['processes']} processes that train together, not {now['processes']}"
+            raise SpfdeError(f"checkpoint {path} is of {many}", f"go on with as many, or {checkpoint.remedy(path)}")
+        if before["data"] != now["data"]:
+            cause = f"checkpoint {path} is of other data than those that are there now"
+            raise SpfdeError(cause, f"bring the data back, or {checkpoint.remedy(path)}")
+        if self.snapshots:
+            self.snapshots.digests = text["snapshots"]
+            self.snapshots.check(checkpoint.remedy(path))
         model, optimizer, sparse, run = checkpoint.split(tensors, "model", "optimizer", "sparse", "run")
         self.model.load_state_dict(model)
         checkpoint.load_optimizer(self.optimizer, optimizer)
         self.sparse.load_state_dict(sparse)
         self._sums.copy_(run["sums"])
         self.epoch, self.done, self.rows, self.times = text["epoch"], text["done"], text["rows"], text["times"]
-        self.resumed_from = [*text["resumed_from"], {"epoch": self.epoch, "step": self.done}]
-        self._mark = time.perf_counter()
-        say(f"{self.settings.run_id}: resumed in epoch {self.epoch + 1} after {self.done} steps of it")
+        where: dict[str, Any] = {"epoch": self.epoch, "step": self.done}
+        if changed := changes(before, now):
+            others = ", ".join(f"{name} ({old} -> {new})" for name, (old, new) in changed.items())
+            say(f"warning: {self.settings.run_id} goes on with other {others}; its record will say so")
+            where["changed"] = changed
+        self.resumed_from = [*text["resumed_from"], where]
 
 
 def _set_arithmetic(settings: RunSettings) -> None:

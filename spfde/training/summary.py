@@ -1,26 +1,25 @@
 """The numbers of a run's record: a row of epochs.csv per epoch, and summary.json."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
 
 from spfde.training import record
-from spfde.training.environment import environment
 
 if TYPE_CHECKING:
     from spfde.training.run import Trained, Training
 
 
 def epoch_row(
-    run: "Training", trained: "Trained", tested: tuple[float, float], validated: tuple[float, float] | None
+    run: "Training", trained: "Trained", tested: tuple[float, float] | None, validated: tuple[float, float] | None
 ) -> dict[str, Any]:
-    """The row of epochs.csv of the epoch that has ended.
+    """The row of epochs.csv of the epoch that has ended, or in which the run diverged.
 
     Args:
         run: the run.
         trained: loss and accuracy of the training steps.
-        tested: loss and accuracy in percent of the test set.
+        tested: loss and accuracy in percent of the test set; none where the run diverged.
         validated: the same of the samples that are held out, where there are any.
     """
     sparse, groups = run.sparse, run.optimizer.param_groups  # split by block, in forward order
@@ -31,7 +30,7 @@ def epoch_row(
         trained.loss,
         trained.accuracy,
         validated[1] if validated else None,
-        *tested,
+        *(tested or (None, None)),
         trained.samples,
         sparse.plan.schedule.counts[sparse.epoch],
         sparse.masks.sparsity,
@@ -39,15 +38,21 @@ def epoch_row(
     return dict(zip(record.EPOCH_COLUMNS, row, strict=True))
 
 
-def summary(run: "Training", trace: pd.DataFrame) -> dict[str, Any]:
-    """summary.json: accuracies in percent, shares as fractions, FLOPs, bytes and seconds as plain numbers."""
+def summary(run: "Training", trace: pd.DataFrame, status: Literal["finished", "diverged"]) -> dict[str, Any]:
+    """summary.json: accuracies in percent, shares as fractions, FLOPs, bytes and seconds as plain numbers.
+
+    A run that diverged has the costs of the epochs that it trained, and no accuracy.
+    """
     sparse, settings = run.sparse, run.settings
     flops, memory = sparse.plan.costs(trace)
-    best = max(run.rows, key=lambda row: row["val_accuracy"]) if run.validation else None  # the first of equals
+    known = [row for row in run.rows if row["val_accuracy"] is not None]
+    best = max(known, key=lambda row: row["val_accuracy"]) if known else None  # the first of equals
     peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
     return {
         "run_id": settings.run_id,
         "row": settings.row,
+        "status": status,
+        "epochs": len(run.rows),
         "accuracy": {
             "test_last": run.rows[-1]["test_accuracy"],
             "test_at_best_val": best["test_accuracy"] if best else None,
@@ -56,7 +61,7 @@ def summary(run: "Training", trace: pd.DataFrame) -> dict[str, Any]:
         "sparsity": {"target": settings.sparsity.target, "achieved": sparse.masks.sparsity},
         "freezing": {
             "wanted": settings.freezing.flops_reduction,
-            "achieved": sparse.plan.saved_by_freezing(trace),
+            "achieved": sparse.plan.saved_by_freezing(trace) if status == "finished" else None,
             "t_frz": sparse.plan.schedule.t_frz,
         },
         "sieving": {
@@ -71,6 +76,6 @@ def summary(run: "Training", trace: pd.DataFrame) -> dict[str, Any]:
         "flops": flops,
         "memory": {**memory, "measured_peak": peak},
         "time": {"total": sum(run.times.values()), **run.times},
-        "environment": {**environment(run.device), "processes": run.team.size},
+        "environment": run.environment,
         "resumed_from": run.resumed_from,
     }

@@ -1,14 +1,14 @@
-"""Weights in safetensors files: those that training starts from, and snapshots of a run for analysis."""
+"""Weights that training starts from, in a safetensors file."""
 
 from pathlib import Path
 from typing import TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from spfde.errors import SpfdeError
-from spfde.files import writing
+from spfde.files import check_file
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -21,6 +21,7 @@ def load_weights(model: M, path: str | None) -> M:
     """
     if path is None:
         return model
+    check_file(Path(path), "model.weights =", "name a safetensors file")
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
@@ -31,9 +32,3 @@ def load_weights(model: M, path: str | None) -> M:
             f"model.weights = {path} does not fit the model ({why})", "choose the model it came from"
         ) from None
     return model
-
-
-def save_snapshot(model: nn.Module, folder: Path, epoch: int) -> None:
-    """Weights after so many epochs, as `<folder>/epoch-<n>.safetensors`."""
-    with writing(folder / f"epoch-{epoch:04d}.safetensors") as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)

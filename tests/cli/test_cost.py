@@ -12,6 +12,7 @@ from spfde.cost.trace import write_trace
 from spfde.experiments.resolve import resolve
 from spfde.experiments.stored import write_settings
 from spfde.planning import plan_settings
+from spfde.training.trust import seal
 
 
 @pytest.fixture
@@ -20,8 +21,10 @@ def record(tmp_path: Path) -> Path:
     run = resolve("smoke", {"training.epochs": 1}, 1)
     folder = tmp_path / "smoke" / "runs" / run.run_id
     write_settings(folder / "settings.yaml", run)
-    write_trace(plan_settings(run).trace(), folder / "layers.csv")
-    (folder / "summary.json").write_text("{}")
+    trace = plan_settings(run).trace()
+    write_trace(trace, folder / "layers.csv")
+    (folder / "epochs.csv").write_text(f"epoch,samples,test_accuracy\n0,{trace['samples'][0]},50.0\n")
+    seal(folder, {"run_id": run.run_id, "accuracy": {"test_last": 50.0}})
     return folder
 
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from spfde.settings import RunSettings, parse
+from spfde.training.trust import seal
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -139,6 +140,7 @@ def write_record(run: RunSettings, parent: Path, published: bool = False, code: 
     summary = {
         "run_id": run.run_id,
         "row": run.row,
+        "status": "finished",
         "accuracy": {"test_last": last, "test_at_best_val": None, "best_val_epoch": None},
         "sparsity": {"target": run.sparsity.target, "achieved": run.sparsity.target},
         "freezing": {k: planned(run)[v] for k, v in FREEZING.items()},
@@ -153,7 +155,7 @@ def write_record(run: RunSettings, parent: Path, published: bool = False, code: 
         "environment": {"spfde": "0.1.0", "python": "3.11", "torch": "2", "device": "cpu", "threads": 1, "code": code},
         "resumed_from": [],
     }
-    (folder / "summary.json").write_text(json.dumps(summary))
+    seal(folder, summary)
     return folder
 
 

@@ -15,6 +15,7 @@ from spfde.results import load
 from spfde.results.account import account, write_costs
 from spfde.results.collect import record_folders
 from spfde.training.loop import train
+from spfde.training.trust import seal
 
 TOLD = {
     "sparsity.method": "spfde",
@@ -75,7 +76,7 @@ def test_costs_overrule_the_summary(results: Path) -> None:
     right, wrong = summary(folder), summary(folder)
     wrong["flops"] = dict.fromkeys(wrong["flops"], 1.0)
     wrong["memory"] = {"paper_min": 1.0, "paper_avg": 1.0, "full_peak": 1.0, "measured_peak": 7}
-    (folder / "summary.json").write_text(json.dumps(wrong))
+    seal(folder, wrong)
     assert load("smoke", results)["flops.paper"].tolist() == [1.0]  # nothing was accounted yet
 
     assert write_costs([folder], results / "smoke" / "costs.csv") == 1

@@ -15,8 +15,9 @@ def draw(name: str, scale: str, results: Path) -> style.Drawing:
         SpfdeError: no such figure (naming the nearest), no plan of its experiment, a broken record.
     """
     entry = lookup("figure", name, FIGURES)
-    drawing: style.Drawing = entry.load()(gather(scale, results, entry.experiment))
-    return drawing
+    material = gather(scale, results, entry.experiment)
+    drawing: style.Drawing = entry.load()(material)
+    return drawing._replace(cautions=material.cautions)
 
 
 def make(name: str, scale: str, results: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """One style for every figure: colours that the colour-blind tell apart (Okabe and Ito, 2008), fonts, sizes, files."""
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spfde.files import writing
+from spfde.files import writing_all
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#767676"
@@ -66,10 +67,11 @@ RC: dict[Any, Any] = {
 
 
 class Drawing(NamedTuple):
-    """A figure and the values behind it, one a seed or point."""
+    """A figure, the values behind it, one a seed or point, and what its reader must know of the runs behind it."""
 
     figure: Figure
     points: pd.DataFrame
+    cautions: Sequence[str] = ()
 
 
 @contextmanager
@@ -80,13 +82,16 @@ def publication(name: str) -> Iterator[None]:
 
 
 def save(drawing: Drawing, name: str, folder: Path) -> list[Path]:
-    """Writes <name>.png (300 dpi), <name>.svg and <name>.csv, each whole; equal drawings give equal bytes."""
+    """Writes <name>.png (300 dpi), <name>.svg and <name>.csv, all or none; equal drawings give equal bytes."""
+    lines = [line for sentence in drawing.cautions for line in textwrap.wrap(sentence, 110)]
+    if lines:
+        drawing.figure.text(0.01, -0.01, "\n".join(lines), fontsize=6.5, style="italic", va="top")
+    box = "tight" if lines else None  # makes room for them
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg", "csv")]
-    for path, metadata in zip(paths[:2], ({"Software": None}, {"Date": None}), strict=True):
-        with writing(path) as temporary:
-            drawing.figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
-    with writing(paths[2]) as temporary:
-        drawing.points.to_csv(temporary, index=False)
+    with writing_all(*paths) as (png, svg, csv):
+        drawing.figure.savefig(png, format="png", metadata={"Software": None}, bbox_inches=box)
+        drawing.figure.savefig(svg, format="svg", metadata={"Date": None}, bbox_inches=box)
+        drawing.points.to_csv(csv, index=False)
     return paths
 
 

@@ -1,5 +1,6 @@
 """Tables: what the registry of artefacts (`spfde.results.artefacts`) lists is made of the records and written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from spfde.errors import lookup
@@ -16,8 +17,9 @@ def build(name: str, scale: str, results: Path) -> Table:
         SpfdeError: no such table (naming the nearest), no plan of its experiment, a broken record.
     """
     entry = lookup("table", name, TABLES)
-    table: Table = entry.load()(gather(scale, results, entry.experiment))
-    return table
+    material = gather(scale, results, entry.experiment)
+    table: Table = entry.load()(material)
+    return replace(table, notes=[*table.notes, *material.cautions])
 
 
 def make(name: str, scale: str, results: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def table(
         *(Column(key.title(), _share(key)) for key in ("sparsity", "freezing", "sieving")),
         *more,
         Column("mean ± std", _accuracy, "Test accuracy (%)"),
-        Column("n", lambda row: str(row["accuracy.n"]), "Test accuracy (%)"),
+        Column("n", lambda row: row["runs"], "Test accuracy (%)"),
         *_reference(material, values, "accuracy", "Test accuracy (%)"),
         Column("paired [95 %]", _difference, "Difference (points)"),
         *_reference(material, values, "difference", "Difference (points)"),
@@ -102,7 +102,8 @@ def _values(material: Material, pair: Pair, quantities: Quantities) -> Row:
         **row,
         "name": pair.name,
         "against": base["row"] if base else "",
-        "status": "run" if accuracy.n else NOT_RUN,
+        "status": "run" if accuracy.n else material.absent(row),
+        "runs": material.count(row),
         **{f"accuracy.{key}": value for key, value in accuracy._asdict().items()},
         **{f"difference.{key}": value for key, value in (difference._asdict() if difference else {}).items()},
         **costs,
@@ -125,7 +126,7 @@ def _share(name: str) -> Callable[[Row], str]:
 
 
 def _accuracy(row: Row) -> str:
-    return plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else NOT_RUN
+    return plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else str(row["status"])
 
 
 def _difference(row: Row) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from spfde.results.labels import percent, scheme
 from spfde.results.material import Material
 from spfde.results.statistics import paired
-from spfde.results.tables.table import NOT_RUN, Column, Table, decimals, exponent, plus_minus, times_ten
+from spfde.results.tables.table import Column, Table, decimals, exponent, plus_minus, times_ten
 
 
 def build(material: Material) -> Table:
@@ -51,6 +51,8 @@ def _values(material: Material, row: dict[str, Any]) -> dict[str, Any]:
     happened = next(iter(material.of(row).sort_values("seed").to_dict("records")), planned)
     return {
         "row": row["row"],
+        "status": "run" if found.n else material.absent(row),
+        "runs": material.count(row),
         "scheme": scheme(row["freezing_scheme"]),
         "t_frz": int(happened["freezing.t_frz"]),
         "blocks": max(row["frozen_blocks"]),
@@ -83,9 +85,9 @@ def _columns(material: Material, power: int) -> list[Column]:
         Column("to single-shot", lambda row: f"{100 * row['flops.difference']:+.2f}%".replace("-", "−"), flops),
         Column(
             "mean ± std",
-            lambda row: plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else NOT_RUN,
+            lambda row: plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else row["status"],
             accuracy,
         ),
-        Column("n", lambda row: str(row["accuracy.n"]), accuracy),
+        Column("n", lambda row: row["runs"], accuracy),
         Column("to single-shot", difference, accuracy),
     ]

@@ -11,7 +11,6 @@ from spfde.results.material import COSTS, Material
 from spfde.results.reference import LEGEND
 from spfde.results.tables.table import (
     NOT_AVAILABLE,
-    NOT_RUN,
     Column,
     Table,
     bytes_unit,
@@ -93,7 +92,8 @@ def _values(material: Material, row: Row) -> Row:
         "row": row["row"],
         "method": label(row),
         **{key: row[key] for key in ("sparsity", "freezing", "sieving")},
-        "status": "run" if accuracy.n else NOT_RUN,
+        "status": "run" if accuracy.n else material.absent(row),
+        "runs": material.count(row),
         **{f"accuracy.{key}": value for key, value in accuracy._asdict().items()},
         "costs_from": "records" if accuracy.n else "plan",
         **material.costs(row),
@@ -127,7 +127,7 @@ def _columns(material: Material, power: int, more: Sequence[Column], quantities:
         return [column] if quantity in quantities else []
 
     def accuracy(row: Row) -> str:
-        return plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else NOT_RUN
+        return plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else row["status"]
 
     return [
         Column("Method", lambda row: row["method"], numeric=False),
@@ -136,7 +136,7 @@ def _columns(material: Material, power: int, more: Sequence[Column], quantities:
         Column("Freezing", share("freezing")),
         Column("Sieving", share("sieving")),
         Column("mean ± std", accuracy, ACCURACY),
-        Column("n", lambda row: str(row["accuracy.n"]), ACCURACY),
+        Column("n", lambda row: row["runs"], ACCURACY),
         *reference("accuracy", 0, ACCURACY),
         *(Column(name.split(".")[1], scaled(name, power, 3, FLOPS), flops) for name in FLOPS),
         *reference("training_flops", power, flops),

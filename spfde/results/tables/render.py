@@ -4,7 +4,7 @@ import html
 import re
 from pathlib import Path
 
-from spfde.files import write_text
+from spfde.files import writing_all
 from spfde.results.tables.table import Table
 
 STYLE = """
@@ -31,7 +31,7 @@ ul { padding-left: 1.2rem; color: #333; max-width: 60rem; }
 }
 """.strip()
 EMPHASIS = re.compile(r"\*([^*]+)\*")
-MUTED = ("not run", "not available")
+MUTED = ("not run", "not available", "diverged")
 TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -53,7 +53,7 @@ SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
 def write(table: Table, folder: Path) -> list[Path]:
-    """Writes <name>.md, .csv, .tex, .html and <name>.seeds.csv, each whole; returns their paths."""
+    """Writes <name>.md, .csv, .tex, .html and <name>.seeds.csv, all of them or none; returns their paths."""
     texts = {
         "md": markdown(table),
         "csv": table.values.to_csv(index=False),
@@ -62,8 +62,9 @@ def write(table: Table, folder: Path) -> list[Path]:
         "seeds.csv": table.seeds.to_csv(index=False),
     }
     paths = [folder / f"{table.name}.{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_text(path, text)
+    with writing_all(*paths) as temporaries:
+        for temporary, text in zip(temporaries, texts.values(), strict=True):
+            temporary.write_text(text, encoding="utf-8")
     return paths
 
 

@@ -1,0 +1,175 @@
+"""Which records may be trusted: whole, undamaged, their own; and what becomes of the others."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spfde.data import load
+from spfde.errors import SpfdeError
+from spfde.experiments.resolve import resolve
+from spfde.results.collect import record_folders
+from spfde.settings import SCHEMA
+from spfde.training import checkpoint, record
+from spfde.training.loop import train
+from spfde.training.trust import DAMAGED, fault, is_whole, seal
+
+TOLD = {"sparsity.method": "set", "training.epochs": 3, "training.batch_size": 64, "data.train_limit": 128}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = resolve("smoke", TOLD)
+    return train(settings, load(settings.data, None, None), tmp_path_factory.mktemp("results") / "smoke" / "runs")
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A record of one's own, in a folder of results of its own."""
+    return shutil.copytree(trained, tmp_path / "smoke" / "runs" / trained.name)
+
+
+def flip(path: Path, at: int = -3) -> None:
+    """Changes one byte, and neither size nor time."""
+    data, times = bytearray(path.read_bytes()), path.stat()
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def reseal(folder: Path, **changed: object) -> None:
+    seal(folder, json.loads((folder / "summary.json").read_text()) | changed)
+
+
+def drop_last(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def older(folder: Path) -> None:
+    path = folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": SCHEMA - 1}))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str, bool]] = {
+    # what is done to a record, what is said of it, and whether planning sees it by names and sizes alone
+    "no weights": (lambda at: (at / "model.safetensors").unlink(), "model.safetensors is missing", True),
+    "cut short": (lambda at: os.truncate(at / "model.safetensors", 999), "model.safetensors has 999 bytes", True),
+    "a row less": (lambda at: drop_last(at / "epochs.csv"), "epochs.csv has", True),
+    "a bit": (lambda at: flip(at / "model.safetensors"), "model.safetensors is not as it was written", False),
+    "a bit of the trace": (lambda at: flip(at / "layers.csv"), "layers.csv is not as it was written", False),
+    "a nicer accuracy": (
+        lambda at: edit(at / "summary.json", '"test_last": ', '"test_last": 1'),
+        "summary.json is not as it was written",
+        False,
+    ),
+    "half a summary": (lambda at: os.truncate(at / "summary.json", 99), "is not JSON", True),
+    "a list": (lambda at: (at / "summary.json").write_text("[]"), "holds no summary", True),
+    "other settings": (
+        lambda at: (edit(at / "settings.yaml", "momentum: 0.9", "momentum: 0.8"), reseal(at)),
+        "its settings are those of smoke-resnet8-set-s90-seed1-",
+        False,
+    ),
+    "other samples": (
+        lambda at: (edit(at / "layers.csv", ",128,", ",127,"), reseal(at)),
+        "epochs.csv and the trace differ",
+        False,
+    ),
+    "an epoch less": (
+        lambda at: (drop_last(at / "epochs.csv"), reseal(at)),
+        "epochs.csv has 2 epochs, and its settings 3",
+        False,
+    ),
+    "another accuracy": (
+        lambda at: reseal(at, accuracy={"test_last": 99.5}),
+        "epochs.csv and summary.json differ in the last accuracy",
+        False,
+    ),
+    "a FIFO": (
+        lambda at: ((at / "epochs.csv").unlink(), os.mkfifo(at / "epochs.csv")),
+        "epochs.csv cannot be read (it is a FIFO)",
+        True,
+    ),
+    "an older schema": (older, f"it is of schema {SCHEMA - 1}, and this version reads schema {SCHEMA}", True),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_record_is_named_and_left_out(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    results = folder.parents[2]
+    assert record_folders("smoke", results) == [folder] and is_whole(folder)
+    damage, said, seen = DAMAGE[name]
+    damage(folder)
+    assert said in fault(folder) and is_whole(folder) == (not seen)
+    assert record_folders("smoke", results) == record_folders("smoke", results) == []
+    (line,) = capsys.readouterr().err.splitlines()  # named once
+    assert line.startswith(f"warning: record {folder} is left out: ") and said in line
+    assert not is_whole(folder)  # now planning knows too
+
+
+@pytest.mark.parametrize("name", ["a bit", "cut short", "other samples", "half a summary"])
+def test_a_damaged_record_is_trained_again(
+    trained: Path, folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DAMAGE[name][0](folder)
+    record_folders("smoke", folder.parents[2])
+    settings, path = resolve("smoke", TOLD), checkpoint.path_of(folder.parent, folder.name)
+    path.parent.mkdir()
+    path.write_bytes(b"what an earlier training left")
+    train(settings, load(settings.data, None, None), folder.parent)
+    assert f"warning: record {folder} is damaged" in capsys.readouterr().err
+    assert not path.exists() and not fault(folder) and is_whole(folder)
+    assert not (folder.parent / DAMAGED).exists()
+    for file in ("epochs.csv", "layers.csv", "model.safetensors", "state.safetensors", "settings.yaml"):
+        assert (folder / file).read_bytes() == (trained / file).read_bytes()
+
+
+def test_copies_leftovers_and_hidden_folders_never_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (f"{folder.name}.bak", f".{folder.name}.host.1.part", ".hidden"):
+        shutil.copytree(folder, folder.with_name(name))
+    half = shutil.copytree(folder, folder.with_name("half"))
+    (half / "summary.json").unlink()
+    assert record_folders("smoke", folder.parents[2]) == [folder]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder.name}.bak is left out: it is a copy of {folder.name} under another name" in line
+
+
+def test_the_summary_that_a_workflow_deleted_comes_back(folder: Path) -> None:
+    text = (folder / "summary.json").read_bytes()
+    (folder / "summary.json").unlink()
+    assert record.ending(folder) == "finished" and (folder / "summary.json").read_bytes() == text
+
+
+def test_no_permission_is_not_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "layers.csv")
+    with pytest.raises(SpfdeError, match=r"no right to read file .*layers\.csv; change its rights"):
+        record_folders("smoke", folder.parents[2])
+    with pytest.raises(SpfdeError, match="no right to read"):
+        record.ending(folder)
+    assert folder.exists()
+
+
+def test_what_is_in_a_record_beyond_its_own_files_does_not_matter(folder: Path) -> None:
+    """A note that somebody put there; a renderer's cache."""
+    (folder / "note.txt").write_text("the good one")
+    assert not fault(folder) and is_whole(folder)
+
+
+def test_every_file_is_in_the_summary(folder: Path) -> None:
+    files = json.loads((folder / "summary.json").read_text())["files"]
+    assert set(files) == {path.name for path in folder.iterdir()} - {"summary.json", ".summary.json"}
+    model = load_file(folder / "model.safetensors")
+    save_file(model, folder / "model.safetensors")  # the same weights: the same bytes, the same digest
+    assert not fault(folder)
+    save_file({name: value + torch.ones_like(value) for name, value in model.items()}, folder / "model.safetensors")
+    assert fault(folder)
