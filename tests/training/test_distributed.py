@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path: Path) 
     run = Training(settings, splits, torch.device("cpu"), Clock(limit=0))
     run.begin(0)
     run.path = checkpoint.path_of(tmp_path, settings.run_id)
-    run.team.size = 2
+    run.environment["processes"] = 2
     with pytest.raises(Stopped):
         run.save()
     with pytest.raises(SpfdeError, match="is of 2 processes that train together, not 1"):

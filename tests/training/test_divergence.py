@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -70,9 +71,9 @@ def test_a_state_that_has_diverged_is_not_kept(tmp_path: Path, monkeypatch: pyte
     assert saved.count(path) <= 1 and pd.read_csv(folder / "epochs.csv")["samples"][0] <= 128
 
 
-def _not_after_a_step(run: Training, look: object = Training._check_loss) -> None:
+def _not_after_a_step(run: Training, look: Callable[[Training], None] = Training._check_loss) -> None:
     if sys._getframe(1).f_code.co_name != "count":
-        look(run)  # type: ignore[operator]
+        look(run)
 
 
 def test_a_weight_that_no_loss_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

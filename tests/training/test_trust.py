@@ -56,6 +56,21 @@ def drop_last(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
+def resealed(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A change whose digests are then written anew, as one would who means it."""
+
+    def damage(folder: Path) -> None:
+        change(folder)
+        reseal(folder)
+
+    return damage
+
+
+def in_place_of_epochs(folder: Path) -> None:
+    (folder / "epochs.csv").unlink()
+    os.mkfifo(folder / "epochs.csv")
+
+
 def older(folder: Path) -> None:
     path = folder / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": SCHEMA - 1}))
@@ -76,17 +91,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "half a summary": (lambda at: os.truncate(at / "summary.json", 99), "is not JSON", True),
     "a list": (lambda at: (at / "summary.json").write_text("[]"), "holds no summary", True),
     "other settings": (
-        lambda at: (edit(at / "settings.yaml", "momentum: 0.9", "momentum: 0.8"), reseal(at)),
+        resealed(lambda at: edit(at / "settings.yaml", "momentum: 0.9", "momentum: 0.8")),
         "its settings are those of smoke-resnet8-set-s90-seed1-",
         False,
     ),
     "other samples": (
-        lambda at: (edit(at / "layers.csv", ",128,", ",127,"), reseal(at)),
+        resealed(lambda at: edit(at / "layers.csv", ",128,", ",127,")),
         "epochs.csv and the trace differ",
         False,
     ),
     "an epoch less": (
-        lambda at: (drop_last(at / "epochs.csv"), reseal(at)),
+        resealed(lambda at: drop_last(at / "epochs.csv")),
         "epochs.csv has 2 epochs, and its settings 3",
         False,
     ),
@@ -96,7 +111,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, bool]] = {
         False,
     ),
     "a FIFO": (
-        lambda at: ((at / "epochs.csv").unlink(), os.mkfifo(at / "epochs.csv")),
+        in_place_of_epochs,
         "epochs.csv cannot be read (it is a FIFO)",
         True,
     ),
