@@ -1,7 +1,9 @@
 """Appendix B of the SpFDE paper: accuracy of the freezing schemes at equal training FLOPs."""
 
-import numpy as np
+from typing import Any
+
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from spfde.results.figures import style
@@ -14,36 +16,36 @@ CONTROL = (style.GREY, "o")
 
 
 def draw(material: Material) -> style.Drawing:
-    """Panel a: accuracy a scheme, mean and standard deviation over the seeds, with each seed. Panel b: FLOPs."""
-    rows = material.plan
-    base = material.costs(rows[0])["flops.paper"]
+    """Panel a: accuracy of each scheme, mean and standard deviation over the seeds, with each seed. Panel b: FLOPs."""
+    rows, values = material.plan, points(material)
+    names = [scheme(row["freezing_scheme"]) for row in rows]
+    values = values.assign(name=values["scheme"].map(scheme))
+    values["share"] = 100 * values["flops.paper"] / material.costs(rows[0])["flops.paper"]
+    looks = dict(zip(names, [*zip(COLOURS, MARKERS, strict=True), *[CONTROL] * len(rows)], strict=False))
+    colours = {name: colour for name, (colour, _) in looks.items()}
     figure = Figure(figsize=(style.DOUBLE, 1.2 + 0.32 * len(rows)))
     accuracy, flops = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
-    looks = [*zip(COLOURS, MARKERS, strict=True), *[CONTROL] * len(rows)]
-    for place, (row, (colour, marker)) in enumerate(zip(rows, looks, strict=False)):
-        found = material.accuracy(row)
-        if found.n:
-            each = material.of(row)["accuracy.test_last"]
-            accuracy.plot(each, np.full(len(each), place), "|", color=colour, ms=9, alpha=0.6)
-            std = found.std if found.n > 1 else None
-            accuracy.errorbar(found.mean, place, xerr=std, fmt=marker, color=colour, ms=6)
-        else:
+    common: dict[str, Any] = {"y": "name", "hue": "name", "order": names, "hue_order": names, "palette": colours}
+    common |= {"data": values, "legend": False}
+    sns.stripplot(
+        x="accuracy.test_last", ax=accuracy, marker="|", size=9, linewidth=1, alpha=0.6, jitter=False, **common
+    )
+    markers = [marker for _, marker in looks.values()]
+    means: dict[str, Any] = {"linestyle": "none", "markersize": 6, "markeredgewidth": 0, "capsize": 0.15}
+    sns.pointplot(
+        x="accuracy.test_last", ax=accuracy, errorbar="sd", markers=markers, err_kws={"lw": 1.3}, **means, **common
+    )
+    sns.barplot(x="share", ax=flops, errorbar=None, width=0.62, saturation=1, **common)
+    for place, row in enumerate(rows):
+        if not material.accuracy(row).n:
             accuracy.annotate("not run", (0.5, place), xycoords=("axes fraction", "data"), ha="center", va="center")
-        flops.barh(place, 100 * material.costs(row)["flops.paper"] / base, 0.62, color=colour)
-        flops.annotate(
-            f"{100 * material.costs(row)['flops.paper'] / base:.2f}%",
-            (0, place),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            color="white",
-        )
+        share = f"{values.loc[values['name'] == names[place], 'share'].mean():.2f}%"
+        inside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": "white"}
+        flops.annotate(share, (0, place), (4, 0), **inside)
     counts = style.span({material.accuracy(row).n for row in rows})
-    accuracy.set_yticks(range(len(rows)), [scheme(row["freezing_scheme"]) for row in rows])
-    accuracy.invert_yaxis()
-    accuracy.margins(x=0.12, y=0.12)
-    accuracy.set_xlabel(f"Test accuracy after the last epoch (%), n = {counts}")
-    flops.set_xlabel("Training FLOPs, single-shot = 100%")
+    accuracy.margins(x=0.12)
+    accuracy.set(xlabel=f"Test accuracy after the last epoch (%), n = {counts}", ylabel="")
+    flops.set(xlabel="Training FLOPs, single-shot = 100%", ylabel="")
     flops.tick_params(axis="y", length=0)
     first = rows[0]
     style.letter(accuracy, 0, f"{first['title']} at {percent(first['sparsity'])} sparsity, freezing only")
@@ -52,7 +54,7 @@ def draw(material: Material) -> style.Drawing:
 
 
 def points(material: Material) -> pd.DataFrame:
-    """Accuracy (percent) and FLOPs, one a seed; a row that was not run has its plan's FLOPs, and no seed."""
+    """Accuracy (percent) and FLOPs, one for each seed; a row that was not run has its plan's FLOPs, and no seed."""
     lines = []
     for row in material.plan:
         known = {"row": row["row"], "scheme": row["freezing_scheme"]}

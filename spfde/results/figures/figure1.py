@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -20,11 +21,11 @@ from spfde.results.material import Material
 
 LAYERS = (1, 3, 10, 18, 25, 32)  # those of the paper, of the 32 layers of its network
 TITLE: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 8.5, "weight": "bold"}
-LINES = (
-    (style.BLACK, "-", "o"),
-    (style.SKY, "--", "s"),
-    (style.ORANGE, "-.", "^"),
-    (style.VERMILION, ":", "D"),
+LINES: tuple[tuple[str, Any, str], ...] = (  # colour, dashes and marker of each row
+    (style.BLACK, "", "o"),
+    (style.SKY, (4, 1.5), "s"),
+    (style.ORANGE, (6, 1.5, 1.5, 1.5), "^"),
+    (style.VERMILION, (1, 1), "D"),
 )
 
 
@@ -62,12 +63,12 @@ def _structure(figure: SubFigure, material: Material, frame: pd.DataFrame) -> No
     layers = sorted(frame["number"].unique())
     scale = ScalarMappable(Normalize(min(layers, default=0), max(layers, default=1)), colormaps["viridis_r"])
     for axes, row in zip(panels, rows, strict=False):
-        values = frame[frame["row"] == row["row"]].groupby(["number", "epoch"])["similarity"].mean()
-        for number in layers:
-            line = 100 * values[number]
-            axes.plot(line.index, line, color=scale.to_rgba(number), marker=".", ms=3.5, lw=1)
+        values = frame[frame["row"] == row["row"]].assign(percent=lambda found: 100 * found["similarity"])
+        common: dict[str, Any] = {"palette": "viridis_r", "hue_norm": scale.norm, "legend": False, "lw": 1}
+        look: dict[str, Any] = {"marker": "o", "ms": 2, "markeredgewidth": 0}
+        sns.lineplot(values, x="epoch", y="percent", hue="number", errorbar=None, ax=axes, **common, **look)
         axes.set_title(_label(row), weight="normal")
-        axes.set_xlabel("Epoch")
+        axes.set(xlabel="Epoch", ylabel="")
         _epochs(axes, frame)
     figure.suptitle("a  Structural similarity", **TITLE)
     panels[0].set_ylabel("Similarity to the\nfinal network (%)")
@@ -81,30 +82,44 @@ def _structure(figure: SubFigure, material: Material, frame: pd.DataFrame) -> No
 def _representations(figure: SubFigure, material: Material, frame: pd.DataFrame) -> None:
     shown = places(int(frame["number"].max()))
     panels = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
-    rows = [row for row in material.plan if row["row"] in set(frame["row"])]
+    labels = {row["row"]: _label(row) for row in material.plan if row["row"] in set(frame["row"])}
+    names = list(labels.values())[: len(LINES)]
+    values = frame.assign(name=frame["row"].map(labels))
     for index, (axes, number) in enumerate(zip(panels, shown, strict=False)):
-        for row, (colour, dashes, marker) in zip(rows, LINES, strict=False):
-            values = frame[(frame["row"] == row["row"]) & (frame["number"] == number)].groupby("epoch")["cka"]
-            mean, std = values.mean(), values.std().fillna(0.0)
-            look: dict[str, Any] = {"color": colour, "ls": dashes, "marker": marker, "ms": 3.2, "lw": 1.2}
-            axes.plot(mean.index, mean, label=_label(row), **look)
-            axes.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, lw=0)
+        sns.lineplot(
+            values[values["number"] == number],
+            x="epoch",
+            y="cka",
+            hue="name",
+            style="name",
+            hue_order=names,
+            style_order=names,
+            palette=[colour for colour, *_ in LINES[: len(names)]],
+            dashes=[dashes for _, dashes, _ in LINES[: len(names)]],
+            markers=[marker for *_, marker in LINES[: len(names)]],
+            errorbar="sd",
+            err_kws={"alpha": 0.15, "lw": 0},
+            ms=3.2,
+            markeredgewidth=0,
+            lw=1.2,
+            ax=axes,
+        )
         axes.set_title(f"Layer {number} of {int(frame['number'].max())}", weight="normal")
         _epochs(axes, frame)
         axes.xaxis.set_tick_params(labelbottom=index + 3 >= len(shown))
-        if index + 3 >= len(shown):
-            axes.set_xlabel("Epoch")
-        if index % 3 == 0:
-            axes.set_ylabel("CKA to the final network")
+        axes.set_xlabel("Epoch" if index + 3 >= len(shown) else "")
+        axes.set_ylabel("CKA to the final network" if index % 3 == 0 else "")
     figure.suptitle("b  CKA", **TITLE)
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     seeds = style.span({int(count) for count in frame.groupby("row")["seed"].nunique()})
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, titles = panels[0].get_legend_handles_labels()
+    for axes in panels[: len(shown)]:
+        axes.get_legend().remove()
     if len(shown) < len(panels):
-        panels[-1].legend(handles, labels, loc="center", title=f"n = {seeds}", fontsize=8)
+        panels[-1].legend(handles, titles, loc="center", title=f"n = {seeds}", fontsize=8)
     else:
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, title=f"n = {seeds}")
+        figure.legend(handles, titles, loc="outside upper center", ncols=4, title=f"n = {seeds}")
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""One style for every figure: colours that the colour-blind tell apart (Okabe and Ito, 2008), fonts, sizes, files."""
+"""One theme for every figure: colours that the colour-blind tell apart (Okabe and Ito, 2008), fonts, sizes, files.
+
+seaborn draws what is statistical (means with intervals, heat maps, distributions), matplotlib the rest; both under the
+same settings.
+"""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -8,8 +12,11 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from spfde.files import writing_all
 
@@ -38,6 +45,7 @@ METHODS = {
 }
 FREE_MARKERS = ("$A$", "$B$", "$C$", "$E$", "$F$", "$G$", "$J$")
 
+# Over seaborn's styles "ticks" and "paper".
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -55,6 +63,7 @@ RC: dict[Any, Any] = {
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
     "legend.fontsize": 7.5,
+    "legend.title_fontsize": 7.5,
     "legend.frameon": False,
     "lines.linewidth": 1.3,
     "lines.markersize": 5,
@@ -76,8 +85,9 @@ class Drawing(NamedTuple):
 
 @contextmanager
 def publication(name: str) -> Iterator[None]:
-    """The style while a figure is drawn and saved; the ids in its SVG follow from its name, not from chance."""
-    with mpl.rc_context({**RC, "svg.hashsalt": name}):
+    """The theme while a figure is drawn and saved; the ids in its SVG follow from its name, not from chance."""
+    base = {**sns.axes_style("ticks"), **sns.plotting_context("paper")}
+    with mpl.rc_context({**base, **RC, "svg.hashsalt": name}):
         yield
 
 
@@ -98,6 +108,54 @@ def save(drawing: Drawing, name: str, folder: Path) -> list[Path]:
 def mark(method: str) -> tuple[str, str]:
     """Colour and marker of a method, the same in every figure."""
     return METHODS.get(method, (GREY, FREE_MARKERS[sum(map(ord, method)) % len(FREE_MARKERS)]))
+
+
+def heatmap(
+    axes: Axes,
+    table: pd.DataFrame,
+    colours: str | Colormap,
+    norm: Normalize,
+    bar: str = "",
+    labels: tuple[int, int] = (6, 8),
+    **more: Any,
+) -> None:
+    """A heat map, a cell for each entry, the first row on top.
+
+    Args:
+        axes: where.
+        table: the values; its index and columns label the cells.
+        colours: a colour map, or its name.
+        norm: from values to the colour map.
+        bar: title of the colour bar; without a title there is no bar.
+        labels: how many columns and how many rows are labelled, about.
+        more: handed to `seaborn.heatmap`.
+    """
+    across, down = (-(-size // count) for size, count in zip(table.shape[::-1], labels, strict=True))
+    over = "max" if norm.vmax is not None and float(table.max().max()) > norm.vmax else "neither"
+    keys: dict[str, Any] = {"label": bar, "pad": 0.02, "aspect": 24, "extend": over} if bar else {}
+    sns.heatmap(
+        table,
+        ax=axes,
+        cmap=colours,
+        norm=norm,
+        cbar=bool(bar),
+        cbar_kws=keys,
+        xticklabels=across,
+        yticklabels=down,
+        rasterized=True,
+        **more,
+    )
+    axes.tick_params(axis="both", labelrotation=0, length=0)
+    axes.set(xlabel="", ylabel="")
+    axes.grid(visible=False)
+    if bar:
+        scale = axes.collections[0].colorbar
+        assert scale is not None
+        scale.outline.set_linewidth(0.5)
+        scale.ax.yaxis.set_minor_locator(NullLocator())
+        if isinstance(norm, LogNorm):
+            scale.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            scale.ax.yaxis.set_major_formatter("{x:.3g}")
 
 
 def letter(axes: Axes, index: int, title: str) -> None:

@@ -31,13 +31,15 @@ def draw(material: Material) -> style.Drawing:
     frozen = trace.pivot(index="layer", columns="epoch", values="frozen").loc[trace["layer"].unique()]
     density = trace.pivot(index="layer", columns="epoch", values="forward_density").loc[frozen.index]
     figure = Figure(figsize=(style.DOUBLE, 5.4))
-    first, second, third, fourth = figure.subplots(4, 1, sharex=True, height_ratios=(1, 1.8, 1, 1.2))
+    first, second, third, fourth = figure.subplots(4, 1, height_ratios=(1, 1.8, 1, 1.2))
     _density(first, epochs, density, frozen, row["sparsity"])
     _layers(second, density, frozen)
     _shares(third, epochs, frozen, row["sieving"])
     _accuracy(fourth, epochs)
     fourth.set_xlabel("Epoch")
-    fourth.set_xlim(-0.5, len(epochs) - 0.5)
+    for axes in (first, third, fourth):  # the heat map counts cells from 0, its epochs stand in their middle
+        axes.set_xlim(-0.5, len(epochs) - 0.5)
+        axes.tick_params(axis="x", labelbottom=axes is fourth)
     title = f"{label(row)} {levels(row)}, {percent(row['sparsity'])} sparsity, seed {run['seed']} (n = 1)"
     figure.suptitle(title, fontsize=8.5, x=0.01, ha="left")
     for index, (axes, name) in enumerate(
@@ -88,20 +90,16 @@ def _density(axes: Axes, epochs: pd.DataFrame, density: pd.DataFrame, frozen: pd
 
 def _layers(axes: Axes, density: pd.DataFrame, frozen: pd.DataFrame) -> None:
     """Layers from the first (top) to the last, coloured by density while they are active, grey once they are frozen."""
-    edges = np.arange(density.shape[1] + 1) - 0.5, np.arange(density.shape[0] + 1) + 0.5
     sparse = density[density.min(axis=1) < 1].to_numpy()
-    active = np.ma.masked_where(frozen.to_numpy() > 0, density.to_numpy())
     colours = ListedColormap(colormaps["YlGnBu"](np.linspace(0.15, 0.7, 256))).with_extremes(over=style.BLACK)
     norm = Normalize(0.95 * sparse.min(), 1.02 * sparse.max())
-    mesh = axes.pcolormesh(*edges, active, cmap=colours, norm=norm, rasterized=True)
-    for place, row in enumerate(frozen.to_numpy() > 0):
-        starts = np.flatnonzero(np.diff(np.concatenate(([0], row.astype(int), [0]))))
-        spans = [(start - 0.5, stop - start) for start, stop in zip(starts[::2], starts[1::2], strict=True)]
-        axes.broken_barh(spans, (place + 0.5, 1), facecolor=FROZEN, edgecolor="white", linewidth=0.3)
-    axes.invert_yaxis()
+    numbered = density.set_axis(range(1, len(density) + 1))
+    axes.set_facecolor(FROZEN)  # what is masked shows the ground
+    style.heatmap(axes, numbered, colours, norm, mask=frozen.to_numpy() > 0, labels=(8, 8))
+    axes.tick_params(axis="x", labelbottom=False)
     axes.set_ylabel("Layer")
-    axes.grid(visible=False)
-    bar = axes.figure.colorbar(mesh, cax=axes.inset_axes((1.025, 0.0, 0.02, 0.5)), format=PercentFormatter(1))
+    place = axes.inset_axes((1.025, 0.0, 0.02, 0.5))
+    bar = axes.figure.colorbar(axes.collections[0], cax=place, format=PercentFormatter(1))
     bar.outline.set_linewidth(0.5)
     bar.ax.set_title("density", fontsize=7.5, weight="normal", pad=3)
     keys = [Patch(color=FROZEN, label="frozen"), Patch(color=style.BLACK, label="dense layer")]

@@ -1,8 +1,10 @@
-"""Accuracy against training FLOPs: the trade-off of every method and level, a panel a sparsity."""
+"""Accuracy against training FLOPs: the trade-off of every method and level, a panel for each sparsity."""
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -39,7 +41,7 @@ def draw(material: Material) -> style.Drawing:
 
 
 def points(material: Material) -> pd.DataFrame:
-    """The runs behind the figure, one a seed."""
+    """The runs behind the figure, one for each seed."""
     runs = material.runs[material.runs["row"].isin([row["row"] for row in material.plan])]
     return runs[["row", "seed", COST, "accuracy.test_last"]]
 
@@ -107,11 +109,24 @@ def _measured(axes: Axes, material: Material, row: dict[str, Any], power: int, a
         return
     colour, marker = style.mark(row["method"])
     cost, deviation = material.costs(row)[COST] / 10**power, accuracy.std if accuracy.n > 1 else 0.0
+    each = material.of(row)["accuracy.test_last"].to_numpy()
     shifted = _shifted(axes, aside)
-    axes.errorbar(
-        cost, accuracy.mean, deviation, fmt="none", ecolor=colour, elinewidth=0.9, transform=shifted, zorder=3
+    sns.lineplot(
+        x=np.full(len(each), cost),
+        y=each,
+        ax=axes,
+        color=colour,
+        marker=marker,
+        ms=5.5,
+        mec="white",
+        mew=0.4,
+        linestyle="",
+        errorbar="sd",
+        err_style="bars",
+        err_kws={"elinewidth": 0.9, "transform": shifted, "zorder": 3},
+        transform=shifted,
+        zorder=4,
     )
-    axes.plot(cost, accuracy.mean, marker, color=colour, mec="white", mew=0.4, ms=5.5, transform=shifted, zorder=4)
     axes.update_datalim([(cost, accuracy.mean - deviation), (cost, accuracy.mean + deviation)])  # shifts hide it
 
 
