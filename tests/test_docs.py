@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -45,6 +46,19 @@ def test_a_changed_option_makes_its_card_stale(generator: ModuleType) -> None:
     assert "| `data.train_limit` | whole number ≥ 1, null | `null` |" in settings
 
 
+def test_another_measured_number_makes_the_pages_that_show_it_stale(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("headline", "methods"):
+        frame = pd.read_csv(ROOT / f"docs/measured/{name}.csv")
+        frame.loc[frame["row"] == "dense", "mean"] += 1
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    stale = {str(path.relative_to(ROOT)) for path in generator.stale()}
+    assert {"README.md", "docs/index.md", "docs/methods/dense.md", "docs/methods/static.md"} <= stale
+    assert "config/README.md" not in stale
+
+
 def test_every_method_has_a_card() -> None:
     assert {path.stem for path in CARDS} == set(METHODS)
 
@@ -52,7 +66,14 @@ def test_every_method_has_a_card() -> None:
 @pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
 def test_a_card_is_complete_and_its_example_runs(card: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = card.read_text()
-    for part in ("## Cost", "## Caveats", "> **Where sources disagree", f"sparsity.method={card.stem}"):
+    for part in (
+        "## When to use it",
+        "Measured here",
+        "## Cost",
+        "## Caveats",
+        "> **Where sources disagree",
+        f"sparsity.method={card.stem}",
+    ):
         assert part in text
     (example,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert f'"sparsity.method": "{card.stem}"' in example
