@@ -2,14 +2,12 @@
 
 from spfde.cost.flops import flops, paper_flops
 from spfde.cost.memory import Memory, memory, paper_memory
-from spfde.cost.plan import Plan, plan
 from spfde.cost.profile import LayerProfile, Profile, profile
 from spfde.cost.trace import build_trace, make_trace, read_trace, validate_trace, write_trace
 
 __all__ = [
     "LayerProfile",
     "Memory",
-    "Plan",
     "Profile",
     "build_trace",
     "flops",
@@ -17,7 +15,6 @@ __all__ = [
     "memory",
     "paper_flops",
     "paper_memory",
-    "plan",
     "profile",
     "read_trace",
     "validate_trace",

@@ -86,10 +86,6 @@ class Experiment(Section):
     rows: list[Row] = Field(description="its rows")
 
 
-def scale_names() -> list[str]:
-    return _names("scales")
-
-
 def experiment_names() -> list[str]:
     return _names("experiments")
 

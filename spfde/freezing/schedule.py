@@ -58,7 +58,7 @@ class Schedule:
 
         Each block follows its own cosine over the epochs in which it is active, 0 while it is frozen:
         lr_min + (lr - lr_min) (1 + cos(pi t / F)) / 2, t = epochs it has been active, F = all it will be
-        (SpFDE, Sec. 3.2; methods.md, "Learning rate").
+        (SpFDE, Sec. 3.2).
         """
         active = ~self.frozen(blocks)
         done: np.ndarray = np.cumsum(active, axis=0) - active

@@ -128,7 +128,8 @@ class ScriptsOptions(SoftBoundOptions):
     preset: Preset = Field("scripts", description=PRESET)
 
 
-# First offset by sparsity; a sparsity that is not listed takes the rule below. Published bounds disagree (methods.md).
+# First offset by sparsity; a sparsity that is not listed takes the rule below. Published bounds disagree: the cards of
+# MEST+EM&S and SpFDE in docs/methods say which source has which.
 PRESETS = {
     "flops": {0.90: 0.02, 0.95: 0.03, 0.98: 0.0085},
     "readme": {0.90: 0.02},

@@ -14,7 +14,7 @@ def layers(model: nn.Module) -> dict[str, _ConvNd | nn.Linear]:
 
 
 def dense_layers(model: nn.Module, rule: str) -> set[str]:
-    """Names of the layers that stay dense under the setting `sparsity.dense_layers` (methods.md lists the readings).
+    """Names of the layers that stay dense under the setting `sparsity.dense_layers`.
 
     `first` is the first layer of the network, `classifier` its last linear layer, `shortcut` the convolutions on
     shortcut paths (modules named `shortcut` or `downsample`).

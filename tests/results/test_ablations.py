@@ -52,6 +52,16 @@ def test_table_a8_by_hand(fakes: SimpleNamespace, tmp_path: Path) -> None:
 def test_smoke_shows_no_published_difference(fakes: SimpleNamespace, tmp_path: Path) -> None:
     fakes.write_plan(tmp_path, "smoke", [only_freezing(fakes, "smoke", level) for level in (0.0, 0.2)], "tableA8")
     make("tableA8", "smoke", tmp_path)
+    sieved = [only_freezing(fakes, "smoke", 0.0)]
+    sieved += [run.model_copy(update={"sieving": run.sieving.model_copy(update={"removed": 0.2})}) for run in sieved]
+    fakes.write_plan(tmp_path, "smoke", sieved, "tableA9")
+    make("tableA9", "smoke", tmp_path)
+    notes = [(tmp_path / "smoke" / "tables" / f"{name}.md").read_text() for name in ("tableA8", "tableA9")]
+    assert ["Freezing begins" in note for note in notes] == [
+        True,
+        False,
+    ]  # where nothing freezes, nothing is said of it
+    assert ["Sieving removes" in note for note in notes] == [False, True]
     text = (tmp_path / "smoke" / "tables" / "tableA8.md").read_text()
     assert "-0.01" not in text and "not run" in text and "test the machinery" in text
 

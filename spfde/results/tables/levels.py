@@ -4,11 +4,14 @@ from spfde.results.material import Material
 from spfde.results.tables import ablation
 from spfde.results.tables.table import Table
 
-NOTE = "Freezing begins on the grid of the update interval, so that it saves at least what is wanted."
+FREEZING = "Freezing begins on the grid of the update interval, so that it saves at least what is wanted."
+SIEVING = "Sieving removes whole samples: the share of the FLOPs that it saves is the share of the data removed."
 
 
 def build(material: Material, name: str, title: str) -> Table:
     """Every row beside the one of its sparsity that neither freezes nor sieves."""
     pairs = ablation.against_first(material, lambda row: row["sparsity"], ablation.untouched)
     quantities = ablation.Quantities(difference="accuracy_delta")
-    return ablation.table(name, title, material, pairs, [NOTE], quantities, parted_by="sparsity")
+    notes = {"freezing": FREEZING, "sieving": SIEVING}
+    true = [note for key, note in notes.items() if any(row[key] for row in material.plan)]
+    return ablation.table(name, title, material, pairs, true, quantities, parted_by="sparsity")
