@@ -40,6 +40,7 @@ from spfde.compatibility import (
 )
 from spfde.cost.profile import Profile, profile
 from spfde.errors import SpfdeError
+from spfde.execution import Execution, Wanted
 from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters, freezing_together
 from spfde.guards import Guards
 from spfde.history import History
@@ -70,6 +71,8 @@ class SparseTraining:
         learning_rates: "cosine" makes each block's rate follow its own cosine, from the optimizer's `lr` on (SpFDE,
             Sec. 3.2); "own" leaves rates and groups to the caller and his scheduler.
         costs: the model's profile, where it is known already.
+        kernels: "dense" runs torch's kernels under masks; "sparse", on a CPU, such as skip the zeros; "auto" takes for
+            each layer or block what is faster here.
 
     Attributes:
         epochs: epochs to train: the settings', times the rounds of a method that trains more than once.
@@ -92,6 +95,7 @@ class SparseTraining:
         fetch: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         learning_rates: Literal["cosine", "own"] = "cosine",
         costs: Profile | None = None,
+        kernels: Wanted = "auto",
     ) -> None:
         self.model = model = unwrapped(model, settings)
         check_optimizer(optimizer)
@@ -125,6 +129,9 @@ class SparseTraining:
             check_decay(optimizer, self.method.name, undecayed)
         self._guards = Guards(optimizer, block_of, [block.name for block in self.blocks])
         self.method.attach(self)
+        batch = settings.training.batch_size
+        self.execution = Execution(model, self.masks, self.method, kernels, batch, input_shape)
+        self._arrivals = self.masks.mask_on_arrival(lambda: not self.method.needs_dense_gradient_at(self.step))
         self._hooks = AroundSteps(optimizer, self._begin_step, self._prepare_gradients, self._after_step)
 
     # what a training loop calls
@@ -167,6 +174,7 @@ class SparseTraining:
         self._guards.begin(frozen)
         if self._rates:
             self._rates.set(self.plan.schedule, self.epoch)
+        self.execution.begin(self.step)
 
     def observe(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Tells sieving how the samples of a step fared; never waits for the device.
@@ -219,6 +227,9 @@ class SparseTraining:
         self._end_epoch()
         self.finished = True
         self._hooks.remove()
+        for arrival in self._arrivals:
+            arrival.remove()
+        self.execution.detach()
         self.freeze(0)
         self.method.finish(self)
         self.masks.mask_weights()
@@ -268,9 +279,10 @@ class SparseTraining:
 
     def _after_step(self) -> None:
         self.masks.mask_weights()
-        self.history.step(self.epoch)  # before the method turns to the next step
+        self.history.step(self.epoch, self.execution.executed)  # before the method turns to the next step
         self.method.after_step(self, self.step)
         self.step += 1
+        self.execution.prepare(self.step)
 
     # boundary events
 
@@ -312,7 +324,8 @@ class SparseTraining:
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own, by the first part of its tensors' names."""
         parts = {"masks": self.masks, "method": self.method, "sieve": self.sieve, "freezing": self._criterion}
-        return {name: part for name, part in {**parts, "history": self.history}.items() if part is not None}
+        parts |= {"history": self.history, "kernels": self.execution}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything beside model and optimizer that training needs to go on, as a flat dict of tensors."""
@@ -340,3 +353,4 @@ class SparseTraining:
             self._guards.begin(self.frozen_blocks)
             if self._rates:
                 self._rates.set(self.plan.schedule, self.epoch)
+            self.execution.begin(self.step)

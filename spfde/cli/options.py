@@ -1,7 +1,7 @@
 """The options that commands share, as annotated types: `def train(scale: Scale = "custom", rows: Rows = None)`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,5 +36,9 @@ Device = Annotated[
 ]
 TimeLimit = Annotated[
     float | None, typer.Option("--time-limit", min=0, help="Stop resumably, with exit code 75, after so many seconds.")
+]
+Kernels = Annotated[
+    Literal["auto", "dense", "sparse"],
+    typer.Option("--kernels", help="On a CPU: skip the zeros (sparse), multiply by masks (dense), or what is faster."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON array on stdout, and nothing else.")]

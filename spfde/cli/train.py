@@ -11,6 +11,7 @@ from spfde.cli.options import (
     DataRoot,
     Device,
     Experiments,
+    Kernels,
     Out,
     Rows,
     Scale,
@@ -33,6 +34,7 @@ def train(
     out: Out = Path("runs"),
     device: Device = None,
     time_limit: TimeLimit = None,
+    kernels: Kernels = "auto",
     keep_diverged: Annotated[
         bool, typer.Option("--keep-diverged", help="A run that diverges counts as done: others go on, exit code 0.")
     ] = False,
@@ -57,7 +59,7 @@ def train(
             if run.data not in splits:
                 splits = {run.data: load(run.data, data_root, cache)}
             try:
-                train_run(run, splits[run.data], out, where, clock, team)
+                train_run(run, splits[run.data], out, where, clock, team, kernels)
             except Diverged as error:
                 if not keep_diverged:
                     raise

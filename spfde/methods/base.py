@@ -108,6 +108,7 @@ class Method:
     kind: ClassVar[Literal["dense", "static", "before training", "dynamic", "iterative", "sparse and dense"]]
     scope: ClassVar[Literal["none", "layer", "global"]] = "layer"
     needs_dense_gradient: ClassVar[bool] = False
+    dense_kernels: ClassVar[str] = ""  # why it cannot train on kernels that skip the zeros, where it cannot
     dense_masters: ClassVar[bool] = False  # True: all weights train; masks say which of them the forward pass uses
     sparse: ClassVar[bool] = True  # False: no layer is masked
     uses_target: ClassVar[bool] = True  # False: the target says nothing and is 0
@@ -196,6 +197,10 @@ class Method:
         """A layer about to freeze is pruned to its final density and not grown."""
         kept = layer.scheme.keep(layer.active, self.drop_score(layer), layer.density)
         layer.set_mask(kept, kept, run.optimizer)
+
+    def needs_dense_gradient_at(self, step: int) -> bool:
+        """Whether `before_step` of this step looks at gradients outside the masks, in whatever batches it gathers."""
+        return False
 
     def before_step(self, run: Run, step: int) -> bool:
         """Called with dense gradients in place. False: no optimizer step is taken on this one."""

@@ -38,6 +38,7 @@ class Grasp(Scored):
     title = "GraSP"
     paper = "Wang et al., ICLR"
     year = 2020
+    dense_kernels = "its score takes gradients of gradients"
     Options: ClassVar[type[Options]] = GraspOptions
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"dense_layers": "none"}}
 

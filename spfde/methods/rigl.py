@@ -77,6 +77,9 @@ class Rigl(DropAndGrow):
         """One step in dT + 1 is an update."""
         return step < self.end and (step + 1) // self.cycle > step // self.cycle
 
+    def needs_dense_gradient_at(self, step: int) -> bool:
+        return self.is_update(step)
+
     def mask_updates(self, epoch: int, steps: range) -> int:
         return self._updates(steps)
 

@@ -49,6 +49,7 @@ class Swat(Method):
     year = 2020
     kind = "sparse and dense"
     needs_dense_gradient = True
+    dense_kernels = "the weights outside its masks are trained too"
     dense_masters = True
     Options: ClassVar[type[Options]] = SwatOptions
 

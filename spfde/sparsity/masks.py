@@ -1,11 +1,12 @@
 """The masks of a model's sparse layers, and what every change of a mask does to weights and momentum."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from spfde.sparsity.schemes import Scheme
 
@@ -20,7 +21,8 @@ class SparseLayer:
     integer with all bits set where the mask is 1. A bitwise AND makes exact zeros of whatever is outside the mask, of
     an overflowed gradient too, where a product would make NaN of it; and it takes no longer.
     `density` is the layer's density at the end of training. With `dense_master` all weights are trained, and the mask
-    says which of them the forward pass uses: nothing becomes 0 by it.
+    says which of them the forward pass uses: nothing becomes 0 by it. `changes` counts the masks that the layer has
+    had: kernels that skip the zeros look at it.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class SparseLayer:
         self.block = block
         self.scheme = scheme
         self.dense_master = dense_master
+        self.changes = 0
         self.mask = torch.ones_like(weight, requires_grad=False)
         self.bits = torch.full_like(weight, -1, dtype=INTEGERS[weight.element_size()], requires_grad=False)
         self.first, self.explored = self.active, self.active
@@ -67,6 +70,7 @@ class SparseLayer:
             self.clear_outside(survive, optimizer)
 
     def _put(self, mask: Tensor) -> None:
+        self.changes += 1
         self.mask.copy_(mask)
         self.bits.copy_(mask).neg_()  # 1 becomes -1, which has all bits set
 
@@ -122,6 +126,26 @@ class Masks:
         self.trained = [layer for layer in self if layer.block >= frozen_blocks]
         masked = [layer for layer in self.trained if not layer.dense_master]
         self._masked: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bits) for layer in masked]
+
+    def mask_on_arrival(self, wanted: Callable[[], bool]) -> list[RemovableHandle]:
+        """Zeroes the gradients of masked weights as soon as they are there, so that whoever clips or unscales them
+        before the optimizer's step sees what the step will use.
+
+        Args:
+            wanted: whether the gradients of the step in hand are to be masked.
+
+        Returns:
+            what to remove so that it ends.
+        """
+
+        def watch(layer: SparseLayer) -> RemovableHandle:
+            def mask(weight: Tensor) -> None:
+                if wanted() and weight.grad is not None:
+                    weight.grad.view(layer.bits.dtype).bitwise_and_(layer.bits)
+
+            return layer.weight.register_post_accumulate_grad_hook(mask)
+
+        return [watch(layer) for layer in self if not layer.dense_master]
 
     @torch.no_grad()
     def mask_gradients(self) -> None:

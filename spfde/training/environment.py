@@ -12,6 +12,7 @@ import torch
 import spfde
 from spfde.data import Splits
 from spfde.data.split import FolderSplit
+from spfde.kernels.table import processor
 
 # What a run may go on with otherwise than it began, with a warning: its settings mean the same, its last bits may not.
 IDENTITY = ("spfde", "code", "python", "torch", "device", "threads", "kernels", "platform")
@@ -31,7 +32,7 @@ def code_digest() -> str:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a published number must carry about where it was made."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "spfde": spfde.__version__,
         "code": code_digest(),
@@ -62,17 +63,6 @@ def data_digest(splits: Splits) -> str:
         else:
             digest.update(split.images.contiguous().numpy().data)
     return digest.hexdigest()[:12]
-
-
-@functools.cache
-def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spfde.data import LoaderBase, Splits
 from spfde.errors import Diverged
+from spfde.execution import Wanted
 from spfde.settings import RunSettings
 from spfde.training import checkpoint, record
 from spfde.training.clock import Clock
@@ -32,6 +33,7 @@ def train(
     device: torch.device | None = None,
     clock: Clock | None = None,
     team: Team | None = None,
+    kernels: Wanted = "auto",
 ) -> Path:
     """Trains one run and writes its record; a finished run is left as it is, an interrupted one goes on.
 
@@ -42,6 +44,7 @@ def train(
         device: where to train; the CPU by default.
         clock: says when to write checkpoints and when to stop.
         team: the processes that train the run together; by default this process trains it alone.
+        kernels: as in `SparseTraining`; they do not belong to the run's identity.
 
     Returns:
         The record's folder.
@@ -60,7 +63,7 @@ def train(
             return folder
         if team.rank == 0:
             record.make_room(folder, path)
-        run = Training(settings, splits, device, clock, team)
+        run = Training(settings, splits, device, clock, team, kernels)
         run.resume(path)
         try:
             run_epochs(run)

@@ -18,6 +18,7 @@ from torch import Tensor
 from spfde.api import SparseTraining
 from spfde.data import AnySplit, LoaderBase, Splits, info, open_loader
 from spfde.errors import Diverged, SpfdeError, Stopped
+from spfde.execution import Wanted
 from spfde.models import build
 from spfde.planning import known_model
 from spfde.rng import derive
@@ -55,7 +56,13 @@ class Training:
     """
 
     def __init__(
-        self, settings: RunSettings, splits: Splits, device: torch.device, clock: Clock, team: Team | None = None
+        self,
+        settings: RunSettings,
+        splits: Splits,
+        device: torch.device,
+        clock: Clock,
+        team: Team | None = None,
+        kernels: Wanted = "auto",
     ) -> None:
         self.settings, self.device, self.clock, self.team = settings, device, clock, team or Team()
         self.times = dict.fromkeys(("start", "events", "train", "evaluate", "checkpoints"), 0.0)
@@ -85,6 +92,7 @@ class Training:
             samples=len(splits.train),
             fetch=self.loader.fetch,
             costs=known_model(settings.model.name, data, settings.model.width)[1],
+            kernels=kernels,
         )
 
         def evaluation(split: AnySplit) -> LoaderBase:
@@ -99,7 +107,8 @@ class Training:
         self.team.check(self.model, [size or recipe.batch_size for size in sizes.tolist()])
         self.rows: list[dict[str, Any]] = []
         self.resumed_from: list[dict[str, Any]] = []
-        self.environment = {**environment(device), "processes": self.team.size, "data": data_digest(splits)}
+        own = {"processes": self.team.size, "data": data_digest(splits), "kernels": self.sparse.execution.identity}
+        self.environment = {**environment(device), **own}
         self.epoch = 0
         self.done = 0
         self.path: Path | None = None  # of the checkpoint

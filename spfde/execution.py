@@ -1,0 +1,285 @@
+"""Which kernels the steps of a training run on: dense ones under masks, or sparse ones that skip the zeros.
+
+Sparse kernels exist for CPUs. What can run on them (a residual block, a convolution, a linear layer) is a unit of
+`spfde.kernels`, and every unit is chosen by itself: "sparse" and "dense" take one kind for all of them, "auto" takes
+for each what is faster, by times that are measured once per machine and density. Parameters stay what they are.
+"""
+
+import contextlib
+import copy
+import functools
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from spfde import kernels
+from spfde.errors import SpfdeError, nearest
+from spfde.kernels.table import Table, compare, processor
+from spfde.methods import Method
+from spfde.sparsity.masks import Masks
+
+Wanted = Literal["auto", "dense", "sparse"]
+WORTH = 1.03  # sparse kernels are taken where dense ones take at least so many times as long
+_said: set[str] = set()
+
+
+class Execution:
+    """The kernels of one training.
+
+    Args:
+        model: the network.
+        masks: of its sparse layers.
+        method: says which steps need the gradients outside the masks, and whether it can have sparse kernels at all.
+        wanted: "auto", "dense" or "sparse"; the environment variable SPFDE_KERNELS takes the place of "auto".
+        batch: samples a step, for timing.
+        input_shape: shape of one input, for timing.
+        table: where times are kept; the user's cache folder by default.
+
+    Attributes:
+        wanted: what was asked for.
+        choices: "sparse" or "dense" for each unit; empty where all steps are dense.
+
+    Raises:
+        SpfdeError: `wanted` is neither of the three, or "sparse" where sparse kernels were not built.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        method: Method,
+        wanted: str,
+        batch: int,
+        input_shape: tuple[int, ...],
+        table: Table | None = None,
+    ) -> None:
+        wanted = os.environ.get("SPFDE_KERNELS", wanted) if wanted == "auto" else wanted
+        if wanted not in get_args(Wanted):
+            raise SpfdeError(f'unknown kernels "{wanted}"', nearest(wanted, get_args(Wanted)))
+        if wanted == "sparse" and not kernels.available():
+            cause = f"sparse kernels are wanted, and there are none here: {kernels.status().reason}"
+            raise SpfdeError(cause, 'take kernels="auto", which is dense then')
+        self.model, self.masks, self.method, self.wanted = model, masks, method, wanted
+        self.batch, self.input_shape = batch, tuple(input_shape)
+        self._table = table
+        self._handle: Any = None
+        self._modules: list[nn.Module] = []  # that the units are named after, as they were when the kernels came
+        self._seen: dict[str, int] = {}  # mask changes of each layer that the kernels know of
+        self._frozen: tuple[bool, ...] = ()
+        self._decided: dict[str, str] = {}  # by what was timed
+        self._loaded: list[str] = []  # choices of the checkpoint, until the next mask update
+        self.choices: dict[str, str] = {}
+        self._layers: dict[frozenset[str], Tensor] = {}
+
+    def begin(self, step: int) -> None:
+        """Before an epoch's first step: masks, frozen blocks and modules may be other ones."""
+        if self._handle and not self._intact():
+            self.detach()
+        if not self._handle:
+            self._attach()
+        self.prepare(step)
+
+    def prepare(self, step: int) -> None:
+        """Before the forward passes of a step: masks may have moved since the last one."""
+        if not self._handle:
+            return
+        moved = [layer.name for layer in self.masks if self._seen[layer.name] != layer.changes]
+        if moved:
+            self._handle.rebuild(moved)
+            self._seen = {layer.name: layer.changes for layer in self.masks}
+        frozen = tuple(_frozen(unit.modules) for unit in self._handle.units)
+        if len(self._loaded) == len(self._modules) and self.wanted == "auto":
+            self._choose(self._loaded)
+        elif self.wanted == "auto" and (moved or frozen != self._frozen):
+            self._choose(self._faster(frozen))
+        self._frozen, self._loaded = frozen, []
+        self._handle.dense = self.method.needs_dense_gradient_at(step)
+
+    @property
+    def executed(self) -> Tensor | None:
+        """Which of the masked layers skipped their zeros in the last forward pass, (layers,) booleans, if any did."""
+        if not self._handle:
+            return None
+        names = frozenset(self._handle.executed)
+        if names not in self._layers:
+            self._layers[names] = torch.tensor([layer.name in names for layer in self.masks])
+        return self._layers[names]
+
+    @contextlib.contextmanager
+    def sample(self, extra: Mapping[str, Tensor]) -> Iterator[bool]:
+        """Within it, backward passes give gradients at these positions beside the masks, by layer name.
+
+        Yields:
+            whether they do: where kernels are dense, gradients are everywhere anyway.
+        """
+        if not self._handle or self._handle.problems():
+            yield False
+            return
+        with self._handle.sample(extra):
+            yield True
+
+    def detach(self) -> None:
+        """The modules are plain ones again."""
+        if self._handle:
+            self._handle.detach()
+        self._handle = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What can change a result in its last bits."""
+        status = kernels.status()
+        return {"wanted": self.wanted, "isa": status.isa, "digest": status.digest} if self._able else {"wanted": "dense"}
+
+    def describe(self) -> dict[str, Any]:
+        """What a record says: the same, and how many units were sparse and dense in the end."""
+        chosen = list(self.choices.values())
+        return {**self.identity, "sparse": chosen.count("sparse"), "dense": chosen.count("dense")}
+
+    def _attach(self) -> None:
+        if not self._able:
+            return
+        if refused := self._refused():
+            say(refused)
+            return
+        self._handle = kernels.attach(self.model, {layer.name: layer.mask for layer in self.masks})
+        self._modules = [self.model.get_submodule(unit.name) for unit in self._handle.units]
+        self._seen = {layer.name: layer.changes - 1 for layer in self.masks}
+        self._frozen = ()
+        self._choose(["sparse"] * len(self._modules))
+        if self.wanted == "auto":
+            self._handle.trace_shapes(self._input(2))
+
+    def _intact(self) -> bool:
+        """Whether the modules are still those that the kernels were put under."""
+        known = dict(self.model.named_modules())
+        same = all(known.get(unit.name) is old for unit, old in zip(self._handle.units, self._modules, strict=True))
+        return same and all(unit.intact() for unit in self._handle.units)
+
+    @property
+    def _able(self) -> bool:
+        return self.wanted != "dense" and len(self.masks) > 0 and kernels.available()
+
+    def _refused(self) -> str:
+        """Why this training cannot have sparse kernels, or nothing."""
+        device = next(self.model.parameters()).device
+        if device.type != "cpu":
+            return f"sparse kernels are for CPUs, and the model is on {device.type}"
+        return self.method.dense_kernels and f"{self.method.name} needs dense ones: {self.method.dense_kernels}"
+
+    # what is faster
+
+    def _choose(self, choices: list[str]) -> None:
+        units = self._handle.units
+        self.choices = {unit.name: choice for unit, choice in zip(units, choices, strict=True)}
+        self._handle.choose(self.choices)
+
+    def _faster(self, frozen: tuple[bool, ...]) -> list[str]:
+        """For each unit the faster kernels; dense ones for all where their mixture is not faster than that."""
+        units = list(zip(self._handle.units, frozen, strict=True))
+        works = [self._work(unit, still) for unit, still in units]
+        for work, (unit, still) in zip(works, units, strict=True):
+            if work not in self._decided:
+                self._decide(work, functools.partial(unit.measure, self.batch, repeats=1, frozen=still))
+        choices = [self._decided.get(work, "dense") for work in works]
+        if "sparse" not in choices:
+            return choices
+        whole = json.dumps([*works, choices])
+        if whole not in self._decided:
+            with _trial(self.model, self._handle, choices, self.masks) as run:
+                images = self._input(self.batch)
+                self._decide(whole, lambda: (_seconds(run, "sparse", images), _seconds(run, "dense", images)))
+        return choices if self._decided.get(whole) == "sparse" else ["dense"] * len(choices)
+
+    def _decide(self, work: str, pair: Any) -> None:
+        """Looks the work up or times it; where its times never settle it is dense, for now and here alone."""
+        table = self._table = self._table or Table(machine(), None)
+        times = table.find(work)
+        if times is None:
+            try:
+                times = compare(pair)
+            except RuntimeError:  # what cannot be timed is not run either
+                return
+            if times is None:
+                return
+            table.keep(work, times)
+        self._decided[work] = "sparse" if times.dense > WORTH * times.sparse else "dense"
+
+    def _work(self, unit: Any, frozen: bool) -> str:
+        """What a unit does in a step, as far as its time depends on it; densities on a grid of half powers of two."""
+        layers = []
+        for name in unit.layers:
+            layer, masked = self.model.get_submodule(name), self.masks.layers.get(name)
+            density = float(masked.count) / masked.mask.numel() if masked else 1.0
+            halves = round(2 * math.log2(density)) / 2 if density else -math.inf
+            layers.append(f"{layer.extra_repr()} at 2^{halves:g}")
+        size = "x".join(map(str, unit.input_shape))
+        return f"{unit.kind} ({'; '.join(layers)}) on {self.batch}x{size}{', frozen' * frozen}"
+
+    def _input(self, samples: int) -> Tensor:
+        return torch.randn((samples, *self.input_shape), generator=torch.Generator().manual_seed(0))
+
+    # resuming
+
+    def state_dict(self) -> dict[str, Tensor]:
+        told = {"choices": list(self.choices.values()), "decided": self._decided}
+        return {"json": torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes on with the choices of the checkpoint, from `begin` on, unless all kernels are to be of one kind."""
+        told = json.loads(bytes(state["json"].tolist()))
+        self._decided, self._loaded = told["decided"], told["choices"]
+
+
+def say(why: str) -> None:
+    """Says, once a process, why training runs on dense kernels where it might have run on sparse ones."""
+    if why not in _said:
+        _said.add(why)
+        warnings.warn(f"training runs on dense kernels: {why}", stacklevel=3)
+
+
+def machine() -> dict[str, object]:
+    """What times depend on beside the work."""
+    status = kernels.status()
+    return {
+        "processor": processor(),
+        "instruction set": status.isa,
+        "kernels": status.digest,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _frozen(modules: Iterable[nn.Module]) -> bool:
+    return not any(p.requires_grad for module in modules for p in module.parameters(recurse=False))
+
+
+@contextlib.contextmanager
+def _trial(model: nn.Module, handle: Any, choices: list[str], masks: Masks) -> Iterator[Any]:
+    """A copy of the network whose whole steps can be timed on the choices, or on dense kernels alone."""
+    network = copy.deepcopy(model)
+    trial = kernels.attach(network, {layer.name: layer.mask for layer in masks})
+    mixed = dict(zip([unit.name for unit in handle.units], choices, strict=True))
+
+    def run(kind: str, images: Tensor) -> None:
+        trial.choose(mixed if kind == "sparse" else dict.fromkeys(mixed, "dense"))
+        outputs = [leaf for leaf in tree_leaves(network(images)) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        torch.autograd.backward([output.float().square().mean() for output in outputs])
+        network.zero_grad()
+
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        yield run
+    trial.detach()
+
+
+def _seconds(run: Any, kind: str, images: Tensor) -> float:
+    start = time.perf_counter()
+    run(kind, images)
+    return time.perf_counter() - start
