@@ -291,3 +291,4 @@ def test_who_clips_gradients_sees_masked_ones(method: str) -> None:
         assert (outside > 0) == (method == "rigl" and number == 10)
         sparse.optimizer.step()
         sparse.optimizer.zero_grad()
+        sparse.count(torch.arange(8))
