@@ -52,6 +52,7 @@ class Training:
         done: how many of its steps are done.
         rows: the rows of epochs.csv so far.
         times: seconds that each part of the run has taken.
+        cpu: seconds of all cores that the process has used; beside busy neighbours they tell more than the clock.
         resumed_from: where the run was interrupted, in order.
     """
 
@@ -66,7 +67,8 @@ class Training:
     ) -> None:
         self.settings, self.device, self.clock, self.team = settings, device, clock, team or Team()
         self.times = dict.fromkeys(("start", "events", "train", "evaluate", "checkpoints"), 0.0)
-        self._mark = time.perf_counter()
+        self.cpu = 0.0
+        self._mark = time.perf_counter(), time.process_time()
         _set_arithmetic(settings)
         data, recipe = info(settings.data.name), settings.training
         torch.manual_seed(derive(settings.seed, "init"))
@@ -225,8 +227,9 @@ class Training:
 
     def lap(self, part: str) -> None:
         """Adds the time since the last lap to a part of the run."""
-        now = time.perf_counter()
-        self.times[part] += now - self._mark
+        now = time.perf_counter(), time.process_time()
+        self.times[part] += now[0] - self._mark[0]
+        self.cpu += now[1] - self._mark[1]
         self._mark = now
 
     # the checkpoint
@@ -268,6 +271,7 @@ class Training:
             "done": self.done,
             "rows": self.rows,
             "times": self.times,
+            "cpu": self.cpu,
             "resumed_from": self.resumed_from,
             "environment": self.environment,
             "snapshots": self.snapshots.digests if self.snapshots else {},
@@ -295,7 +299,7 @@ class Training:
             why = f"{error.__class__.__name__}: {error}".splitlines()[0]
             cause = f"checkpoint {path} does not fit this version of spfde ({why})"
             raise SpfdeError(cause, checkpoint.remedy(path)) from error
-        self._mark = time.perf_counter()
+        self._mark = time.perf_counter(), time.process_time()
         say(f"{self.settings.run_id}: resumed in epoch {self.epoch + 1} after {self.done} steps of it")
 
     def _unpack(self, tensors: dict[str, Tensor], text: dict[str, Any], path: Path) -> None:
@@ -314,7 +318,8 @@ class Training:
         checkpoint.load_optimizer(self.optimizer, optimizer)
         self.sparse.load_state_dict(sparse)
         self._sums.copy_(run["sums"])
-        self.epoch, self.done, self.rows, self.times = text["epoch"], text["done"], text["rows"], text["times"]
+        self.epoch, self.done, self.rows = text["epoch"], text["done"], text["rows"]
+        self.times, self.cpu = text["times"], text["cpu"]
         where: dict[str, Any] = {"epoch": self.epoch, "step": self.done}
         if changed := changes(before, now):
             others = ", ".join(f"{name} ({old} -> {new})" for name, (old, new) in changed.items())

@@ -75,7 +75,7 @@ def summary(run: "Training", trace: pd.DataFrame, status: Literal["finished", "d
         },
         "flops": flops,
         "memory": {**memory, "measured_peak": peak},
-        "time": {"total": sum(run.times.values()), **run.times},
+        "time": {"total": sum(run.times.values()), "cpu": run.cpu, **run.times},
         "environment": {**run.environment, "kernels": sparse.execution.describe()},
         "resumed_from": run.resumed_from,
     }
