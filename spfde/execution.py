@@ -113,18 +113,25 @@ class Execution:
             self._layers[names] = torch.tensor([layer.name in names for layer in self.masks])
         return self._layers[names]
 
-    @contextlib.contextmanager
-    def sample(self, extra: Mapping[str, Tensor]) -> Iterator[bool]:
-        """Within it, backward passes give gradients at these positions beside the masks, by layer name.
+    @property
+    def executed_layers(self) -> set[str]:
+        """Names of the layers that skipped their zeros in the last forward pass."""
+        return set(self._handle.executed) if self._handle else set()
 
-        Yields:
-            whether they do: where kernels are dense, gradients are everywhere anyway.
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether the next forward pass is going to skip zeros anywhere."""
+        handle = self._handle
+        return bool(handle) and not handle.dense and "sparse" in self.choices.values() and not handle.problems()
+
+    @contextlib.contextmanager
+    def sample(self, extra: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within it, passes that skip zeros also give the gradients at these places, booleans by layer name.
+
+        What runs dense has all gradients anyway.
         """
-        if not self._handle or self._handle.problems():
-            yield False
-            return
-        with self._handle.sample(extra):
-            yield True
+        with self._handle.sample(extra) if self._handle else contextlib.nullcontext():
+            yield
 
     def detach(self) -> None:
         """The modules are plain ones again."""

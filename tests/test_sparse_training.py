@@ -18,6 +18,7 @@ from spfde.experiments.resolve import nested
 from spfde.methods import METHODS
 from spfde.models import build
 from spfde.settings import RunSettings, parse
+from spfde.sparsity.masks import SparseLayer
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no sparse kernels here")
 
@@ -61,6 +62,11 @@ def state(sparse: SparseTraining) -> dict[str, Tensor]:
         if values.get("momentum_buffer") is not None
     }
     return {**sparse.model.state_dict(), **momentum, **sparse.state_dict()}
+
+
+def gradient(layer: SparseLayer) -> Tensor:
+    assert layer.weight.grad is not None
+    return layer.weight.grad
 
 
 def trainable(name: str) -> bool:
@@ -162,9 +168,9 @@ def test_dense_gradients_come_in_every_forward_pass_of_an_update_step() -> None:
             sparse.begin_epoch(step // STEPS)
         for half in (0, 1):
             (F.cross_entropy(sparse.model(batches[half]), LABELS[:8]) / 2).backward()
-            outside = sum(float(layer.weight.grad[~layer.active].abs().sum()) for layer in sparse.masks)
-            assert (outside > 0) == (step == 10)
-            last = [layer.weight.grad.clone() for layer in sparse.masks]
+            last = [gradient(layer).clone() for layer in sparse.masks]
+            outside = any(bool(grad[~layer.active].any()) for grad, layer in zip(last, sparse.masks, strict=True))
+            assert outside == (step == 10)
         if step < 10:
             sparse.optimizer.step()
             sparse.optimizer.zero_grad()
@@ -172,9 +178,9 @@ def test_dense_gradients_come_in_every_forward_pass_of_an_update_step() -> None:
     reference = copy.deepcopy(sparse.model)
     for half in (0, 1):
         (F.cross_entropy(reference(batches[half]), LABELS[:8]) / 2).backward()
-    for layer, gradient in zip(sparse.masks, last, strict=True):
+    for layer, found in zip(sparse.masks, last, strict=True):
         expected = reference.get_parameter(f"{layer.name}.weight").grad
-        assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-6)
+        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_two_losses_of_one_network_have_buffers_of_their_own() -> None:
@@ -188,6 +194,46 @@ def test_two_losses_of_one_network_have_buffers_of_their_own() -> None:
         gradients.append([p.grad for p in run.model.parameters()])
     for gradient, expected in zip(*gradients, strict=True):
         assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gse-uniform", "gse-grabo", "gse-graest"])
+def test_gse_looks_at_no_gradient_outside_masks_and_sample(method: str) -> None:
+    """On a tenth of the positions it finds what the dense gradients are there, and draws as the dense path does."""
+    sparse, dense = make(method, sparsity__target=0.8), make(method, "dense", sparsity__target=0.8)
+    for run in (sparse, dense):
+        list(steps(run, range(1)))
+    assert sparse.execution.skips_zeros and not dense.execution.skips_zeros
+    layers, others = list(sparse.masks), list(dense.masks)
+    whole, masses = dense.method.gradients(dense, others, 9)
+    own = sparse.method.masses(sparse, layers, 9)
+    before = {name: value.clone() for name, value in sparse.model.state_dict().items()}
+    samples = dense.method.sample(dense, others, masses, 9)
+    found = sparse.method.sampled_gradients(sparse, layers, samples, 9)
+    for layer, mass, other, sample, grad, expected in zip(layers, own, masses, samples, found, whole, strict=True):
+        assert torch.allclose(mass.outputs, other.outputs, rtol=1e-2, atol=1e-3 * float(other.outputs.abs().max()))
+        assert torch.allclose(mass.units, other.units, rtol=1e-2, atol=1e-3 * float(other.units.abs().max()))
+        size = float(expected.abs().max())
+        assert torch.allclose(grad[sample], expected[sample], rtol=1e-2, atol=1e-3 * size)
+        if layer.name in sparse.execution.executed_layers:
+            assert not grad[~(sample | layer.active)].any() and 0 < int(sample.sum()) < sample.numel() / 2
+    for name, value in sparse.model.state_dict().items():  # BatchNorm's statistics too
+        assert torch.equal(value, before[name])
+    assert all(parameter.grad is None for parameter in sparse.model.parameters())
+
+
+def test_what_ran_of_gses_updates_is_counted_by_what_skipped_zeros() -> None:
+    """Forward, input gradient and weight gradient at the density, and the last on the sample too."""
+    sparse = make("gse-uniform")
+    list(steps(sparse, range(3)))  # the tenth step is an update
+    trace = sparse.trace().query("epoch == 1").set_index("layer")
+    method, layer = sparse.method, next(one for one in COSTS.layers if one.name == "layer2.0.conv2")
+    column = method.columns[layer.name]
+    assert method.updates[1] == 1 and method.skipped[1, column] == 1
+    active, sampled = method.active[1, column] / layer.weights, method.sampled[1, column] / layer.weights
+    extra = method.samples(4, 34)  # of an epoch
+    by_hand = layer.macs * extra * (3 * active + sampled)
+    assert trace.executed_extra_macs[layer.name] == pytest.approx(by_hand)
+    assert trace.extra_macs[layer.name] == pytest.approx(layer.macs * extra * (2 * active + sampled))
 
 
 def test_modules_without_kernels_train_dense() -> None:

@@ -5,7 +5,8 @@ from `Method` or `DropAndGrow`, override what differs, and decorate the class wi
 settings, tables and `spfde methods`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -70,6 +71,21 @@ class MethodPlan:
         return int(share * self.epochs + 1e-9) // interval * interval
 
 
+class Skipping(Protocol):
+    """What a method sees of the kernels that a training runs on (`spfde.execution`)."""
+
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether forward and backward passes skip weights outside the masks, at least in some layers."""
+
+    @property
+    def executed_layers(self) -> Set[str]:
+        """Names of the layers that did in the last forward pass."""
+
+    def sample(self, extra: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Within it, passes that skip zeros also give the gradients at these places, booleans by layer name."""
+
+
 class Run(Protocol):
     """What a method sees of the training that it acts on (`spfde.api.SparseTraining`)."""
 
@@ -78,6 +94,10 @@ class Run(Protocol):
     masks: Masks
     epoch: int
     frozen_blocks: int
+
+    @property
+    def execution(self) -> Skipping:
+        """The kernels that it runs on."""
 
     def generator(self, *key: object) -> torch.Generator:
         """The run's own random stream for `key`."""

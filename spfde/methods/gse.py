@@ -2,9 +2,9 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spfde.cost.profile import LayerProfile
 from spfde.errors import SpfdeError
 from spfde.methods.base import DROP_FRACTION, INTERVAL, SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
+from spfde.methods.gse_mass import Mass, channel_axis, unit_sums
 from spfde.rounding import up
 from spfde.sparsity.layers import layers as find_layers
 from spfde.sparsity.masks import SparseLayer
@@ -43,42 +44,17 @@ class GseOptions(Options):
     )
 
 
-@dataclass
-class Mass:
-    """What the positions (output, unit) of a layer are drawn by: in proportion to outputs x units.
-
-    A unit is an input of the layer's im2col view: (input channel, kernel position).
-
-    Attributes:
-        outputs: shape (out,).
-        units: shape (groups, in / groups x kernel): each group of outputs reads units of its own.
-    """
-
-    outputs: Tensor
-    units: Tensor
-
-    @classmethod
-    def even(cls, layer: SparseLayer, groups: int = 1, value: float = 1.0) -> "Mass":
-        rows, columns = len(layer.weight), layer.weight[0].numel()
-        device = layer.weight.device
-        return cls(torch.full((rows,), value, device=device), torch.full((groups, columns), value, device=device))
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Flat positions in the weight, (count,) int64, drawn with replacement by inverting cumulative sums."""
-        first, second = torch.rand(2, count, generator=generator).double().to(self.outputs.device)
-        rows = torch.searchsorted(_cumulative(self.outputs[None])[0], first, right=True)
-        groups, columns = self.units.shape
-        group = rows // (len(self.outputs) // groups)
-        every = (_cumulative(self.units) + torch.arange(groups, device=rows.device)[:, None]).flatten()
-        place = torch.searchsorted(every, group + second, right=True)
-        return rows * columns + (place - group * columns)
-
-
-def _cumulative(mass: Tensor) -> Tensor:
-    """Cumulative shares along the rows, ending at exactly 1; even ones for a row without any mass."""
-    mass = mass.double().abs()
-    sums = torch.where(mass.sum(1, keepdim=True) > 0, mass, torch.ones_like(mass)).cumsum(1)
-    return sums / sums[:, -1:]
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """The buffers of a network (BatchNorm's statistics) are afterwards what they were before."""
+    buffers = list(network.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
 
 
 @register
@@ -103,6 +79,7 @@ class GseUniform(Method):
     scope = "global"
     Options: ClassVar[type[Options]] = GseOptions
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "er", "dense_layers": "none"}}
+    sums_first: ClassVar[bool] = False  # draws take a pass of their own where kernels skip the zeros
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
@@ -110,6 +87,7 @@ class GseUniform(Method):
         shape = (plan.epochs, len(self.columns))
         # What happened: sums over an epoch's updates of |A| and |S|, by layer; updates and frozen blocks by epoch.
         self.active, self.sampled = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.skipped = np.zeros(shape, np.int64)  # updates for which the layer's kernels skipped the zeros
         self.updates, self.frozen_blocks = np.zeros(plan.epochs, np.int64), np.zeros(plan.epochs, np.int64)
 
     def is_update(self, step: int) -> bool:
@@ -126,7 +104,19 @@ class GseUniform(Method):
         layers = run.masks.trained
         if not layers or not self.is_update(step):
             return
-        gradients, masses = self.gradients(run, layers, step)
+        if run.execution.skips_zeros:  # no gradient is computed that is not looked at
+            samples = self.sample(run, layers, self.masses(run, layers, step), step)
+            gradients = self.sampled_gradients(run, layers, samples, step)
+        else:
+            gradients, masses = self.gradients(run, layers, step)
+            samples = self.sample(run, layers, masses, step)
+        self._record(run, layers, samples)
+        triples = list(zip(layers, samples, gradients, strict=True))
+        for part in [triples] if self.options.scope == "global" else [[triple] for triple in triples]:
+            self._replace(run, part, self.drop_fraction(step))
+
+    def sample(self, run: Run, layers: Sequence[SparseLayer], masses: Sequence[Mass], step: int) -> list[Tensor]:
+        """S of each layer, as booleans of the weight's shape."""
         samples = []
         for layer, mass in zip(layers, masses, strict=True):
             active = int(layer.count)
@@ -137,10 +127,7 @@ class GseUniform(Method):
             chosen = torch.zeros_like(layer.active).flatten()
             chosen[positions] = True
             samples.append(chosen.view_as(layer.weight) & ~layer.active)
-        self._record(run, layers, samples)
-        triples = list(zip(layers, samples, gradients, strict=True))
-        for part in [triples] if self.options.scope == "global" else [[triple] for triple in triples]:
-            self._replace(run, part, self.drop_fraction(step))
+        return samples
 
     def draws(self, active: int) -> int:
         """Positions to draw of a layer with so many active weights."""
@@ -163,26 +150,48 @@ class GseUniform(Method):
     def gradients(self, run: Run, layers: Sequence[SparseLayer], step: int) -> tuple[list[Tensor], list[Mass]]:
         """Gradients of the extra batches by each layer's weight, and what its positions are to be drawn by."""
         network = copy.deepcopy(run.model)
-        modules = [network.get_submodule(layer.name) for layer in layers]
-        weights = [cast(Tensor, module.weight) for module in modules]
-        draws = torch.Generator(weights[0].device)
-        draws.manual_seed(run.generator("method", "signs", step).initial_seed())
-        masses = [self.watch(layer, module, draws) for layer, module in zip(layers, modules, strict=True)]
-        totals = [torch.zeros_like(weight) for weight in weights]
+        masses = self._watched(run, network, layers, step)
+        weights = [network.get_parameter(f"{layer.name}.weight") for layer in layers]
+        return self._over_batches(run, network, weights, step), masses
 
-        training = self.plan.settings.training
-        member = run.partial_set
+    def masses(self, run: Run, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
+        """What positions are to be drawn by, without any gradient of a weight."""
+        return [Mass.even(layer) for layer in layers]
+
+    def sampled_gradients(
+        self, run: Run, layers: Sequence[SparseLayer], samples: Sequence[Tensor], step: int
+    ) -> list[Tensor]:
+        """Gradients of the extra batches inside the masks and at the samples alone, 0 elsewhere."""
+        extra = {layer.name: sample for layer, sample in zip(layers, samples, strict=True)}
+        with run.execution.sample(extra), statistics_kept(run.model):
+            found = self._over_batches(run, run.model, [layer.weight for layer in layers], step)
+        for layer in layers:
+            self.skipped[run.epoch, self.columns[layer.name]] += layer.name in run.execution.executed_layers
+        return found
+
+    def _watched(self, run: Run, network: nn.Module, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
+        draws = torch.Generator(layers[0].weight.device)
+        draws.manual_seed(run.generator("method", "signs", step).initial_seed())
+        return [self.watch(layer, network.get_submodule(layer.name), draws) for layer in layers]
+
+    def _over_batches(self, run: Run, network: nn.Module, by: Sequence[Tensor], step: int) -> list[Tensor]:
+        """Mean gradient of the extra batches by each of these tensors; by the images themselves, unsummed, if none."""
+        training, member = self.plan.settings.training, run.partial_set
         able = torch.arange(run.samples) if member is None else member.cpu().nonzero().flatten()
         order = able[torch.randperm(len(able), generator=run.generator("method", "batches", step))]
         outputs = len(list(find_layers(network).values())[-1].weight)
         chosen = order[: self.samples(outputs, len(able))]
-        with torch.enable_grad(), torch.random.fork_rng([weights[0].device] if weights[0].is_cuda else []):
+        totals = [torch.zeros_like(tensor) for tensor in by]
+        device = next(network.parameters()).device
+        with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             for indices in chosen.split(training.batch_size):
                 images, labels = run.fetch(indices)
+                inputs = list(by) or [images.requires_grad_()]
                 loss = F.cross_entropy(network(images), labels, label_smoothing=training.label_smoothing)
-                part = torch.autograd.grad(loss * (len(indices) / len(chosen)), weights, materialize_grads=True)
-                torch._foreach_add_(totals, list(part))
-        return totals, masses
+                part = torch.autograd.grad(loss * (len(indices) / len(chosen)), inputs, materialize_grads=True)
+                if by:
+                    torch._foreach_add_(totals, list(part))
+        return totals
 
     def samples(self, classes: int, available: int) -> int:
         """Samples that gradients are taken from: whole batches, if the training set has as many."""
@@ -229,12 +238,24 @@ class GseUniform(Method):
         return macs * [layer.macs for layer in layers] * updates * self.samples(layers[-1].output_elements, samples)
 
     def executed_extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
-        """Dense forward and backward passes; the weight gradients of layers that train alone."""
-        macs = np.zeros(len(layers))
+        """Dense forward and backward passes, with the weight gradients of layers that train alone.
+
+        Where kernels skipped the zeros, forward and input gradient at the density, the weight gradient also on S.
+        """
+        macs, updates = np.zeros(len(layers)), self._updates(epoch, samples)
         for index, layer in enumerate(layers):
             propagates, trains = layer.input_block >= self.frozen_blocks[epoch], self._trains(layer, epoch)
-            macs[index] = layer.macs * (1 + propagates + (1 + self.sketching(layer) if trains else 0.0))
-        return macs * self._updates(epoch, samples) * self.samples(layers[-1].output_elements, samples)
+            dense, skipped, ran = 1.0 + propagates + trains, 0, 0.0
+            if trains and self.updates[epoch]:
+                column = self.columns[layer.name]
+                density, sampled = (
+                    counts[epoch, column] / layer.weights / updates for counts in (self.active, self.sampled)
+                )
+                skipped, ran = self.skipped[epoch, column], density * (2 + propagates) + sampled
+                ran += (1.0 + propagates) * self.sums_first
+            sketches = self.sketching(layer) * updates if trains else 0.0
+            macs[index] = layer.macs * ((updates - skipped) * dense + skipped * ran + sketches)
+        return macs * self.samples(layers[-1].output_elements, samples)
 
     def mask_updates(self, epoch: int, steps: range) -> int:
         return int(self.updates[epoch]) or sum(map(self.is_update, steps))
@@ -258,7 +279,7 @@ class GseUniform(Method):
             setattr(self, name, state[name].cpu().numpy().copy())
 
 
-RECORDED = ("active", "sampled", "updates", "frozen_blocks")
+RECORDED = ("active", "sampled", "skipped", "updates", "frozen_blocks")
 
 
 class Guided(GseUniform):
@@ -266,6 +287,8 @@ class Guided(GseUniform):
 
     Two sums a layer, of its units and of its outputs: linear in the width where all gradients would be quadratic.
     """
+
+    sums_first = True
 
     def term(self, values: Tensor) -> Tensor:
         """What of h and delta is summed up."""
@@ -280,6 +303,13 @@ class Guided(GseUniform):
             if Layout.of(run.model.get_submodule(layer.name)).transposed:
                 cause = f"method {self.name} sums up what a weight reads, and {layer.name} is a transposed convolution"
                 raise SpfdeError(cause, "use gse-uniform")
+
+    def masses(self, run: Run, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
+        """By a forward pass and the input gradients, on a copy of the network."""
+        network = copy.deepcopy(run.model).requires_grad_(False)
+        masses = self._watched(run, network, layers, step)
+        self._over_batches(run, network, (), step)
+        return masses
 
     def watch(self, layer: SparseLayer, module: nn.Module, draws: torch.Generator) -> Mass:
         mass = Mass.even(layer, int(getattr(module, "groups", 1)), 0.0)
@@ -325,28 +355,3 @@ class GseGraEst(Guided):
 
     def signs(self, like: Tensor, draws: torch.Generator) -> Tensor:
         return torch.randint(2, like.shape, generator=draws, device=like.device).to(like.dtype) * 2 - 1
-
-
-def unit_sums(module: nn.Module, inputs: Tensor, factors: Tensor) -> Tensor:
-    """Sum over samples and positions of factors x each unit of the im2col view, shape (groups, units).
-
-    It is the weight gradient of a layer with one output a group, so no im2col view is ever made.
-
-    Args:
-        module: a convolution or linear layer.
-        inputs: its input.
-        factors: of the shape of one output channel.
-    """
-    with torch.enable_grad():
-        groups = int(getattr(module, "groups", 1))
-        weight = cast(Tensor, module.weight)
-        probe = torch.zeros(groups, *weight.shape[1:], dtype=inputs.dtype, device=inputs.device, requires_grad=True)
-        apply = F.linear if isinstance(module, nn.Linear) else cast(Callable[..., Tensor], module._conv_forward)
-        spread = factors.repeat_interleave(groups, channel_axis(module))
-        (sums,) = torch.autograd.grad(apply(inputs, probe, None), probe, spread)
-    return sums.flatten(1)
-
-
-def channel_axis(module: nn.Module) -> int:
-    """Where the outputs are in a layer's output."""
-    return -1 if isinstance(module, nn.Linear) else 1

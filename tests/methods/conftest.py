@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +46,7 @@ class FakeRun:
     partial_set = None
     epoch = 0
     frozen_blocks = 0
+    execution = SimpleNamespace(skips_zeros=False)
 
     def __init__(self, method: Method, shapes: list[tuple[int, ...]]) -> None:
         self.model = Parallel(shapes)

@@ -18,7 +18,7 @@ from spfde.data import load
 from spfde.experiments.resolve import resolve
 from spfde.methods import METHODS
 from spfde.methods import gse as module
-from spfde.methods.gse import Mass, unit_sums
+from spfde.methods.gse_mass import Mass, unit_sums
 from spfde.planning import plan_settings
 from spfde.rounding import count_of
 from spfde.training.clock import Clock
