@@ -143,7 +143,9 @@ class Execution:
     def identity(self) -> dict[str, Any]:
         """What can change a result in its last bits."""
         status = kernels.status()
-        return {"wanted": self.wanted, "isa": status.isa, "digest": status.digest} if self._able else {"wanted": "dense"}
+        return (
+            {"wanted": self.wanted, "isa": status.isa, "digest": status.digest} if self._able else {"wanted": "dense"}
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a record says: the same, and how many units were sparse and dense in the end."""
@@ -161,7 +163,7 @@ class Execution:
         self._seen = {layer.name: layer.changes - 1 for layer in self.masks}
         self._frozen = ()
         self._choose(["sparse"] * len(self._modules))
-        if self.wanted == "auto":
+        if self.wanted == "auto" and hasattr(self._handle, "trace_shapes"):
             self._handle.trace_shapes(self._input(2))
 
     def _intact(self) -> bool:
@@ -193,7 +195,9 @@ class Execution:
         units = list(zip(self._handle.units, frozen, strict=True))
         works = [self._work(unit, still) for unit, still in units]
         for work, (unit, still) in zip(works, units, strict=True):
-            if work not in self._decided:
+            if not hasattr(unit, "measure"):
+                self._decided[work] = "sparse"  # until whole steps say otherwise
+            elif work not in self._decided:
                 self._decide(work, functools.partial(unit.measure, self.batch, repeats=1, frozen=still))
         choices = [self._decided.get(work, "dense") for work in works]
         if "sparse" not in choices:
@@ -227,7 +231,7 @@ class Execution:
             density = float(masked.count) / masked.mask.numel() if masked else 1.0
             halves = round(2 * math.log2(density)) / 2 if density else -math.inf
             layers.append(f"{layer.extra_repr()} at 2^{halves:g}")
-        size = "x".join(map(str, unit.input_shape))
+        size = "x".join(map(str, getattr(unit, "input_shape", self.input_shape)))
         return f"{unit.kind} ({'; '.join(layers)}) on {self.batch}x{size}{', frozen' * frozen}"
 
     def _input(self, samples: int) -> Tensor:
