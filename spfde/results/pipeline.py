@@ -1,7 +1,7 @@
 """What a workflow has to do: the runs of each chosen experiment, where their records lie, and what each result needs.
 
 The rules in workflow/ ask this module for their inputs and write them down; they compute nothing themselves. A dry run
-asks for hundreds of runs, so no record is read here: a file that is there counts.
+asks for hundreds of runs, so of a record that is there only names and sizes are looked at, in its summary.
 """
 
 import functools
@@ -17,6 +17,8 @@ from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, Artefact
 from spfde.results.dependencies import shown, source_files
 from spfde.settings import RunSettings
+from spfde.training.record import set_aside
+from spfde.training.trust import is_whole
 
 ANALYSES = ("similarity", "cka", "gradients")
 # The modules that make what is no artefact: their files, and all that they import, are among its inputs.
@@ -136,14 +138,28 @@ class Pipeline:
 
         A published record has no snapshots, so it does not count where they have to be analysed.
         """
-        fresh, published = (parent / run.run_id / "summary.json" for parent in (self.home / "runs", self.published))
-        counts = run.run_id not in self._need_snapshots and published.is_file() and not fresh.is_file()
-        return str(published if counts else fresh)
+        if run not in self._records:
+            fresh, published = (parent / run.run_id for parent in (self.home / "runs", self.published))
+            counts = run.run_id not in self._need_snapshots and is_whole(published) and not is_whole(fresh)
+            self._records[run] = str((published if counts else fresh) / "summary.json")
+        return self._records[run]
+
+    @functools.cached_property
+    def _records(self) -> dict[Run, str]:
+        return {}
+
+    def set_damaged_aside(self) -> None:
+        """Takes the summary.json of damaged records away, so that their runs count as missing and are trained again.
+
+        A workflow engine would take the file for the result, since it is there.
+        """
+        for run in {run.run_id: run for runs in self.runs.values() for run in runs}.values():
+            set_aside(self.home / "runs" / run.run_id)
 
     def records(self, *experiments: str) -> list[str]:
         """The records that these experiments need; where nothing may be trained, those that are there."""
         found = dict.fromkeys(self.record(run) for name in experiments for run in self.runs[name])
-        return [path for path in found if self.train == "missing" or Path(path).is_file()]
+        return [path for path in found if self.train == "missing" or is_whole(Path(path).parent)]
 
     @functools.cached_property
     def jobs(self) -> list[Job]:

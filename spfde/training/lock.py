@@ -34,7 +34,7 @@ def alone(path: Path, name: str, team: Team, clock: Clock) -> Iterator[None]:
         Stopped: it did.
         SpfdeError: the lock file cannot be made.
     """
-    lock = Lock(path.with_name(f".{path.stem}.lock"))
+    lock = Lock(lock_of(path))
     told = False
     try:
         while not team.first(lock.take() if team.rank == 0 else True):
@@ -48,6 +48,11 @@ def alone(path: Path, name: str, team: Team, clock: Clock) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def lock_of(path: Path) -> Path:
+    """The lock file of a run: a hidden file beside its checkpoint."""
+    return path.with_name(f".{path.stem}.lock")
 
 
 class Lock:

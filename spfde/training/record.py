@@ -5,6 +5,7 @@ Accuracies are in percent, shares are fractions, FLOPs, bytes and seconds plain 
 alone, so that the other text files of equal runs are equal bit for bit.
 """
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -16,10 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spfde.cost.trace import write_trace
+from spfde.errors import SpfdeError
 from spfde.files import clean_up, disk_errors, remove, writing
 from spfde.settings import RunSettings
+from spfde.training.checkpoint import path_of
+from spfde.training.lock import Lock, lock_of
 from spfde.training.progress import say
-from spfde.training.trust import SPARE, SUMMARY, fault, remember_damage, seal, status
+from spfde.training.trust import SPARE, SUMMARY, fault, is_whole, remember_damage, seal, status
 
 EPOCH_COLUMNS = (
     "epoch",
@@ -50,6 +54,21 @@ def ending(folder: Path) -> str:
         with disk_errors(summary):
             shutil.copyfile(spare, summary)
     return "" if not summary.exists() or fault(folder) else status(folder)
+
+
+def set_aside(folder: Path) -> None:
+    """Takes the summary.json of a damaged record away, unless a process trains its run just now.
+
+    Names and sizes alone are looked at. What is left is no record, and its run is trained again.
+    """
+    if not (folder / SUMMARY).exists() or is_whole(folder):
+        return
+    with contextlib.suppress(SpfdeError, OSError):  # where nothing can be written nothing can be trained either
+        lock = Lock(lock_of(path_of(folder.parent, folder.name)))
+        if lock.take():
+            if not is_whole(folder):
+                os.replace(folder / SUMMARY, folder / SPARE)
+            lock.release()
 
 
 def make_room(folder: Path, path: Path) -> None:

@@ -127,12 +127,17 @@ def write_plan(results: Path, scale: str, runs: list[RunSettings], experiment: s
     path.write_text(json.dumps([planned(run) for run in runs]))
 
 
-def write_record(run: RunSettings, parent: Path, published: bool = False, code: str = "c0de") -> Path:
-    """Writes settings.yaml, epochs.csv, layers.csv (.gz when published) and summary.json as a run leaves them."""
+def write_record(
+    run: RunSettings, parent: Path, published: bool = False, code: str = "c0de", last: float | None = None
+) -> Path:
+    """Writes settings.yaml, epochs.csv, layers.csv (.gz when published) and summary.json as a run leaves them.
+
+    `last` is the test accuracy after the last epoch in percent; a plausible one unless given.
+    """
     folder = parent / run.run_id
     folder.mkdir(parents=True)
     (folder / "settings.yaml").write_text(yaml.safe_dump(run.model_dump()))
-    last = accuracy(run)
+    last = accuracy(run) if last is None else last
     epochs, layers = _histories(run, last)
     epochs.to_csv(folder / "epochs.csv", index=False)
     layers.to_csv(folder / f"layers.csv{'.gz' * published}", index=False)

@@ -1,6 +1,7 @@
 """The registry of artefacts and what the workflow computes of it: runs, jobs, records, inputs."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from spfde.results.artefacts import ARTEFACTS, FIGURES, NOTEBOOKS, TABLES
 from spfde.results.dependencies import source_files
 from spfde.results.launch import launched
 from spfde.results.pipeline import Pipeline, chosen
+from spfde.training.lock import Lock, lock_of
+from tests.whole import make_whole
 
 ROOT = Path(__file__).parents[2]
 TWO_ROWS = {"title": "T", "rows": [{"method": "static", "sparsities": [0.8]}, {"method": "set", "sparsities": [0.8]}]}
@@ -152,13 +155,35 @@ def test_a_published_record_counts_unless_a_fresh_one_is_there(project: Path) ->
         Path(f"results/{place}/{first.run_id}/summary.json") for place in ("tiny/runs", "published/tiny")
     )
     assert pipeline.record(first) == str(fresh)
-    published.parent.mkdir(parents=True)
-    published.touch()
+    make_whole(published)
+    pipeline = Pipeline("tiny", ("one",))
+    first = pipeline.runs["one"][0]
     assert pipeline.record(first) == str(published)
     assert [len(job.runs) for job in Pipeline("tiny", ("one",)).jobs] == [1, 2]  # its other seed alone
-    fresh.parent.mkdir(parents=True)
-    fresh.touch()
-    assert pipeline.record(first) == str(fresh)
+    make_whole(fresh)
+    pipeline = Pipeline("tiny", ("one",))
+    assert pipeline.record(pipeline.runs["one"][0]) == str(fresh)
+
+
+def test_a_damaged_record_counts_as_missing_unless_it_is_being_trained(project: Path) -> None:
+    run = Pipeline("tiny", ("one",)).runs["one"][0]
+    path, published = Path(f"results/tiny/runs/{run.run_id}/summary.json"), Path("results/published/tiny")
+    make_whole(path)
+    Pipeline("tiny", ("one",)).set_damaged_aside()
+    assert path.is_file()
+    (path.parent / "epochs.csv").write_text("grown")
+    lock = Lock(lock_of(path.parents[1] / ".checkpoints" / f"{run.run_id}.safetensors"))
+    assert lock.take()
+    Pipeline("tiny", ("one",)).set_damaged_aside()
+    assert path.is_file()  # a process is at it
+    lock.release()
+    Pipeline("tiny", ("one",)).set_damaged_aside()
+    assert not path.is_file() and Pipeline("tiny", ("one",)).record(run) == str(path)
+    shutil.copytree(path.parent, published / run.run_id)
+    assert Pipeline("tiny", ("one",)).record(run) == str(path)  # damaged too
+    shutil.rmtree(published / run.run_id)
+    make_whole(published / run.run_id / "summary.json")
+    assert Pipeline("tiny", ("one",)).record(run) == str(published / run.run_id / "summary.json")
 
 
 def test_where_nothing_may_be_trained_what_is_there_is_taken(project: Path) -> None:
@@ -166,8 +191,8 @@ def test_where_nothing_may_be_trained_what_is_there_is_taken(project: Path) -> N
     assert pipeline.records("one", "two") == [] and pipeline.jobs == [] and pipeline.analysable() == []
     run = pipeline.runs["two"][-1]
     path = Path(pipeline.record(run))
-    path.parent.mkdir(parents=True)
-    path.touch()
+    make_whole(path)
+    pipeline = Pipeline("tiny", ("one", "two"), train="never")
     assert pipeline.records("one", "two") == pipeline.records("two") == [str(path)]
     missing = Pipeline("tiny", ("one", "two"))
     assert len(missing.records("one", "two")) == 8
@@ -192,8 +217,7 @@ def test_accounting_waits_for_what_is_asked(project: Path) -> None:
     assert waits("one") == set(pipeline.records("one"))
     assert waits("one", "two") == waits("results/tiny/report.html") == set(pipeline.records("one", "two"))
     for path in pipeline.records("one", "two"):
-        Path(path).parent.mkdir(parents=True)
-        Path(path).touch()
+        make_whole(Path(path))
     assert waits("one") == set(pipeline.records("one", "two"))  # nothing has to be trained for it
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from spfde.experiments.files import experiment_names
 from spfde.experiments.resolve import expand
+from tests.whole import make_whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +56,8 @@ class Project:
             path = self.folder / line.split("\t")[0]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+            if path.name == "summary.json":
+                make_whole(path)
             os.utime(path, (now, now))
 
 
@@ -147,6 +150,11 @@ def test_only_what_is_missing_is_trained(project: Project) -> None:
     trained = [job for job in project.jobs("table2", "twin") if job.startswith("train_")]
     assert sorted(trained) == ["train_table2_dense", "train_twin_set-s80"]
 
+    kept = next(run for run in runs if run.row == "rigl-s90")
+    (project.folder / f"results/smoke/runs/{kept.run_id}/epochs.csv").write_text("damaged")
+    trained = [job for job in project.jobs("table2", "twin") if job.startswith("train_")]
+    assert sorted(trained) == ["train_table2_dense", "train_table2_rigl-s90", "train_twin_set-s80"]
+
 
 def test_published_records_with_snapshots_count_where_their_analyses_are_published(project: Project) -> None:
     """They have no snapshots to analyse: without analyses the runs are trained again, with them nothing is."""
@@ -157,8 +165,7 @@ def test_published_records_with_snapshots_count_where_their_analyses_are_publish
     again = {run.run_id for runs in kept.values() for run in runs}
     assert 0 < len(again) < len(runs)
     for run_id in runs:
-        (home / run_id).mkdir(parents=True)
-        (home / run_id / "summary.json").touch()
+        make_whole(home / run_id / "summary.json")
 
     text = project.dry_run(*figures, *chosen)
     assert set(re.findall(r"results/smoke/runs/([^/\s,]+)/summary\.json", text)) == again

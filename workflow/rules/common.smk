@@ -26,7 +26,7 @@ try:
     SEEDS = None if config["seeds"] is None else tuple(int(seed) for seed in listed(config["seeds"]))
     PIPELINE = Pipeline(config["scale"], chosen(config["experiments"]), SEEDS, config["train"])
     AT_PAPER_SCALE = read_scale(config["scale"]).paper
-    PIPELINE.runs  # unknown names and combinations that cannot run are said here
+    PIPELINE.set_damaged_aside()  # unknown names and combinations that cannot run are said here too
 except SpfdeError as error:
     raise WorkflowError(str(error))
 

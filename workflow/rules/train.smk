@@ -29,4 +29,4 @@ for job in PIPELINE.jobs:
             checkpoints=[f"{RESULTS}/runs/.checkpoints/{run.run_id}.safetensors" for run in job.runs],
         shell:
             "{params.train:q} --scale {params.scale:q} {params.what:q} {params.on_data:q} --out {params.out:q}"
-            " {params.time_limit:q} > {log:q} 2>&1"
+            " --keep-diverged {params.time_limit:q} > {log:q} 2>&1"
