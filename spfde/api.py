@@ -63,9 +63,10 @@ class SparseTraining:
             their `lr` changes.
         settings: the run's settings, e.g. from `spfde.settings_for`; of `training` the epochs, the batch size (samples
             an optimizer step) and the learning rates' end and warm-up are used.
-        input_shape: shape of one input, (channels, height, width); of the data set that the settings name unless given.
-        samples: size of the training set; of the same unless given.
-        blocks: freezing blocks in forward order; found in the model unless given.
+        input_shape: shape of one input, (channels, height, width); by default that of the data set that the settings
+            name.
+        samples: size of the training set; by default that of the same data set.
+        blocks: freezing blocks in forward order; by default those found in the model.
         fetch: gives images and labels at indices (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
         learning_rates: "cosine" makes each block's rate follow its own cosine, from the optimizer's `lr` on (SpFDE,
@@ -195,7 +196,7 @@ class SparseTraining:
         self.count(indices, logits.detach().argmax(dim=1) == labels)
 
     def count(self, indices: Tensor, correct: Tensor | None = None) -> None:
-        """As `observe`, where the caller knows which predictions were right: for heads that are not one logit a class.
+        """As `observe`, where the caller knows which predictions were right: for heads without one logit per class.
 
         Where several processes share a step's samples, each of them makes the same call for the whole batch.
 

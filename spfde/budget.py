@@ -5,7 +5,7 @@ is solved for each sparsity and share of freezing; sieving scales the work of an
 
 * flops: the `paper` column of the whole training.
 * memory: the paper's ledger in bytes, its mean over training (`paper_avg`; the minimum is reached at its end).
-* time: seconds of all steps and updates, as `spfde bench` measured them: epochs x seconds an epoch. Freezing and
+* time: seconds of all steps and updates, as `spfde bench` measured them: epochs x seconds per epoch. Freezing and
   sieving save independently there, and masks save no time, so a time budget says nothing about sparsity.
 """
 

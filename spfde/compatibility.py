@@ -69,15 +69,15 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """Refuses an optimizer whose steps cannot be masked.
 
     Raises:
-        SpfdeError: it is none of torch's kind, or evaluates the loss more than once a step.
+        SpfdeError: it is none of torch's kind, or evaluates the loss more than once per step.
     """
     kind = type(optimizer).__name__
     if not isinstance(optimizer, Optimizer):
         cause = f"the optimizer is a {kind}, and no torch.optim.Optimizer"
         raise SpfdeError(cause, "give SparseTraining the torch optimizer whose step() changes the weights")
     if isinstance(optimizer, LBFGS):
-        cause = "LBFGS evaluates the loss several times a step, and masks apply between steps"
-        raise SpfdeError(cause, "use an optimizer of one evaluation a step, such as SGD or AdamW")
+        cause = "LBFGS evaluates the loss several times per step, and masks apply between steps"
+        raise SpfdeError(cause, "use an optimizer of one evaluation per step, such as SGD or AdamW")
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise _unseen(optimizer)
 
@@ -133,7 +133,7 @@ def check_classes(indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         cause = f"logits of shape {tuple(logits.shape)} are not one for each of two or more classes of a sample"
         raise SpfdeError(cause, remedy)
     if labels.shape != (len(indices),) or labels.is_floating_point():
-        cause = f"labels of shape {tuple(labels.shape)} and type {labels.dtype} are not one class a sample"
+        cause = f"labels of shape {tuple(labels.shape)} and type {labels.dtype} are not one class per sample"
         raise SpfdeError(cause, f"give whole numbers of shape (batch,); or {remedy}")
 
 

@@ -16,5 +16,5 @@ def derive(seed: int, *key: object) -> int:
 
 
 def generator(seed: int, *key: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for `key`; on the CPU unless told, so that draws agree on every device."""
+    """A generator of its own for `key`; on the CPU by default, so that draws agree on every device."""
     return torch.Generator(device=device).manual_seed(derive(seed, *key))

@@ -103,7 +103,7 @@ class SievingSettings(Section):
 
 class TrainingSettings(Section):
     epochs: int = Field(160, ge=1, description="epochs")
-    batch_size: int = Field(64, ge=1, description="samples a step; a short last batch is trained on")
+    batch_size: int = Field(64, ge=1, description="samples per step; a short last batch is trained on")
     lr: float = Field(0.1, gt=0, description="learning rate at the start of the cosine")
     lr_min: float = Field(4e-8, ge=0, description="learning rate at the end of the cosine")
     warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")

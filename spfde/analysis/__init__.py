@@ -1,4 +1,4 @@
-"""What a run's snapshots say: which structure it had when, how its representations and its gradients moved.
+"""What the snapshots of a run show: how its masks, its representations and its gradients changed over training.
 
 Every function takes the folder of a record that kept snapshots (`training.snapshots`) and returns a tidy frame with
 the columns epoch, layer (qualified name), number (see `snapshots.numbers`) and its values.

@@ -23,12 +23,13 @@ def representations(
     Args:
         folder: a record with snapshots.
         splits: the data of its run.
-        device: where to compute; the CPU unless told.
+        device: where to compute; the CPU by default.
         samples: how many test samples, at most; whole batches are used.
         batch: samples of a minibatch, at least 4.
 
     Returns:
-        Columns epoch, layer, number, cka. Networks are in evaluation mode; a layer's output is its convolution's.
+        Columns epoch, layer, number, cka. The networks are in evaluation mode. A layer's output is what its convolution
+        returns, before BatchNorm.
 
     Raises:
         SpfdeError: no snapshots, or fewer test samples than a minibatch.
@@ -60,7 +61,7 @@ def cka(first: Tensor, second: Tensor, batch: int | None = None) -> float:
     Args:
         first: (samples, features).
         second: (samples, other features).
-        batch: samples of a minibatch, at least 4; all at once unless told. A short last one is left out.
+        batch: samples of a minibatch, at least 4; all at once by default. A short last one is left out.
     """
     size = batch or len(first)
     pairs = [pair for pair in zip(first.split(size), second.split(size), strict=True) if len(pair[0]) == size]
@@ -77,7 +78,10 @@ def hsic(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _terms(first: Tensor, second: Tensor) -> Tensor:
-    """HSIC of both, of the first with itself, of the second with itself: summed over minibatches, they make CKA."""
+    """HSIC of the first with the second, of the first with itself, and of the second with itself.
+
+    Summed over minibatches, these three terms give CKA.
+    """
     return torch.stack([hsic(first, second), hsic(first, first), hsic(second, second)])
 
 
@@ -88,7 +92,7 @@ def _ratio(terms: Tensor) -> float:
 
 def _gram(features: Tensor) -> Tensor:
     flat = features.flatten(1).double()
-    flat = flat - flat.mean(dim=0)  # changes no HSIC and keeps the digits
+    flat = flat - flat.mean(dim=0)  # does not change HSIC, and avoids the loss of digits
     return flat @ flat.T
 
 

@@ -20,12 +20,13 @@ def gradients(folder: Path, splits: Splits, device: torch.device | None = None, 
     Args:
         folder: a record with snapshots.
         splits: the data of its run.
-        device: where to compute; the CPU unless told.
+        device: where to compute; the CPU by default.
         samples: how many training samples, at most.
 
     Returns:
-        Columns epoch, layer, number, norm (L2, of the mean loss's gradient at the layer's active weights), difference
-        (to the norm at the snapshot before; NaN at the first). Networks are in evaluation mode.
+        Columns epoch, layer, number, norm and difference. The norm is the L2 norm of the mean loss's gradient at the
+        layer's active weights; the difference is to the norm at the previous snapshot, NaN at the first. The networks
+        are in evaluation mode.
 
     Raises:
         SpfdeError: no snapshots, or they cannot be read.
@@ -52,10 +53,10 @@ def gradient_norms(
     """L2 norms of the gradient of the mean cross-entropy over all samples with respect to the layers' weights.
 
     Args:
-        model: the network, in the mode that is wanted.
-        batches: (images, labels) each.
+        model: the network, already in training or in evaluation mode.
+        batches: pairs (images, labels).
         names: the layers.
-        masked: those of them whose zero weights are outside the mask and have no gradient.
+        masked: the sparse ones among them. Their zero weights are outside the mask, so their gradient does not count.
     """
     weights = [model.get_submodule(name).get_parameter("weight") for name in names]
     count = sum(len(labels) for _, labels in batches)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spfde.analysis.snapshots import Snapshots, numbers
 
-TOP = 0.5  # share of the non-zero weights that count, the largest first
+TOP = 0.5  # the larger half of the non-zero weights counts
 
 
 def structure(folder: Path) -> pd.DataFrame:
@@ -37,7 +37,8 @@ def structure(folder: Path) -> pd.DataFrame:
 def similarity(weight: Tensor, final: Tensor) -> float:
     """Share of the top half of a weight's non-zero positions (by magnitude, rounded up) that are non-zero in `final`.
 
-    It is 1 for the final weight itself, whatever its magnitudes. NaN where the weight has no non-zero position.
+    The final weight itself has a similarity of 1, whatever its magnitudes are. A weight without a non-zero position has
+    NaN.
     """
     magnitude = weight.abs().flatten()
     count = math.ceil(TOP * int(magnitude.count_nonzero()))

@@ -1,4 +1,4 @@
-"""The snapshots of a record: the network as it was after so many epochs, and as it was in the end."""
+"""The snapshots of a record: the network as it was after some of the epochs, and as it was at the end."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,14 +57,17 @@ class Snapshots:
         return tuple(key.removeprefix("mask.") for key in self._load("state") if key.startswith("mask."))
 
     def trained(self) -> Iterator[tuple[int, State]]:
-        """(epochs of training, weights), the end of training last; without the network before the first mask."""
+        """Pairs (epochs of training, weights), in order; the end of training is last.
+
+        The network as it was before the first mask is left out.
+        """
         for epoch in self.epochs[:-1]:
             if epoch:
                 yield epoch, self._load(f"snapshots/epoch-{epoch:04d}")
         yield self.epochs[-1], self.final
 
     def model(self) -> nn.Module:
-        """A network of the run's kind, its weights drawn without touching the random state."""
+        """A fresh network of the kind that the run trained; making it leaves the random state as it was."""
         data, model = info(self.settings.data.name), self.settings.model
         with torch.random.fork_rng(devices=[]):
             return build(model.name, data.classes, data.channels, data.size, model.width)
@@ -78,7 +81,7 @@ class Snapshots:
 
 
 def numbers(model: nn.Module) -> dict[str, int]:
-    """Layers by name with their number as the papers count: from 1 along the network, shortcuts left out.
+    """The number of each layer by name, as the papers count: from 1 along the network, without shortcuts.
 
     ResNet-32 has 32: the stem, two convolutions in each of 15 blocks, the classifier.
     """

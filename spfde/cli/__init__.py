@@ -1,4 +1,4 @@
-"""The command line: a file a command, and one place where an expected error becomes one line.
+"""The command line: a file for each command, and one place where an expected error becomes one line.
 
 What a command needs beyond its options it imports when it runs, so that `spfde --help` stays quick.
 """

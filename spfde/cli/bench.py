@@ -15,7 +15,7 @@ def bench(
     ),
     device: Device = None,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of a case in a repeat.")] = 4,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; the scale's unless told.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; by default the scale's.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="How often each case is timed.")] = 5,
 ) -> None:
     """Measure what freezing and sieving save in time, on random images: no data are needed."""

@@ -12,7 +12,7 @@ from spfde.errors import SpfdeError
 
 
 def cost(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Records; all of the scale unless told.")] = None,
+    folders: Annotated[list[Path] | None, typer.Argument(help="Records; by default all of the scale.")] = None,
     scale: Scale = "smoke",
     results: Results = Path("results"),
     out: Annotated[

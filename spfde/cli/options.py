@@ -14,7 +14,7 @@ Rows = Annotated[
     list[str] | None,
     typer.Option(
         "--row",
-        help="Row of the experiments, e.g. spfde-s90-f20-d20 or table2/dense; repeatable; all unless told.",
+        help="Row of the experiments, e.g. spfde-s90-f20-d20 or table2/dense; repeatable; by default all.",
     ),
 ]
 Assignments = Annotated[
@@ -22,7 +22,7 @@ Assignments = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. sparsity.target=0.95; repeatable."),
 ]
 Seeds = Annotated[
-    list[int] | None, typer.Option("--seed", min=0, help="Root seed; repeatable; the scale's unless told.")
+    list[int] | None, typer.Option("--seed", min=0, help="Root seed; repeatable; by default the scale's.")
 ]
 SettingsFile = Annotated[
     Path | None,
@@ -30,9 +30,9 @@ SettingsFile = Annotated[
 ]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder that holds the data sets, one folder each.")]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for decoded data.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the records, one folder a run.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the records, one folder for each run.")]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda or cuda:N; the GPU, where there is one, unless told.")
+    str | None, typer.Option("--device", help="cpu, cuda or cuda:N; by default the GPU, if there is one.")
 ]
 TimeLimit = Annotated[
     float | None, typer.Option("--time-limit", min=0, help="Stop resumably, with exit code 75, after so many seconds.")

@@ -39,7 +39,7 @@ def crate(
 
 
 def publish(
-    run_ids: Annotated[list[str] | None, typer.Argument(help="Run ids; all finished runs unless told.")] = None,
+    run_ids: Annotated[list[str] | None, typer.Argument(help="Run ids; by default all finished runs.")] = None,
     scale: Scale = "smoke",
     results: Results = Path("results"),
 ) -> None:

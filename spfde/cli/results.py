@@ -15,7 +15,7 @@ def collect(
     scale: Scale = "smoke",
     results: Results = Path("results"),
     out: Annotated[
-        Path | None, typer.Option("--out", help="CSV file to write; results/<scale>/runs.csv unless told.")
+        Path | None, typer.Option("--out", help="CSV file to write; by default results/<scale>/runs.csv.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +38,7 @@ def table(
     scale: Scale = "smoke",
     results: Results = Path("results"),
 ) -> None:
-    """Write a table as Markdown, CSV, TeX and HTML, with the values a seed behind it."""
+    """Write a table as Markdown, CSV, TeX and HTML, with the values of each seed behind it."""
     from spfde.results.tables import make
 
     for path in make(name, scale, results):
@@ -50,7 +50,7 @@ def figure(
     scale: Scale = "smoke",
     results: Results = Path("results"),
 ) -> None:
-    """Draw a figure as PNG and SVG, with the values a seed behind it."""
+    """Draw a figure as PNG and SVG, with the values of each seed behind it."""
     from spfde.results.figures import make
 
     for path in make(name, scale, results):

@@ -1,17 +1,17 @@
-"""Training FLOPs of a trace, two a multiply-accumulate, in three columns, never to be mixed.
+"""Training FLOPs of a trace, two per multiply-accumulate, in three columns that must never be mixed.
 
 * `paper`, what published rows use: convolutions and classifier, backward = 2 x forward of every unfrozen block, the
   density that is trained. RigL's amortised formula (3 f_S dT + 2 f_S + f_D) / (dT + 1) follows from its mean
   weight-gradient density (RigL, Evci et al. 2020, App. H); SWAT's (1 - s) + (1 - s) + (1 - a) thirds (Raihan and
   Aamodt 2020) from its activation density.
 * `full`, exact: no input gradient where autograd computes none, all work outside ordinary steps, and mask updates.
-* `executed`, what the hardware ran, as the trace says; and mask updates. Freezing and sieving always save. Sparsity
-  does where kernels skipped the zeros; of a plan, which knows no hardware, masked dense kernels are assumed.
+* `executed`, what the hardware ran, as the trace says, and mask updates. Freezing and sieving always save here.
+  Sparsity saves only where kernels skipped the zeros. A plan knows no hardware, so it assumes masked dense kernels.
 
 `extra` is the part of `full` at positions outside the mask or outside ordinary steps; mask updates are not in it.
 
 A mask update drops and grows. Each of the two gives every weight of the layer a score and selects the best, which
-takes time linear in the weights (radix selection, `torch.topk`): `UPDATE_OPERATIONS` operations a weight in all, each
+takes time linear in the weights (radix selection, `torch.topk`): `UPDATE_OPERATIONS` operations per weight in all, each
 counted as one FLOP.
 """
 
@@ -21,7 +21,7 @@ import pandas as pd
 from spfde.cost.profile import Profile
 from spfde.cost.trace import EXECUTED, check_layers, matrix
 
-UPDATE_OPERATIONS = 4  # a weight and mask update: a score and a comparison to drop, a score and a comparison to grow
+UPDATE_OPERATIONS = 4  # per weight and mask update: a score and a comparison to drop, a score and a comparison to grow
 
 
 def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
@@ -50,7 +50,7 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
         np.array([getattr(layer, name) for layer in profile.layers]) for name in ("block", "input_block")
     )
     frozen_blocks = np.where(frozen, block + 1, 0).max(axis=1, keepdims=True)
-    dense = 1.0 + (input_block >= frozen_blocks) + ~frozen  # a layer without any weight left runs dense kernels too
+    dense = 1.0 + (input_block >= frozen_blocks) + ~frozen  # a layer that has no weights left still runs dense kernels
     ran = np.stack([matrix(trace, column, len(macs)) for column in EXECUTED]).sum(axis=0)
     kernels = np.where(np.isnan(ran), dense, ran)
     updates = mask_update_flops(profile, trace)
@@ -72,11 +72,11 @@ def mask_update_flops(profile: Profile, trace: pd.DataFrame) -> float:
 def paper_flops(
     macs: np.ndarray, samples: np.ndarray, forward: np.ndarray, frozen: np.ndarray, weight_grad: np.ndarray
 ) -> float:
-    """The `paper` column from arrays: 2 FLOPs a multiply-accumulate, no backward in frozen layers.
+    """The `paper` column from arrays: 2 FLOPs per multiply-accumulate, no backward in frozen layers.
 
     Args:
-        macs: forward multiply-accumulates a sample, shape (layers,).
-        samples: samples an epoch, shape (epochs, 1) or (epochs, layers).
+        macs: forward multiply-accumulates per sample, shape (layers,).
+        samples: samples per epoch, shape (epochs, 1) or (epochs, layers).
         forward: density of the forward weights, shape (epochs, layers).
         frozen: whether a layer is frozen, shape (epochs, layers).
         weight_grad: weight-gradient work as a share of dense, shape (epochs, layers).

@@ -1,19 +1,19 @@
 """Training memory of a trace, in bytes, everything in fp32.
 
-Two ledgers that are never to be mixed:
+There are two ledgers, which must never be mixed:
 
 * `paper`, the convention of SpFDE's Fig. 4 (weights, activations and the gradients of both): sparse weights, their
-  gradients in active layers, one activation tensor a layer (its output), activation gradients of active layers.
+  gradients in active layers, one activation tensor per layer (its output), activation gradients of active layers.
   Frozen layers still count their activations: this is the reading that reproduces the quoted percentages.
 * `full`: every parameter with its gradient and momentum, the masks, and the activations that autograd really saves.
   Sparse tensors are counted as stored sparse; gradients in flight and the framework's workspaces are not counted.
 
 A layer whose every position gets a gradient in every step (SWAT, Raihan and Aamodt 2020) keeps dense master weights.
-Of the activations, the paper's ledger keeps the share that the weight gradients use. So does the full one in the
-layer, as values and positions; but what BatchNorm and ReLU save of the same activations stays dense.
+The paper's ledger keeps the share of the activations that the weight gradients use. The full ledger keeps the same
+share in that layer, as values and positions; but what BatchNorm and ReLU save of the same activations stays dense.
 
-The full peak is over all that training did: earlier rounds at their densest, and scoring of the dense network, which
-keeps weights, gradients and the activations of its samples before there is any momentum.
+The full peak is taken over everything that training did: earlier rounds at their densest, and the scoring of the dense
+network, which keeps weights, gradients and the activations of its samples before there is any momentum.
 """
 
 from typing import TypedDict
@@ -28,10 +28,11 @@ BYTES = 4  # of an fp32 number, and of an int32 index
 
 
 class Memory(TypedDict):
-    """Bytes: the paper's ledger at its least and its mean over time, the full one at its peak and what that is made of.
+    """Memory in bytes: the minimum and the mean of the paper's ledger over the epochs, and the peak of the full ledger.
 
-    The breakdown has weights, gradients, momentum, masks (one bit a position of a sparse layer) and activations, which
-    add up to the peak, and indices: what 32-bit positions of the active weights would take in place of the masks.
+    The breakdown says what the peak consists of: weights, gradients, momentum, masks (one bit per position of a sparse
+    layer) and activations. Its entry `indices` is not part of the sum: it is what 32-bit positions of the active
+    weights would take in place of the masks.
     """
 
     paper_min: float
@@ -46,8 +47,8 @@ def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: boo
     Args:
         profile: the network.
         trace: its epochs x layers.
-        batch_size: samples a step.
-        momentum: whether the optimizer keeps a momentum buffer; a frozen block keeps its own.
+        batch_size: samples per step.
+        momentum: whether the optimizer keeps a momentum buffer; frozen blocks keep theirs too.
 
     Raises:
         SpfdeError: the trace is of another network.
@@ -79,12 +80,15 @@ def paper_memory(profile: Profile, trace: pd.DataFrame, batch_size: int) -> np.n
 
 
 def _stored(trace: pd.DataFrame, layers: int) -> np.ndarray:
-    """Share of a layer's weights that is kept, shape (epochs, layers): its density, or all for dense master weights."""
+    """Stored share of each layer's weights, shape (epochs, layers): its density, or 1 with dense master weights."""
     return np.where(matrix(trace, "weight_grad_density", layers) == 1, 1.0, matrix(trace, "forward_density", layers))
 
 
 def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool) -> dict[str, np.ndarray]:
     """The full ledger by part, each in bytes by epoch, shape (epochs,)."""
+    # A weight's gradient takes memory only while its block trains, its momentum also while it is frozen. A layer whose
+    # gradient is needed at more positions than it has weights (RigL at an update) is counted with all its positions,
+    # since the peak is that step. What autograd saves depends on the number of frozen blocks alone; the profile has it.
     layers = len(profile.layers)
     weights, block = (np.array([getattr(layer, name) for layer in profile.layers]) for name in ("weights", "block"))
     frozen = matrix(trace, "frozen", layers)
@@ -109,7 +113,7 @@ def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool
 
 
 def _sparse_activations(profile: Profile, trace: pd.DataFrame, frozen_blocks: np.ndarray) -> np.ndarray:
-    """Saved bytes a sample that sparse activations add to those of a dense network, shape (epochs,); less than 0, save.
+    """What sparse activations change in the saved bytes per sample, shape (epochs,); negative where they save memory.
 
     A layer that uses a share of its input keeps the values and as many positions; the input itself is gone where no
     other operation and no other layer still keeps it.
@@ -120,6 +124,9 @@ def _sparse_activations(profile: Profile, trace: pd.DataFrame, frozen_blocks: np
     in_graph = last >= frozen_blocks[:, None]
     sparse = in_graph & (share < 1) & ~matrix(trace, "frozen", len(layers))
     change = (2 * BYTES * inputs * share * sparse).sum(axis=1)
+    # A tensor that several layers and other operations save is stored once, and goes only when nobody needs it dense:
+    # when every layer that keeps it is sparse now or has left the graph, and when so many blocks are frozen (`alone`)
+    # that no ReLU or BatchNorm in the graph keeps it either.
     for keepers, alone, size in profile.kept_inputs:
         of = list(keepers)
         kept, replaced = in_graph[:, of].any(axis=1), (sparse | ~in_graph)[:, of].all(axis=1)

@@ -2,8 +2,8 @@
 
 fvcore counts the multiply-accumulates (one each) and the output elements of convolutions and linear layers, and of
 nothing else: attention's products of activations have no weights that could be sparse, and stay uncounted. Autograd's
-own graph of one forward pass says which parameters are upstream of which layer and what is saved for backward, hence
-what freezing leading blocks leaves.
+own graph of one forward pass tells which parameters are upstream of which layer and what is saved for the backward
+pass. From this follows what is left of the backward pass and its memory when leading blocks are frozen.
 """
 
 import copy
@@ -22,7 +22,7 @@ from spfde.models.blocks import blocks as find_blocks
 from spfde.sparsity.layers import layers as find_layers
 
 COUNTED = ("conv", "linear", "addmm")  # what fvcore calls the operations of the layers
-BATCH = 2  # BatchNorm in training mode refuses a single value a channel
+BATCH = 2  # BatchNorm in training mode refuses a single value per channel
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Profile:
         blocks: number of freezing blocks.
         parameters: all parameters of the network.
         trainable: parameters that still train, by number of frozen leading blocks, 0 to `blocks`.
-        saved_bytes: activations (fp32) that autograd saves for backward on the CPU, in bytes a sample, by number of
+        saved_bytes: activations (fp32) that autograd saves for backward on the CPU, in bytes per sample, by number of
             frozen leading blocks; a saved input batch is in it, the loss function's own tensors are not. An upper bound
             where trained parameters (a class token) are upstream of frozen blocks.
         kept_inputs: who keeps what layers read. Each entry has the layers that save the same tensor (positions in
             `layers`), the number of frozen leading blocks from which on they alone do (elsewhere ReLU or BatchNorm
-            saves it too), and its bytes a sample.
+            saves it too), and its bytes per sample.
     """
 
     layers: tuple[LayerProfile, ...]
@@ -86,7 +86,7 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
     Args:
         model: any module that takes one tensor of shape (batch, *input_shape).
         input_shape: shape of one sample, e.g. (3, 32, 32).
-        blocks: freezing blocks in forward order; found in the module tree unless given.
+        blocks: freezing blocks in forward order; by default those found in the module tree.
 
     Raises:
         SpfdeError: the model does not run on such an input, or has no layers.
@@ -174,6 +174,8 @@ class _Graph:
             if tensor.requires_grad:
                 inputs.append((name, get_gradient_edge(tensor).node))
 
+        # A layer's own operations are the nodes between its output and its input: the walk goes back from the output
+        # and stops at the nodes that made an input, at what another layer has claimed, and at parameters.
         def claim(name: str, output: Tensor) -> None:
             ends = {node for _, node in inputs}
             stack = [get_gradient_edge(output).node]
@@ -206,6 +208,8 @@ class _Graph:
         self._saved: dict[int, tuple[int, int]] = {}  # storage -> last block upstream of the nodes that keep it, bytes
         self._keepers: dict[int, set[int]] = defaultdict(set)  # storage -> positions of the layers that keep it
         self._others: dict[int, int] = defaultdict(lambda: -1)  # storage -> last block upstream of other nodes' that do
+        # Several nodes may save the same tensor, and views share its storage: each storage counts once. It stays in
+        # memory while any of its nodes is in the graph, that is, until the last block upstream of them is frozen.
         place = {name: index for index, name in enumerate(layers)}
         for node, last in upstream.items():
             for tensor in _saved_tensors(node):
@@ -218,11 +222,11 @@ class _Graph:
                     self._others[storage._cdata] = max(self._others[storage._cdata], last)
 
     def saved_bytes(self, frozen: int) -> int:
-        """Bytes that stay saved for backward with so many leading blocks frozen."""
+        """Bytes that stay saved for the backward pass when `frozen` leading blocks are frozen."""
         return sum(size for last, size in self._saved.values() if last >= frozen)
 
     def kept_inputs(self) -> Counter[tuple[tuple[int, ...], int]]:
-        """Bytes that layers save, by their positions and the number of frozen blocks from which on they alone do."""
+        """Bytes that layers save, by their positions and by how many blocks must be frozen until they alone do."""
         found: Counter[tuple[tuple[int, ...], int]] = Counter()
         for storage, keepers in self._keepers.items():
             found[tuple(sorted(keepers)), self._others[storage] + 1] += self._saved[storage][1]
@@ -230,6 +234,9 @@ class _Graph:
 
     def _upstream(self, roots: list[Node]) -> dict[Node, int]:
         """The last block with a parameter upstream, for all nodes that the roots depend on."""
+        # Depth first, without recursion, because a deep network's graph is deeper than Python's stack. Each node is
+        # visited twice: the first visit puts its inputs on the stack above it, the second comes when all of them are
+        # known. A node that holds a parameter (AccumulateGrad) counts that parameter's own block.
         last: dict[Node, int] = {}
         seen: set[Node] = set()
         stack = [(node, False) for node in roots]
@@ -246,6 +253,9 @@ class _Graph:
 
 
 def _saved_tensors(node: Node) -> list[Tensor]:
-    """What a node of the graph saves for backward; a Python function keeps it in one attribute, the others in many."""
+    """The tensors that a node of the graph saves for the backward pass.
+
+    A function written in Python keeps them in one attribute, `saved_tensors`; torch's own have an attribute for each.
+    """
     names = [name for name in dir(node) if name.startswith("_saved_") or name == "saved_tensors"]
     return [tensor for name in names for tensor in tree_leaves(getattr(node, name)) if isinstance(tensor, Tensor)]

@@ -1,6 +1,6 @@
 """The trace of a run: what each layer did in each epoch, as planned or as it happened.
 
-A trace is a frame of one row an (epoch, layer), epochs from 0 and layers in profile order, dense layers too:
+A trace is a data frame with one row per epoch and layer, epochs from 0 and layers in profile order, dense layers too:
 
     epoch               epoch, from 0
     layer               qualified name of the convolution or linear module
@@ -24,11 +24,12 @@ A trace is a frame of one row an (epoch, layer), epochs from 0 and layers in pro
     executed_input_grad the same of the input gradient: 0 where none is computed
     executed_weight_grad the same of the weight gradient: 0 where none is computed
 
-The last six say what happened, and are empty where that is only planned. Of a dense layer the first three of them are
-1. The last three are 1 where dense kernels multiply by masks, and the density where kernels skip the zeros; where they
-are empty, as in records older than they, dense kernels are assumed.
+The last six columns say what happened; in a plan they are empty. `explored` and the two overlaps are 1 for a dense
+layer. The three `executed_` columns are 1 where dense kernels multiply by masks, and the density where kernels skip the
+zeros. Where they are empty, as in records from before these columns existed, dense kernels are assumed.
 
-The costs are pure functions of a profile and a trace: the same code predicts, solves for the freezing epoch, accounts.
+The costs are pure functions of a profile and a trace, so the same code predicts a cost, solves for the epoch at which
+freezing begins, and accounts for what happened.
 """
 
 import gzip
@@ -66,7 +67,7 @@ DTYPES = {
 }
 OVERLAPS = ["explored", "overlap_first", "overlap_updates"]
 EXECUTED = ["executed_forward", "executed_input_grad", "executed_weight_grad"]
-HAPPENED = [*OVERLAPS, *EXECUTED]  # empty in a plan
+HAPPENED = [*OVERLAPS, *EXECUTED]  # columns that are empty in a plan
 DENSITIES = [column for column in DTYPES if column.endswith("_density")]
 AMOUNTS = ["samples", "extra_macs", "executed_extra_macs", "mask_updates", "scored_samples"]
 
@@ -105,21 +106,22 @@ def make_trace(
     peak_density: ArrayLike | None = None,
     executed: ArrayLike = np.nan,
 ) -> pd.DataFrame:
-    """The trace that schedules imply: what is frozen has no weight gradient, what reads the frozen prefix alone no
-    input gradient.
+    """The trace that follows from schedules.
+
+    A frozen layer has no weight gradient, and a layer that reads only the frozen prefix has no input gradient.
 
     Args:
         profile: the network.
         densities: density of the forward weights, shape (epochs, layers).
-        samples: samples an epoch, shape (epochs,) or a number.
+        samples: samples per epoch, shape (epochs,) or a number.
         frozen_blocks: number of frozen leading blocks, shape (epochs,) or a number.
-        weight_grad: weight_grad_density while a layer trains, shape (epochs, layers); the densities unless given.
+        weight_grad: weight_grad_density while a layer trains, shape (epochs, layers); by default the densities.
         activation_density: shape (epochs, layers), (epochs,) or a number.
         extra_macs: shape (epochs, layers), (epochs,) or a number.
-        executed_extra_macs: the same shapes; `extra_macs` unless given.
+        executed_extra_macs: the same shapes; by default `extra_macs`.
         mask_updates: updates of a layer that trains, the same shapes.
         scored_samples: shape (epochs,) or a number.
-        peak_density: shape (epochs, layers); the densities unless given.
+        peak_density: shape (epochs, layers); by default the densities.
         executed: share of each dense pass that was run where it was run at all, shape (epochs, layers) or a number; not
             a number where that is only planned.
     """
@@ -218,7 +220,7 @@ def read_trace(path: Path) -> pd.DataFrame:
 
 
 def matrix(frame: pd.DataFrame, column: str, layers: int) -> np.ndarray:
-    """A column of a trace as an array (epochs, layers)."""
+    """A column of a trace as an array of shape (epochs, layers)."""
     return frame[column].to_numpy().reshape(-1, layers)
 
 

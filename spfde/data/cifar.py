@@ -20,7 +20,7 @@ class Cifar(Decoded):
     Args:
         url: the archive of binary records: label bytes, the last of which counts, then the image as (C, H, W) bytes.
         md5: checksum of the archive.
-        label_bytes: labels a record.
+        label_bytes: labels per record.
         train: members of the archive with the training samples, in official order.
         test: the member with the test samples.
     """

@@ -27,8 +27,8 @@ class Description(Section):
     size: int = Field(ge=1, description="side of the square images in pixels, to which they are scaled and cropped")
     train_samples: int = Field(ge=1, description="images in train")
     test_samples: int = Field(ge=1, description="images in val")
-    mean: list[float] | None = Field(None, description="of each channel, of pixels scaled to 0..1; 0.5 unless given")
-    std: list[float] | None = Field(None, description="of each channel; 0.25 unless given")
+    mean: list[float] | None = Field(None, description="of each channel, of pixels scaled to 0..1; by default 0.5")
+    std: list[float] | None = Field(None, description="of each channel; by default 0.25")
     streamed: bool = Field(False, description="images are decoded whenever they are needed, not once into memory")
 
 

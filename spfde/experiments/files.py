@@ -20,7 +20,7 @@ S = TypeVar("S", bound=BaseModel)
 class Limit(Section):
     """What a scale takes of an experiment, where less than all of it."""
 
-    seeds: list[int] | None = Field(None, description="seeds; the scale's unless given")
+    seeds: list[int] | None = Field(None, description="seeds; by default the scale's")
     sparsities: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
     levels: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
     methods: dict[str, "Limit"] = Field({}, description="what it takes of a method's rows, where less than of others")
@@ -68,9 +68,9 @@ class Row(Section):
     """A group of rows of an experiment: a method over sparsities, and over levels of freezing and sieving."""
 
     method: str = Field(description="a method that `spfde methods` lists")
-    sparsities: list[float] | Literal["scale"] = Field("scale", description="a row each")
+    sparsities: list[float] | Literal["scale"] = Field("scale", description="one row for each")
     levels: list[float] | Literal["scale", "none"] = Field(
-        "none", description="a row each: share of FLOPs frozen and of data removed, both"
+        "none", description="one row for each: share of FLOPs frozen and of data removed, both"
     )
     tag: str = Field("", description="tells rows apart that differ in `set`; the end of their names")
     set: dict[str, Any] = Field({}, description="settings by dotted name")

@@ -1,4 +1,4 @@
-"""From names to run settings: scale + experiment + overrides -> one `RunSettings` a run.
+"""From names to run settings: scale + experiment + overrides -> one `RunSettings` per run.
 
 Values are layered: built-in defaults < the method's own defaults < the scale < the experiment's row < overrides. What
 comes out is resolved and checked; the check that needs the model (can freezing save that much?) is in

@@ -19,7 +19,7 @@ def read_settings(
 
     Args:
         path: a YAML file, nested as RunSettings; what it leaves out has its default.
-        seeds: root seeds; the file's own unless told.
+        seeds: root seeds; by default the file's own.
         overrides: values by dotted name; they win.
 
     Raises:

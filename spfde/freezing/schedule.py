@@ -1,6 +1,6 @@
 """Progressive layer freezing: which blocks are frozen in which epoch, solved for a wanted share of training FLOPs.
 
-The frozen set is always a prefix of the model's blocks, so a schedule is one number an epoch: how many leading blocks
+The frozen set is always a prefix of the model's blocks, so a schedule is one number per epoch: how many leading blocks
 are frozen. SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). The schemes themselves: `spfde.freezing.schemes`.
 
 All schemes save the same FLOPs: single-shot is solved first (the latest schedule on the interval's grid that saves at

@@ -136,7 +136,7 @@ class Method:
     decays: ClassVar[bool] = True  # False: the optimizer's weight decay spares the sparse weights
     structured: ClassVar[bool] = False  # True: masks can have any scheme; False: unstructured alone
     Options: ClassVar[type[Options]] = Options
-    defaults: ClassVar[dict[str, Any]] = {}  # settings that differ for this method unless told, nested
+    defaults: ClassVar[dict[str, Any]] = {}  # this method's own defaults, nested; what a user sets wins
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         self.plan = plan

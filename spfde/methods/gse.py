@@ -40,7 +40,7 @@ class GseOptions(Options):
     scale_interval: bool = Field(True, description=SCALE_INTERVAL)
     end: float = Field(0.6, gt=0, le=1, description="share of training after which masks stay")
     per_class: int = Field(
-        10, ge=1, description="training samples a class that gradients are taken from, in whole ordinary batches"
+        10, ge=1, description="training samples per class that gradients are taken from, in whole ordinary batches"
     )
 
 
@@ -285,7 +285,8 @@ RECORDED = ("active", "sampled", "skipped", "updates", "frozen_blocks")
 class Guided(GseUniform):
     """Draws by the extra batches' activations h and output gradients delta, each summed over samples and positions.
 
-    Two sums a layer, of its units and of its outputs: linear in the width where all gradients would be quadratic.
+    There are two sums per layer, one over its units and one over its outputs. Their cost is linear in the layer's
+    width, where that of all gradients would be quadratic.
     """
 
     sums_first = True

@@ -163,7 +163,7 @@ class MestEms(BoundedMest):
 class MestDataEfficient(MestEms):
     """EM&S on the whole training set for 70 of 160 epochs, then without the 24 % of it that was forgotten least.
 
-    The removal is sieving with `schedule: once`, which this method turns on unless told otherwise: 12,000 of 50,000
+    The removal is sieving with `schedule: once`, which this method turns on by default: 12,000 of 50,000
     samples, never learned ones last, as in MEST's script (main_sparse_train_w_data_efficient.py), whose bounds it has.
     """
 

@@ -11,7 +11,7 @@ class Spfde(MestEms):
     """The subject of this project (Yuan et al., NeurIPS 2022): its masks are EM&S with the bounds of MEST's scripts.
 
     Freezing and sieving are settings of their own and work around every method; this one turns both on, at 20 %,
-    unless told otherwise.
+    by default.
     """
 
     name = "spfde"

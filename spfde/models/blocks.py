@@ -30,14 +30,15 @@ class _Item:
 def blocks(model: nn.Module) -> list[Block]:
     """The freezing blocks of a network in forward order; what is in none of them is never frozen.
 
-    A model that knows better says so by a method `freezing_blocks() -> list[Block]`. Otherwise they are read from the
-    module tree, whose definition order is taken for the forward order:
+    A model can define its own blocks by a method `freezing_blocks() -> list[Block]`. Otherwise they are read from the
+    module tree, assuming that modules are defined in the order in which the forward pass uses them:
 
     * a module with two or more layers (convolution or linear) is a block, unless it is a plain Sequential or
       ModuleList, or holds a sequence of such modules (a stage, a backbone), or is the only one (a wrapper):
-      then it is opened and its children are looked at;
+      in these cases its children are looked at instead;
     * what stands before the first block (the stem), or between two, goes with the block after it;
-    * a network without such modules (VGG, a plain Sequential) has a block a layer, with what follows that layer;
+    * a network without such modules (VGG, a plain Sequential) has one block for each layer, with what follows that
+      layer;
     * the head (the last layer of the network and all that follows the last block) is in none.
     """
     known = getattr(model, "freezing_blocks", None)

@@ -88,25 +88,25 @@ def _cifar(base: int, depth: int, classes: int, channels: int, width: float, pad
 
 @register_model("resnet8")
 def resnet8(classes: int, channels: int, size: int, width: float) -> nn.Module:
-    """One basic block a stage, 16/32/64 channels: small enough for 8x8 images on a CPU."""
+    """One basic block per stage, 16/32/64 channels: small enough for 8x8 images on a CPU."""
     return _cifar(16, 1, classes, channels, width)
 
 
 @register_model("resnet20")
 def resnet20(classes: int, channels: int, size: int, width: float) -> nn.Module:
-    """Three basic blocks a stage, 16/32/64 channels."""
+    """Three basic blocks per stage, 16/32/64 channels."""
     return _cifar(16, 3, classes, channels, width)
 
 
 @register_model("resnet32_2x")
 def resnet32_2x(classes: int, channels: int, size: int, width: float) -> nn.Module:
-    """Five basic blocks a stage, 32/64/128 channels: the twice widened ResNet-32 of MEST and SpFDE (Section 4)."""
+    """Five basic blocks per stage, 32/64/128 channels: the twice widened ResNet-32 of MEST and SpFDE (Section 4)."""
     return _cifar(32, 5, classes, channels, width)
 
 
 @register_model("resnet56")
 def resnet56(classes: int, channels: int, size: int, width: float) -> nn.Module:
-    """Nine basic blocks a stage, 16/32/64 channels, shortcuts without parameters: the ResNet-56 of GSE."""
+    """Nine basic blocks per stage, 16/32/64 channels, shortcuts without parameters: the ResNet-56 of GSE."""
     return _cifar(16, 9, classes, channels, width, padded=True)
 
 

@@ -16,8 +16,9 @@ VGG16_SMALL = ((16, 2), (32, 2), (64, 3), (128, 3), (128, 3))
 class Vgg(nn.Module):
     """3x3 convolutions with BatchNorm in stages, pooled between them, then a linear classifier.
 
-    A freezing block is one convolution with its BatchNorm (and the pooling after it): sixteen blocks in VGG-19, about
-    as fine as the fifteen of ResNet-32, where whole stages would move the saving in jumps of a quarter of the network.
+    A freezing block is one convolution with its BatchNorm and the pooling after it. That makes sixteen blocks in
+    VGG-19, about as fine as the fifteen of ResNet-32. With whole stages as blocks the saving could only move in steps
+    of a quarter of the network.
     """
 
     def __init__(self, stages: Sequence[tuple[int, int]], classes: int, channels: int, width: float) -> None:

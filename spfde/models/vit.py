@@ -48,7 +48,7 @@ class TransformerBlock(nn.Module):
 class SimpleVit(nn.Module):
     """Patches, positions, `depth` transformer blocks, mean over the patches, classifier.
 
-    A freezing block is a transformer block, the patch embedding with the first.
+    Each transformer block is a freezing block; the patch embedding belongs to the first.
     """
 
     def __init__(self, classes: int, channels: int, size: int, dim: int, depth: int, heads: int, hidden: int) -> None:
@@ -70,7 +70,7 @@ class SimpleVit(nn.Module):
 def positions(side: int, dim: int) -> Tensor:
     """Sines and cosines of the column and of the row of each patch, shape (side * side, dim); Beyer et al. 2022.
 
-    A quarter of the dimensions each, at frequencies from 1 down to 1/10000.
+    Each of the four takes a quarter of the dimensions, at frequencies from 1 down to 1/10000.
     """
     frequencies = 10_000 ** -torch.linspace(0, 1, dim // 4)
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")

@@ -1,4 +1,4 @@
-"""From records to tables, figures and claims. `load` is the door for people: one tidy frame, a row a run."""
+"""From records to tables, figures and claims. `load` gives all records as one data frame, with a row for each run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ def load(
 ) -> pd.DataFrame:
     """The finished runs of a scale, fresh and published, as one tidy frame (see `spfde.results.collect`).
 
-    Where a row was run at several settings, `row_digests` tells by row which count; the newest do unless told.
+    Where a row was run at several settings, `row_digests` tells by row which count; by default the newest do.
 
     >>> runs = load("cifar100")  # doctest: +SKIP
     >>> runs.groupby("row")["accuracy.test_last"].agg(["mean", "std", "count"])  # doctest: +SKIP

@@ -40,7 +40,7 @@ def account(folder: Path) -> dict[str, Any]:
 
 
 def write_costs(folders: Iterable[Path], path: Path) -> int:
-    """Writes the costs of records as CSV: a row a run, columns as in the frame of `spfde.results.load`.
+    """Writes the costs of records as CSV: one row for each run, columns as in the frame of `spfde.results.load`.
 
     Returns:
         the number of records.

@@ -1,6 +1,6 @@
 """Checks of what must hold in every run, from its records or its plan; a claim names one as its metric.
 
-Each returns one number a run (or plan): how far it is from what the claim says.
+Each returns one number per run (or plan): how far it is from what the claim says.
 """
 
 import json
@@ -74,7 +74,7 @@ def overhead(plan: Plan) -> float:
     """Operations of masks and sieving as a share of the training FLOPs (`paper`).
 
     Counted: a multiplication of every weight and every gradient with its mask in each step; mask updates as the FLOP
-    columns count them; at every sieving update a sort of all samples (n log2 n comparisons); four operations a sample
+    columns count them; at every sieving update a sort of all samples (n log2 n comparisons); four operations per sample
     seen.
     """
     weights = sum(math.prod(shape) for shape in plan.shapes.values())

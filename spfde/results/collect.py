@@ -1,4 +1,4 @@
-"""Records -> one tidy frame: a row a run, a column a setting or a summary value, dotted.
+"""From records to one tidy data frame: a row for each run, a column for each setting and each summary value, dotted.
 
 Settings keep their names ("sparsity.method"), and so do the values of summary.json ("accuracy.test_last", percent;
 "flops.paper", FLOPs; "memory.paper_min", bytes; "time.total", seconds). A summary value whose name a setting has taken

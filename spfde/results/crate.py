@@ -148,7 +148,7 @@ def _sources(project: Path) -> Iterator[Path]:
 def _records(
     crate: "ROCrate", folders: list[Path], scale: str, costs: dict[str, dict[str, float]]
 ) -> list["DataEntity"]:
-    """A dataset a run: its files without weights, and what it found."""
+    """A dataset for each run: its files without weights, and what it found."""
     runs = collect(folders, costs=costs).set_index("run_id")
     entities = []
     for folder in folders:

@@ -27,8 +27,9 @@ class Material:
     """
     Args:
         scale: its name.
-        runs: a row a run, as collected.
-        plan: a row of the experiment each, in the order of printing: the objects that `spfde plan --json` prints.
+        runs: one row for each run, as collected.
+        plan: one entry for each row of the experiment, in the order of printing: the objects that `spfde plan --json`
+            prints.
         reference: the reference values comparable with this scale: same data set and model, and a scale of the papers.
         results: the folder of all results.
     """

@@ -24,7 +24,7 @@ def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[lis
     Args:
         scale: its name.
         results: the folder of all results.
-        run_ids: the runs to publish; all that are finished unless given.
+        run_ids: the runs to publish; by default all that are finished.
 
     Returns:
         What was written, and the records that were published already and are left as they are.

@@ -17,12 +17,12 @@ NO_MOMENTUM = {"step_size"}  # Rprop's; whatever else an optimizer keeps for eac
 class SparseLayer:
     """One sparse layer: its weight, its mask, and the union of all the masks it has had.
 
-    `mask` is a tensor of the weight's shape and dtype holding 0 and 1. `bits` is the same for the training step: an
-    integer with all bits set where the mask is 1. A bitwise AND makes exact zeros of whatever is outside the mask, of
-    an overflowed gradient too, where a product would make NaN of it; and it takes no longer.
-    `density` is the layer's density at the end of training. With `dense_master` all weights are trained, and the mask
-    says which of them the forward pass uses: nothing becomes 0 by it. `changes` counts the masks that the layer has
-    had: kernels that skip the zeros look at it.
+    `mask` is a tensor of the weight's shape and dtype that holds 0 and 1. `bits` is the same mask for the training
+    step: an integer with all bits set where the mask is 1. A bitwise AND with it makes exact zeros of everything
+    outside the mask, even of a gradient that overflowed, where a product would give NaN; and it takes no longer than a
+    product. `density` is the layer's density at the end of training. With `dense_master` all weights are trained, and
+    the mask only says which of them the forward pass uses; it sets no weight to 0. `changes` counts the masks that the
+    layer has had; by it, kernels that skip the zeros notice a new mask.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class SparseLayer:
         self.mask = torch.ones_like(weight, requires_grad=False)
         self.bits = torch.full_like(weight, -1, dtype=INTEGERS[weight.element_size()], requires_grad=False)
         self.first, self.explored = self.active, self.active
-        # Active weights; summed over mask changes, those active before and those of them that stayed. Views of the
-        # counts of all layers once among `Masks`.
+        # The number of active weights; and, summed over mask changes, how many were active before and how many of those
+        # stayed. Once the layer is one of `Masks`, both are views of the counts of all layers.
         self.count = torch.tensor(weight.numel(), device=weight.device)
         self.stayed = torch.zeros(2, dtype=torch.int64, device=weight.device)
 
@@ -78,7 +78,7 @@ class SparseLayer:
     def clear_outside(self, survive: Tensor, optimizer: Optimizer | None = None) -> None:
         """Weights, and what the optimizer keeps for each of them, become exactly 0 outside `survive`.
 
-        Step sizes (Rprop) are left alone: 0 would stop a weight for good.
+        Step sizes (Rprop) are left as they are: a step size of 0 would stop the weight for ever.
         """
         outside = ~survive
         self.weight.masked_fill_(outside, 0)
@@ -87,7 +87,7 @@ class SparseLayer:
                 value.masked_fill_(outside, 0)
 
     def start(self, mask: Tensor) -> None:
-        """The first mask: from here on `explored` and the overlaps are counted."""
+        """Declares the present mask the first one: `explored` and the overlaps are counted from here on."""
         mask = mask.to(self.mask.device)
         self.set_mask(mask, None)
         self.first, self.explored = mask.clone(), mask.clone()
@@ -122,7 +122,7 @@ class Masks:
         return self.layers[name]
 
     def select(self, frozen_blocks: int) -> None:
-        """Which layers train: those outside the frozen prefix. The step masks all of them but dense masters."""
+        """Selects the layers outside the frozen prefix; the step masks those of them without dense master weights."""
         self.trained = [layer for layer in self if layer.block >= frozen_blocks]
         masked = [layer for layer in self.trained if not layer.dense_master]
         self._masked: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bits) for layer in masked]
@@ -193,9 +193,10 @@ class Masks:
         return _share(after, before)
 
     def moves(self) -> Tensor:
-        """How far each mask has moved, (layers, 5) int64, without waiting for the device.
+        """How far each mask has moved, int64 of shape (layers, 5), without waiting for the device.
 
-        Weights that were active at any time, in the first mask, in the first and in this one; `stayed`.
+        The columns count the weights that were active at any time, in the first mask, and in both the first and the
+        present one; the last two are `stayed`.
         """
         if not len(self):
             return torch.zeros(0, 5, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""n:m sparsity: n active weights in every m consecutive input positions of a filter, as sparse tensor cores want it."""
+"""n:m sparsity: n active weights in every m consecutive input positions of a filter, as sparse tensor cores need it."""
 
 import re
 from fractions import Fraction
@@ -21,7 +21,7 @@ class NofM(Scheme):
 
     During training other densities d occur: below the target after a drop, above it under a soft memory bound. A mask
     of density d has round(d x size) active weights, and every group of k holds between floor(d k) and ceil(d k) of
-    them: n at d = n/m, at most n below it, at most n + 1 just above it. So every drop share works with every n:m.
+    them: n at d = n/m, at most n below it, at most n + 1 just above it. So any drop fraction works with any n:m.
     """
 
     family = "n:m"
@@ -76,7 +76,7 @@ def fill(mask: Tensor, score: Tensor, free: Tensor, density: float, count: int) 
     """
     share = density * mask.shape[2]
     order = score.masked_fill(~free, -torch.inf).argsort(dim=2, descending=True, stable=True)
-    place = mask.sum(dim=2, keepdim=True) + order.argsort(dim=2)  # active weights of its group before it
+    place = mask.sum(dim=2, keepdim=True) + order.argsort(dim=2)  # active weights of its group when its turn comes
     wanted = count - int(mask.sum())
     needed = top(score, free & (place < down(share)), wanted)
     rest = top(score, free & ~needed & (place < up(share)), wanted - int(needed.sum()))

@@ -23,17 +23,17 @@ PATTERNS = (
     ((0, 0, 0), (0, 0, 1), (1, 1, 1)),
 )
 WEIGHTS = 4
-SMALLEST = 1 - WEIGHTS / 9  # sparsity that the patterns alone give
+SMALLEST = 1 - WEIGHTS / 9  # the sparsity when every kernel is active
 
 
 @register_scheme
 class Pattern(Structured):
     """A unit is a kernel: one filter at one input channel. Every filter has the same number of active kernels.
 
-    An active 3x3 kernel has one of the eight patterns, an inactive one is zero. Of each filter so many kernels are
-    active, those with the largest L2 norm of what their pattern keeps, that the filter has the density. Kernels of
-    another size (1x1, linear layers) are whole or zero: connectivity sparsity. A kernel keeps its pattern as long as
-    it is active; one that grows takes its best-scored pattern. At least one kernel of a filter stays.
+    An active 3x3 kernel has one of the eight patterns, an inactive one is zero. In each filter as many kernels are
+    active as its density allows: those whose pattern keeps the largest L2 norm. Kernels of another size (1x1, linear
+    layers) are either whole or zero; MEST calls this connectivity sparsity. A kernel keeps its pattern as long as it is
+    active, and a kernel that grows takes the pattern with the best score. Each filter keeps at least one kernel.
     """
 
     family = "pattern"
@@ -73,7 +73,7 @@ class Pattern(Structured):
         return mask | self._choose(score, free, self._kernels(mask, density) - active.sum(1, keepdim=True))
 
     def _choose(self, score: Tensor, allowed: Tensor, count: int | Tensor) -> Tensor:
-        """Of each filter the `count` best kernels within `allowed`, each with the best pattern that fits in there."""
+        """The `count` best kernels of each filter within `allowed`, each with its best pattern that is allowed."""
         squares = self.units(score).square()
         if not _is_3x3(score):
             whole = self.units(allowed).all(-1)

@@ -69,12 +69,12 @@ class Scheme:
         """The scheme that a setting names.
 
         Raises:
-            SpfdeError: the name has the family's form, but no sense.
+            SpfdeError: the name has the form of this family, but its numbers are impossible.
         """
         return cls()
 
     def of(self, module: nn.Module) -> "Scheme":
-        """This scheme for the weight of a module, whose axes it then knows."""
+        """This scheme for the weight of a given module, so that it knows the order of the weight's axes."""
         own = copy.copy(self)
         own.layout = Layout.of(module)
         return own
@@ -83,10 +83,10 @@ class Scheme:
         """Refuses a target or a distribution that the scheme's masks cannot have.
 
         Raises:
-            SpfdeError: naming the nearest that they can.
+            SpfdeError: the masks cannot have it; the remedy names the nearest value that they can have.
         """
 
-    # the units, of weights (out, in / groups, *kernel)
+    # what a unit is; weights come as (out, in / groups, *kernel)
 
     def parts(self, values: Tensor) -> list[Tensor]:
         """The parts of a weight-shaped tensor whose units compete among themselves; joined along the filters."""
@@ -104,7 +104,7 @@ class Scheme:
         """Spreads one boolean per unit over a part of the given shape."""
         return units
 
-    # counts and masks, of weights as they lie in memory
+    # counts and masks; weights come as they lie in memory
 
     def unit_count(self, shape: Sequence[int], density: float) -> int:
         """Active units at a density (of all weights), rounded half up; at least one."""

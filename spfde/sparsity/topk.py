@@ -1,8 +1,9 @@
 """A layer that runs on its largest weights and learns from its largest activations (SWAT, Raihan and Aamodt 2020).
 
 Forward: the weights of the layer's mask, all activations. Backward: the same weights for the input gradient; for the
-weight gradient, which is dense, the activations at or above a threshold. Only these are saved, as values and positions
-(4 bytes each); finding how many there are makes a GPU wait once a layer and step.
+weight gradient, which is dense, the activations at or above a threshold. Only these activations are saved, as values
+and positions (4 bytes each). A GPU has to wait once per layer and step, because their number must be known to store
+them.
 """
 
 from collections.abc import Sequence
@@ -33,11 +34,11 @@ class TopKForward:
         module: a convolution or linear layer; its input needs a batch dimension.
         layer: its sparse layer; `layer.mask` says which weights are used.
         count: how many weights are to be used.
-        share: share of the activations that the weight gradient uses; that of the weights unless given.
+        share: share of the activations that the weight gradient uses; by default that of the weights.
 
     Attributes:
-        wanted: how many weights the next exact threshold takes; `count` is how many the one in force took.
-        exact: whether a training step begins with exact thresholds, or with those of an earlier one.
+        wanted: how many weights the next exact threshold is to select; `count` is how many the present one selected.
+        exact: whether a training step computes its thresholds exactly, or uses those of an earlier step.
         weight_threshold: magnitude of the least weight that is used.
         threshold: magnitude of the least activation that the weight gradient uses.
     """
@@ -61,7 +62,7 @@ class TopKForward:
         self.select_weights()
 
     def select_weights(self) -> None:
-        """The mask that follows from the threshold in force."""
+        """Sets the mask that follows from the present threshold."""
         self.layer.set_mask(self.layer.weight.detach().abs() >= self.weight_threshold, None)
 
     def detach(self) -> None:
@@ -92,7 +93,7 @@ class _TopK(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor, threshold: Tensor, module: Any
     ) -> Tensor:
         ctx.module, ctx.shape = module, x.shape
-        used = (x.abs() >= threshold) & (x != 0)  # a threshold of 0 would keep the zeros of a ReLU
+        used = (x.abs() >= threshold) & (x != 0)  # with a threshold of 0 the zeros behind a ReLU would be kept too
         positions = used.flatten().nonzero().squeeze(1)
         values = x.flatten()[positions]
         ctx.save_for_backward(weight, mask, values, positions.int() if x.numel() < 2**31 else positions)

@@ -67,11 +67,11 @@ def bench(
     samples: int = 512,
     batch_size: int | None = None,
 ) -> pd.DataFrame:
-    """Measured seconds an epoch, a row a kind, level and repeat.
+    """Measured seconds per epoch, one row for each kind, level and repeat.
 
     `kind` is `dense` (no masks), `masks` (sparse, nothing else), `freezing`, `sieving` or `both`; `flops_reduction` the
     wanted share that freezing removes, or the share of data removed, or each of both. The epoch's parts stand beside
-    it: `steps`, `step_seconds` (of one), `mask_updates` and `sieve_updates` (their seconds an epoch).
+    it: `steps`, `step_seconds` (of one), `mask_updates` and `sieve_updates` (their seconds per epoch).
 
     Args:
         scale: whose network, data shape and recipe are timed.
@@ -79,7 +79,7 @@ def bench(
         steps: timed steps of a case in a repeat.
         repeats: how often each case is timed.
         samples: random images that the steps are drawn from.
-        batch_size: samples a step; the scale's unless told.
+        batch_size: samples per step; by default the scale's.
     """
     batch = {} if batch_size is None else {"training.batch_size": batch_size}
 
@@ -146,7 +146,7 @@ def bench(
 
 
 def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and n over the repeats, a row a kind and level."""
+    """Mean, standard deviation and n over the repeats, one row for each kind and level."""
     keys = ["kind", "flops_reduction", "scale", "model", "batch_size", "device", "threads", "torch"]
     groups = repeats.groupby(keys, sort=False)
     return groups.agg(

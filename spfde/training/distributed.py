@@ -1,6 +1,6 @@
 """Several processes that train one run together: `torchrun --nproc-per-node 4 -m spfde train ...`.
 
-Each process takes its share of every batch. One message a step sums what they found: gradients, BatchNorm statistics,
+Each process takes its share of every batch. One message per step sums what they found: gradients, BatchNorm statistics,
 predictions and losses; it is on the device, and nothing waits for it. Everything else is computed in each process from
 the same numbers, so weights, masks, freezing and sieving are the same in all of them, bit for bit.
 

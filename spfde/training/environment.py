@@ -20,7 +20,7 @@ IDENTITY = ("spfde", "code", "python", "torch", "device", "threads", "kernels", 
 
 @functools.cache
 def code_digest() -> str:
-    """Twelve hex digits over the source of floors 0 to 5: what can change a result, nothing that only renders it."""
+    """Twelve hex digits over the source code that can change a result; code that only renders results is left out."""
     root = Path(spfde.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

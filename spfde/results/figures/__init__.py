@@ -21,7 +21,7 @@ def draw(name: str, scale: str, results: Path) -> style.Drawing:
 
 
 def make(name: str, scale: str, results: Path) -> list[Path]:
-    """Writes a figure to results/<scale>/figures/ as PNG and SVG, and the values a seed behind it as CSV.
+    """Writes a figure to results/<scale>/figures/ as PNG and SVG, and the values of each seed behind it as CSV.
 
     Returns:
         the paths of what was written.

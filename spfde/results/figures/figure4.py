@@ -55,7 +55,7 @@ def draw(material: Material) -> style.Drawing:
 
 
 def points(material: Material) -> pd.DataFrame:
-    """The memory of every sparse row in bytes, one a seed; a row that was not run has its plan's, and no seed."""
+    """The memory of every sparse row in bytes, for each seed; a row that was not run has its plan's, and no seed."""
     lines = []
     for row in material.plan:
         shares = {key: row[key] for key in ("row", "method", "sparsity", "freezing", "sieving")}

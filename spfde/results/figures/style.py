@@ -76,7 +76,7 @@ RC: dict[Any, Any] = {
 
 
 class Drawing(NamedTuple):
-    """A figure, the values behind it, one a seed or point, and what its reader must know of the runs behind it."""
+    """A figure, the values behind it (for each seed or point), and what its reader must know of the runs behind it."""
 
     figure: Figure
     points: pd.DataFrame

@@ -23,7 +23,7 @@ def build(name: str, scale: str, results: Path) -> Table:
 
 
 def make(name: str, scale: str, results: Path) -> list[Path]:
-    """Writes a table to results/<scale>/tables/ as Markdown, CSV, TeX, HTML and the values a seed behind it.
+    """Writes a table to results/<scale>/tables/ as Markdown, CSV, TeX, HTML and the values of each seed behind it.
 
     Returns:
         the paths of what was written.

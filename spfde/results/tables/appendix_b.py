@@ -12,7 +12,7 @@ from spfde.results.tables.table import Column, Table, decimals, exponent, plus_m
 
 
 def build(material: Material) -> Table:
-    """A row a scheme, in the plan's order; differences are to the first, single-shot."""
+    """One row for each scheme, in the plan's order; differences are to the first, single-shot."""
     first = material.plan[0]
     power = exponent(material.costs(row)["flops.paper"] for row in material.plan)
     return Table(
@@ -37,7 +37,7 @@ def build(material: Material) -> Table:
 
 
 def seeds(material: Material) -> pd.DataFrame:
-    """The values a seed behind the table and the figure, in the plan's order."""
+    """The values of each seed behind the table and the figure, in the plan's order."""
     columns = ["row", "seed", "run_id", "freezing.scheme", "accuracy.test_last", "flops.paper", "freezing.achieved"]
     frames = [material.of(row).sort_values("seed").reindex(columns=columns) for row in material.plan]
     return pd.concat(frames, ignore_index=True)

@@ -79,7 +79,7 @@ def reference_text(row: Row, quantity: str, power: int = 0) -> str:
 
 
 def _seeds(material: Material) -> pd.DataFrame:
-    """The values a seed behind the table, in the plan's order."""
+    """The values of each seed behind the table, in the plan's order."""
     columns = ["row", "seed", "run_id", "accuracy.test_last", *COSTS]
     order = {row["row"]: index for index, row in enumerate(material.plan)}
     runs = material.runs[material.runs["row"].isin(list(order))]

@@ -31,9 +31,9 @@ class Table:
     Args:
         name: file name without suffix.
         title: one line.
-        values: a row a printed row, numbers unrounded and in base units (percent, FLOPs, bytes, fractions).
+        values: one row for each printed row, numbers unrounded and in base units (percent, FLOPs, bytes, fractions).
         columns: how they print.
-        seeds: the values a seed behind them.
+        seeds: the values of each seed behind them.
         notes: sentences below the table; *stars* emphasise.
         parted_by: the column of `values` whose change starts a new group of rows.
     """

@@ -10,7 +10,7 @@ from spfde.results.tables.table import Column, Table
 
 BASE = "masks"  # the kind that neither freezes nor sieves
 NOTES = [
-    "Seconds an epoch: mean ± standard deviation over n repeats. Speed-up: the time of the same sparse training "
+    "Seconds per epoch: mean ± standard deviation over n repeats. Speed-up: the time of the same sparse training "
     "without freezing and sieving over this one, within each repeat, so that what else the machine did counts for "
     "little. Saved: 1 minus the mean time over that of the same; linear would be the share of FLOPs saved.",
     "Measured in every repeat: a training step at each number of frozen blocks, a step of each sieving level on its "
@@ -38,7 +38,7 @@ def build(material: Material, name: str, title: str, kind: str) -> Table:
     shown = values if len(values) else pd.DataFrame([{"flops_reduction": None}])
     columns = [
         Column("Training FLOPs saved", lambda row: _or_not_run(row, "{flops_reduction:.0%}"), numeric=False),
-        Column("Seconds an epoch", lambda row: _or_not_run(row, "{seconds_per_epoch:.4g} ± {std:.3g}")),
+        Column("Seconds per epoch", lambda row: _or_not_run(row, "{seconds_per_epoch:.4g} ± {std:.3g}")),
         Column("n", lambda row: _or_not_run(row, "{n}")),
         Column("Speed-up", lambda row: _or_not_run(row, "{speedup:.3g} ± {speedup_std:.2g}")),
         Column("Time saved", lambda row: _or_not_run(row, "{saved:.1%}")),
