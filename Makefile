@@ -1,18 +1,29 @@
 # Every target makes the environment first, in .venv, with the pins of constraints.txt.
 PYTHON ?= python3
 WORKERS ?= 2
+# Of the pipeline: SCALE=cifar100 takes another scale than the configuration's, ARGS are more words for Snakemake.
+SCALE ?=
+ARGS ?=
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: reproduce test lint docs bench soak clean
+.PHONY: help reproduce test test-all lint docs bench soak clean
 
-reproduce: $(READY)
-	snakemake --cores all
+help: ## print these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
 
-test: $(READY)
+reproduce: $(READY) ## the pipeline from settings to report, with what is missing (SCALE=... another scale)
+	@PYTHONPATH=workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH} snakemake --cores all --logger spfde \
+	  $(if $(SCALE),--config scale=$(SCALE)) $(ARGS)
+	@spfde show $(if $(SCALE),--scale $(SCALE))
+
+test: $(READY) ## the tests, ten minutes at most on two cores
 	OMP_NUM_THREADS=1 pytest -n $(WORKERS)
 
-lint: $(READY)
+test-all: $(READY) ## all tests: with SLURM where it is installed, the docs, slow networks
+	OMP_NUM_THREADS=1 pytest -n $(WORKERS) -m "not soak" --timeout 900
+
+lint: $(READY) ## style, types, layers, and the workflow's files
 	ruff check .
 	ruff format --check .
 	mypy
@@ -22,26 +33,19 @@ lint: $(READY)
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github
 
-docs: $(READY)
+docs: $(READY) ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-bench: $(READY)
-	spfde bench
+bench: $(READY) ## measure what freezing and sieving save in time, on the paper's network
+	spfde bench --scale cifar100
 
-soak: $(READY)
+soak: $(READY) ## endurance runs of many minutes
 	pytest -m soak --timeout 3600
 
-# Everything generated but the environment, the decoded data and the published records.
-clean:
-	if [ -d results ]; then find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +; fi
+clean: ## remove everything generated but the environment, the decoded data and what git keeps
+	if [ -d results ]; then \
+	  find results -mindepth 1 -maxdepth 1 ! -name published ! -name README.md -exec rm -rf {} +; fi
 	rm -rf .snakemake
 
-# .unfinished marks an environment in the making: one that was interrupted is begun anew.
 $(READY): pyproject.toml constraints.txt setup.py $(wildcard spfde/kernels/cpp/*)
-	if [ -e .venv/.unfinished ]; then rm -rf .venv; fi
-	mkdir -p .venv
-	touch .venv/.unfinished
-	if [ ! -x .venv/bin/pip ]; then $(PYTHON) -m venv .venv; fi
-	.venv/bin/pip install --quiet -e ".[dev]" -c constraints.txt
-	.venv/bin/python spfde/kernels/build.py # pip has built the kernels already; this says why where it could not
-	mv .venv/.unfinished $(READY)
+	@$(PYTHON) workflow/scripts/environment.py

@@ -30,6 +30,22 @@ class Diverged(SpfdeError):
     exit_code = 1
 
 
+class NotRun(SpfdeError):
+    """What a result is made of was not run, or does not exist at its scale: tables and figures say so in its place.
+
+    Attributes:
+        state: what is printed in its place.
+    """
+
+    state = "not run"
+
+
+class NotAtThisScale(NotRun):
+    """A result that has no rows at the scale that is shown."""
+
+    state = "not at this scale"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A remedy for an unknown name: the nearest known one, or the whole list.
 

@@ -136,11 +136,11 @@ def test_another_method_is_refused() -> None:
 
 def test_the_chosen_settings_are_written_and_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "chosen.yaml"
-    plan_command(assignments=["sparsity.target=0.9"], budget_flops=1e30, write=path)
+    plan_command("smoke", assignments=["sparsity.target=0.9"], budget_flops=1e30, write=path)
     assert "best first: lowest sparsity" in capsys.readouterr().out
     (best,) = read_settings(path)
     assert best.row == "spfde-s90"
-    plan_command(assignments=["sparsity.target=0.9"], budget_flops=1e30, write=path, rows=["spfde-s90-f20-d20"])
+    plan_command("smoke", assignments=["sparsity.target=0.9"], budget_flops=1e30, write=path, rows=["spfde-s90-f20-d20"])
     (chosen,) = read_settings(path)
     assert chosen.run_id == resolve("smoke", {"sparsity.method": "spfde"}).run_id
     other = read_settings(path, [3, 4], {"training.epochs": 7})
@@ -150,9 +150,9 @@ def test_the_chosen_settings_are_written_and_read_again(tmp_path: Path, capsys: 
     ]
 
     capsys.readouterr()
-    plan_command(settings=path, as_json=True)
+    plan_command("smoke", settings=path, as_json=True)
     (planned,) = json.loads(capsys.readouterr().out)
-    plan_command(budget_flops=1e30, rows=["spfde-s90-f20-d20"], as_json=True)
+    plan_command("smoke", budget_flops=1e30, rows=["spfde-s90-f20-d20"], as_json=True)
     assert json.loads(capsys.readouterr().out) == [planned]
 
 

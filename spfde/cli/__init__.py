@@ -30,6 +30,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     bench.bench,
     kernels.kernels,
     publish.overview,
+    publish.show,
     publish.notebook,
     publish.crate,
     publish.publish,

@@ -17,7 +17,7 @@ class Kind(StrEnum):
 
 def analyse(
     kind: Annotated[Kind, typer.Argument(help="Structural similarity or CKA to the final network, or gradient norms.")],
-    scale: Scale = "smoke",
+    scale: Scale,
     experiment: Annotated[str, typer.Option("--experiment", help="Experiment whose runs keep snapshots.")] = "figure1",
     rows: Rows = None,
     seeds: Seeds = None,

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from spfde.cli.options import Device, Scale
+from spfde.cli.options import Device
 
 
 def bench(
-    scale: Scale = "cifar100",
+    scale: Annotated[str, typer.Option("--scale", help="Scale whose network is timed.")] = "cifar100",
     out: Annotated[Path, typer.Option("--out", help="CSV file for the means; the repeats go beside it.")] = Path(
         "bench.csv"
     ),

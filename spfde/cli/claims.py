@@ -10,7 +10,7 @@ from spfde.cli.options import Json, Scale
 
 
 def claims(
-    scale: Scale = "smoke",
+    scale: Scale,
     results: Annotated[Path, typer.Option("--results", help="Folder of all results.")] = Path("results"),
     as_json: Json = False,
 ) -> None:

@@ -12,8 +12,8 @@ from spfde.errors import SpfdeError
 
 
 def cost(
+    scale: Scale,
     folders: Annotated[list[Path] | None, typer.Argument(help="Records; by default all of the scale.")] = None,
-    scale: Scale = "smoke",
     results: Results = Path("results"),
     out: Annotated[
         Path | None, typer.Option("--out", help="CSV file to write, e.g. results/SCALE/costs.csv, which tables follow.")

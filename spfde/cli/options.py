@@ -1,11 +1,26 @@
-"""The options that commands share, as annotated types: `def train(scale: Scale = "custom", rows: Rows = None)`."""
+"""The options that commands share, as annotated types: `def train(scale: Scale, rows: Rows = None)`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-Scale = Annotated[str, typer.Option("--scale", help="Scale: the name of a file in config/scales.")]
+
+def _default_scale() -> str:
+    from spfde.experiments.files import default_scale
+
+    return default_scale()
+
+
+Scale = Annotated[
+    str,
+    typer.Option(
+        "--scale",
+        default_factory=_default_scale,
+        show_default="that of config/config.yaml",
+        help="Scale: the name of a file in config/scales.",
+    ),
+]
 Experiments = Annotated[
     list[str] | None,
     typer.Option("--experiment", help="Experiment: the name of a file in config/experiments; repeatable."),

@@ -14,7 +14,7 @@ SHOWN = 20  # combinations that are printed; --json lists all
 
 
 def plan(
-    scale: Scale = "smoke",
+    scale: Scale,
     experiments: Experiments = None,
     rows: Rows = None,
     assignments: Assignments = None,
@@ -65,7 +65,7 @@ def plan(
 
 def plans(
     experiments: Annotated[list[str], typer.Argument(help="Experiments; each at its own scale, where it has one.")],
-    scale: Scale = "smoke",
+    scale: Scale,
     out: Annotated[Path, typer.Option(help="Folder for the plans, EXPERIMENT.json each.")] = Path("plans"),
 ) -> None:
     """The plans of whole experiments, as `spfde plan --json` prints one."""

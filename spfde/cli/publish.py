@@ -1,4 +1,4 @@
-"""`spfde overview`, `spfde notebook`, `spfde crate` and `spfde publish`: from results to what is handed on."""
+"""`spfde overview`, `show`, `notebook`, `crate` and `publish`: from results to what is handed on."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +9,23 @@ from spfde.cli.options import Scale
 from spfde.cli.results import Results
 
 
-def overview(scale: Scale = "smoke", results: Results = Path("results")) -> None:
+def overview(scale: Scale, results: Results = Path("results")) -> None:
     """Write the first page of the report: what was run and on what, verdicts, headline table and figure."""
     from spfde.results.overview import write
 
     typer.echo(write(scale, results))
 
 
+def show(scale: Scale, results: Results = Path("results")) -> None:
+    """Print the headline table, the verdicts on the claims and where the report is."""
+    from spfde.results.summary import summary
+
+    typer.echo(summary(scale, results))
+
+
 def notebook(
     name: Annotated[str, typer.Argument(help="Notebook: the name of a file in notebooks, without suffix.")],
-    scale: Scale = "smoke",
+    scale: Scale,
     results: Results = Path("results"),
 ) -> None:
     """Run a notebook on the results and render it to one HTML page."""
@@ -29,7 +36,7 @@ def notebook(
 
 def crate(
     out: Annotated[Path, typer.Option("--out", help="Folder, or file that ends in .zip, to write.")],
-    scale: Scale = "smoke",
+    scale: Scale,
     results: Results = Path("results"),
 ) -> None:
     """Pack the results of a scale, with settings, workflow and metadata, as an RO-Crate."""
@@ -39,8 +46,8 @@ def crate(
 
 
 def publish(
+    scale: Scale,
     run_ids: Annotated[list[str] | None, typer.Argument(help="Run ids; by default all finished runs.")] = None,
-    scale: Scale = "smoke",
     results: Results = Path("results"),
 ) -> None:
     """Copy finished records, without weights, and the analyses to RESULTS/published/SCALE/."""

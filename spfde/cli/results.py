@@ -12,7 +12,7 @@ Results = Annotated[Path, typer.Option("--results", help="Folder of all results.
 
 
 def collect(
-    scale: Scale = "smoke",
+    scale: Scale,
     results: Results = Path("results"),
     out: Annotated[
         Path | None, typer.Option("--out", help="CSV file to write; by default results/<scale>/runs.csv.")
@@ -35,7 +35,7 @@ def collect(
 
 def table(
     name: Annotated[str, typer.Argument(help="Table, e.g. table2.")],
-    scale: Scale = "smoke",
+    scale: Scale,
     results: Results = Path("results"),
 ) -> None:
     """Write a table as Markdown, CSV, TeX and HTML, with the values of each seed behind it."""
@@ -47,7 +47,7 @@ def table(
 
 def figure(
     name: Annotated[str, typer.Argument(help="Figure, e.g. tradeoff.")],
-    scale: Scale = "smoke",
+    scale: Scale,
     results: Results = Path("results"),
 ) -> None:
     """Draw a figure as PNG and SVG, with the values of each seed behind it."""

@@ -11,7 +11,7 @@ from spfde.cli.options import Experiments, Json, Scale
 
 
 def status(
-    scale: Scale = "smoke",
+    scale: Scale,
     experiments: Experiments = None,
     results: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("results"),
     as_json: Json = False,

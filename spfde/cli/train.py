@@ -23,7 +23,7 @@ from spfde.cli.selection import selected
 
 
 def train(
-    scale: Scale = "smoke",
+    scale: Scale,
     experiments: Experiments = None,
     rows: Rows = None,
     assignments: Assignments = None,

@@ -86,6 +86,19 @@ class Experiment(Section):
     rows: list[Row] = Field(description="its rows")
 
 
+def default_scale() -> str:
+    """The scale that is meant where none is named: that of config/config.yaml.
+
+    Raises:
+        SpfdeError: the file names none.
+    """
+    path = config_file("config.yaml")
+    name = _values(path.read_text(encoding="utf-8"), path).get("scale")
+    if not isinstance(name, str):
+        raise SpfdeError(f"{path} names no scale", f"add `scale:`, one of {', '.join(_names('scales'))}, or pass --scale")
+    return name
+
+
 def experiment_names() -> list[str]:
     return _names("experiments")
 

@@ -7,16 +7,18 @@ import pandas as pd
 
 
 def load(
-    scale: str = "smoke", results: str | Path = "results", row_digests: Mapping[str, str] | None = None
+    scale: str | None = None, results: str | Path = "results", row_digests: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
     """The finished runs of a scale, fresh and published, as one tidy frame (see `spfde.results.collect`).
 
+    Without a scale, those of the one that config/config.yaml names.
     Where a row was run at several settings, `row_digests` tells by row which count; by default the newest do.
 
     >>> runs = load("cifar100")  # doctest: +SKIP
     >>> runs.groupby("row")["accuracy.test_last"].agg(["mean", "std", "count"])  # doctest: +SKIP
     """
+    from spfde.experiments.files import default_scale
     from spfde.results.collect import collect, read_costs, record_folders
 
-    results = Path(results)
+    results, scale = Path(results), scale or default_scale()
     return collect(record_folders(scale, results), row_digests, read_costs(scale, results))

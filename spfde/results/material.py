@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from spfde.errors import SpfdeError
-from spfde.experiments.files import read_scale, scale_of
+from spfde.errors import NotAtThisScale, NotRun, SpfdeError
+from spfde.experiments.files import read_experiment, read_scale, scale_of
 from spfde.results import load
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import NEEDED, mixtures
@@ -91,13 +91,13 @@ class Material:
         """What `spfde analyse` wrote, fresh or published; the name is an experiment's and a kind's.
 
         Raises:
-            SpfdeError: it is not there.
+            NotRun: it is not there.
         """
         path = analysis_path(name, self.scale, self.results)
         if not path.is_file():
             experiment, kind = name.split(".")
             command = f"spfde analyse {kind} --scale {self.scale} --experiment {experiment}"
-            raise SpfdeError(f"no analysis at {path}", f"write it with `{command}`")
+            raise NotRun(f"no analysis at {path}", f"write it with `{command}`")
         return pd.read_csv(path)
 
 
@@ -107,6 +107,7 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
     The plan, the records and the reference values are those of the experiment's own scale, where it has one.
 
     Raises:
+        NotAtThisScale: the experiment has no rows there.
         SpfdeError: no plan, no such scale, a broken record.
     """
     at = scale_of(experiment, scale)
@@ -119,6 +120,9 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
         rows = json.loads(plan.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SpfdeError(f"the plan {plan} cannot be read", f"write it again with `{command}`") from error
+    if not rows and read_experiment(experiment).rows:
+        remedy = "name another scale, or give it rows in config/"
+        raise NotAtThisScale(f"no row of experiment {experiment} belongs to scale {at}", remedy)
     runs = load(at, results, {row["row"]: row["row_digest"] for row in rows})
     return Material(at, runs, rows, reference, results)
 

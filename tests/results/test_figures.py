@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from spfde.errors import SpfdeError
+from spfde.results import figures, tables
 from spfde.results.figures import FIGURES, figure1, figure4, make, style, tradeoff
 from spfde.results.material import gather
 
@@ -28,6 +29,25 @@ def test_figures_are_whole_and_the_same_each_time(name: str, smoke: Path) -> Non
 @pytest.mark.parametrize("name", sorted(FIGURES))
 def test_figures_draw_published_records_and_rows_that_were_not_run(name: str, cifar100: Path) -> None:
     assert all(path.stat().st_size for path in make(name, "cifar100", cifar100))
+
+
+def said(name: str, results: Path) -> str:
+    """What stands in the place of a figure that cannot be drawn."""
+    with style.publication(name):
+        return "\n".join(text.get_text() for text in figures.draw(name, "smoke", results).figure.texts)
+
+
+def test_what_was_not_run_or_has_no_rows_is_said_in_the_place_of_a_figure_or_table(smoke: Path, tmp_path: Path) -> None:
+    shutil.copytree(smoke / "smoke/plans", tmp_path / "smoke/plans")
+    (tmp_path / "smoke/plans/figure4.json").write_text("[]")
+    for name, state in {"timeline": "not run", "figure3": "not run", "figure4": "not at this scale"}.items():
+        _, svg, points = make(name, "smoke", tmp_path)
+        assert points.read_text() == "row,seed\n"
+        assert state in said(name, tmp_path).splitlines()
+        assert svg.stat().st_size > 0
+    (tmp_path / "smoke/plans/gse.json").write_text("[]")
+    text = tables.make("gse", "smoke", tmp_path)[0].read_text()
+    assert "| not at this scale |" in text and "No row of experiment gse belongs to scale smoke." in text
 
 
 def test_tradeoff_draws_means_and_published_points_apart(cifar100: Path, fakes: SimpleNamespace) -> None:
@@ -111,8 +131,8 @@ def test_a_figure_that_cannot_be_drawn_says_why(
 ) -> None:
     for experiment in ("table2", "figure4"):
         fakes.write_plan(tmp_path, "smoke", fakes.rows("smoke"), experiment)
-    with pytest.raises(SpfdeError, match="finished run of SpFDE"):
-        make("timeline", "smoke", tmp_path)
+    assert "finished run of SpFDE" in said("timeline", tmp_path)
+    make("timeline", "smoke", tmp_path)
     make("tradeoff", "smoke", tmp_path)  # nothing was run: it says so and stands
     make("figure4", "smoke", tmp_path)
     folder = fakes.write_record(fakes.settings("smoke", "spfde", 0.9, 0.2), tmp_path / "smoke" / "runs")
@@ -140,8 +160,7 @@ def test_analyses_are_read_and_a_missing_one_is_said(smoke: Path, tmp_path: Path
     points = pd.read_csv(smoke / "smoke" / "figures" / "figure1.csv")
     assert set(points["quantity"]) == {"similarity", "cka"} and set(points["seed"]) == {1, 2}
     shutil.copytree(smoke / "smoke" / "plans", tmp_path / "smoke" / "plans")
-    with pytest.raises(SpfdeError, match="spfde analyse gradients --scale smoke --experiment figure3"):
-        make("figure3", "smoke", tmp_path)
+    assert "spfde analyse gradients --scale smoke --experiment figure3" in said("figure3", tmp_path)
 
 
 def test_appendix_b_has_a_point_a_seed_and_the_plan_where_nothing_was_run(smoke: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -91,24 +92,66 @@ def test_ci_can_be_run() -> None:
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 
-def test_a_half_made_environment_is_made_anew(tmp_path: Path) -> None:
-    """`make` removes an environment that says it is unfinished, and keeps one that is ready."""
+# Its `-m venv .venv` takes no time.
+PYTHON = """#!{}
+import os, runpy, shutil, sys
+if sys.argv[1] == "-m":
+    os.makedirs(".venv/bin", exist_ok=True)
+    shutil.copy("pip", ".venv/bin/pip")
+    os.symlink("/bin/true", ".venv/bin/python")
+else:
+    sys.executable, sys.argv = "./python", sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project whose `make` finds a pip that writes down its calls, and fails while there is a file `broken`."""
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     pip = tmp_path / "pip"
-    pip.write_text('#!/bin/sh\necho "$@" >> pip.log\n[ ! -e broken ]\n')
+    said = (
+        "Collecting torch>=2\\n  Downloading torch-2.11.0-cp311.whl (532.6 MB)\\nInstalling collected packages: torch"
+    )
+    pip.write_text(f'#!/bin/sh\necho "$@" >> pip.log\nsleep 0.3\nprintf "{said}\\n"\n[ ! -e broken ]\n')
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nmkdir -p .venv/bin && cp pip .venv/bin/pip\n")  # `python -m venv .venv`
+    python.write_text(PYTHON.format(sys.executable))
     for path in (pip, python):
         path.chmod(0o755)
-    for name in ("pyproject.toml", "constraints.txt", "broken"):
+    for name in ("pyproject.toml", "setup.py"):
         (tmp_path / name).touch()
-    make = ["make", ".venv/.ready", "PYTHON=./python"]
+    (tmp_path / "constraints.txt").write_text("numpy==2.0\ntorch==2.11.0\n")
+    return tmp_path
 
-    assert subprocess.run(make, cwd=tmp_path, capture_output=True).returncode != 0
-    (tmp_path / "broken").unlink()
-    (tmp_path / ".venv" / "rubble").touch()
-    subprocess.run(make, cwd=tmp_path, capture_output=True, check=True)
-    assert not (tmp_path / ".venv" / "rubble").exists()
-    assert len((tmp_path / "pip.log").read_text().splitlines()) == 2
-    subprocess.run(make, cwd=tmp_path, capture_output=True, check=True)
-    assert len((tmp_path / "pip.log").read_text().splitlines()) == 2
+
+MAKE = ["make", ".venv/.ready", "PYTHON=./python"]
+
+
+def test_a_half_made_environment_is_made_anew(folder: Path) -> None:
+    """`make` removes an environment that says it is unfinished, and keeps one that is ready."""
+    (folder / "broken").touch()
+    failed = subprocess.run(MAKE, cwd=folder, capture_output=True, text=True)
+    assert failed.returncode != 0 and "Collecting torch" in failed.stderr  # what pip said last
+    (folder / "broken").unlink()
+    (folder / ".venv" / "rubble").touch()
+    made = subprocess.run(MAKE, cwd=folder, capture_output=True, text=True, check=True)
+    assert "1 of 2 packages, torch has 533 MB" in made.stdout and "the environment is ready" in made.stdout
+    assert not (folder / ".venv" / "rubble").exists()
+    assert len((folder / "pip.log").read_text().splitlines()) == 2
+    subprocess.run(MAKE, cwd=folder, capture_output=True, check=True)
+    assert len((folder / "pip.log").read_text().splitlines()) == 2
+
+
+def test_two_that_make_the_environment_at_once_make_one(folder: Path) -> None:
+    both = [subprocess.Popen(MAKE, cwd=folder, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len((folder / "pip.log").read_text().splitlines()) == 1
+    assert sum("waiting for the one" in text for text in said) == 1
+
+
+def test_make_alone_prints_every_target() -> None:
+    text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.findall(r"^  make (\S+)  +\S", text, re.MULTILINE) == phony.split()

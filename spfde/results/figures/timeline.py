@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from spfde.errors import SpfdeError
+from spfde.errors import NotRun, SpfdeError
 from spfde.results.collect import record_folders
 from spfde.results.figures import style
 from spfde.results.labels import label, levels, percent
@@ -56,7 +56,7 @@ def _chosen(material: Material) -> tuple[dict[str, Any], dict[str, Any]]:
         if runs:
             return row, {str(key): value for key, value in runs[0].items()}
     remedy = f"train one with `spfde train --scale {material.scale} --experiment table2`"
-    raise SpfdeError("the timeline needs a finished run of SpFDE and there is none", remedy)
+    raise NotRun("the timeline needs a finished run of SpFDE and there is none", remedy)
 
 
 def _histories(material: Material, run: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
