@@ -140,7 +140,9 @@ def test_the_chosen_settings_are_written_and_read_again(tmp_path: Path, capsys: 
     assert "best first: lowest sparsity" in capsys.readouterr().out
     (best,) = read_settings(path)
     assert best.row == "spfde-s90"
-    plan_command("smoke", assignments=["sparsity.target=0.9"], budget_flops=1e30, write=path, rows=["spfde-s90-f20-d20"])
+    plan_command(
+        "smoke", assignments=["sparsity.target=0.9"], budget_flops=1e30, write=path, rows=["spfde-s90-f20-d20"]
+    )
     (chosen,) = read_settings(path)
     assert chosen.run_id == resolve("smoke", {"sparsity.method": "spfde"}).run_id
     other = read_settings(path, [3, 4], {"training.epochs": 7})

@@ -95,7 +95,9 @@ def default_scale() -> str:
     path = config_file("config.yaml")
     name = _values(path.read_text(encoding="utf-8"), path).get("scale")
     if not isinstance(name, str):
-        raise SpfdeError(f"{path} names no scale", f"add `scale:`, one of {', '.join(_names('scales'))}, or pass --scale")
+        raise SpfdeError(
+            f"{path} names no scale", f"add `scale:`, one of {', '.join(_names('scales'))}, or pass --scale"
+        )
     return name
 
 
