@@ -315,7 +315,7 @@ class SparseTraining:
         for index in [index for index in self._frozen if index >= frozen]:
             self._frozen.pop(index).thaw(self.model.training)
         for index in range(self.frozen_blocks, frozen):
-            self._frozen[index] = FrozenBlock(*self._together[index])
+            self._frozen[index] = FrozenBlock(*self._together[index], self.settings.freezing.batch_norm)
         self.frozen_blocks = frozen
         self.masks.select(frozen)
 

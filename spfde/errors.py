@@ -18,6 +18,10 @@ class SpfdeError(Exception):
         self.remedy = remedy
 
 
+class SpfdeWarning(UserWarning):
+    """Something that is done as asked, but is worth a second thought: what is the matter, and what would help."""
+
+
 class Stopped(SpfdeError):
     """A run that a time limit or a signal stopped at a point from which it can be resumed."""
 

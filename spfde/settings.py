@@ -77,6 +77,10 @@ class FreezingSettings(Section):
         description="freezing scheme; random and adaptive are controls: the same blocks at random epochs, or at those "
         "that gradient norms choose",
     )
+    batch_norm: Literal["evaluation", "training"] = Field(
+        "evaluation",
+        description="mode of BatchNorm in a frozen block: its statistics stay as they are, or follow the batches",
+    )
     resume: float = Field(
         0.1, gt=0, lt=1, description="share of training at the end in which single-shot-resume trains all blocks again"
     )

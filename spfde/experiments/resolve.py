@@ -6,6 +6,7 @@ comes out is resolved and checked; the check that needs the model (can freezing 
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from spfde.errors import SpfdeError, lookup, nearest
+from spfde.errors import SpfdeError, SpfdeWarning, lookup, nearest
 from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
 from spfde.settings import RunSettings, parse
 
@@ -189,7 +190,8 @@ def check(settings: RunSettings) -> RunSettings:
     if settings.sieving.removed:
         key = "sieving.interval" if settings.sieving.interval else "sparsity.interval"
         used[key] = settings.sieving.interval or settings.sparsity.interval
-        update_epochs(settings.sieving, settings.sparsity.interval, epochs)
+        changes = update_epochs(settings.sieving, settings.sparsity.interval, epochs)
+        _warn_of_single_looks(settings, changes.start, key)
     for key, interval in used.items():
         if interval >= epochs and epochs > 1:
             raise SpfdeError(
@@ -201,6 +203,17 @@ def check(settings: RunSettings) -> RunSettings:
         )
         raise SpfdeError(cause, "lower it, or train longer")
     return settings
+
+
+def _warn_of_single_looks(settings: RunSettings, looks: int, key: str) -> None:
+    """Warns, once per process, where a sample is seen fewer than two times before the sieve judges it."""
+    if settings.sieving.criterion == "forgetting" and looks < 2:
+        warnings.warn(
+            f"{key} = {looks}: each sample is seen once between exchanges, so hardly any can be seen to be forgotten, and "
+            "chance chooses what leaves; set sieving.interval=2 or more",
+            SpfdeWarning,
+            stacklevel=2,
+        )
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:

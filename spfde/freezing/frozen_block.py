@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Sequence
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from spfde.models import Block
 
@@ -39,16 +40,23 @@ def freezing_together(model: nn.Module, blocks: Sequence[Block]) -> list[tuple[l
 class FrozenBlock:
     """Parameters out of autograd and modules that stay in evaluation mode, until `thaw`.
 
+    What BatchNorm does in a frozen block the papers do not say. In evaluation mode it keeps its statistics as they are;
+    in training mode it goes on normalising by each batch's own and following them, though nothing else moves.
+
     `train` is overridden on the modules themselves: a loop's `model.train()` wakes no BatchNorm in here, nothing runs
     in the forward pass for it, and `torch.compile`, which guards `training` and `requires_grad`, compiles anew once.
 
     Args:
         parameters: the block's parameters.
         modules: the modules that turn to evaluation mode with this block.
+        batch_norm: the mode of BatchNorm in it, "evaluation" or "training".
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], modules: Iterable[nn.Module]) -> None:
-        self.modules = list(modules)
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], modules: Iterable[nn.Module], batch_norm: str = "evaluation"
+    ) -> None:
+        moving = _BatchNorm if batch_norm == "training" else ()
+        self.modules = [module for module in modules if not isinstance(module, moving)]
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in self.parameters:
             parameter.requires_grad_(False)
@@ -67,5 +75,10 @@ class FrozenBlock:
 
 
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
-    """Takes the place of `module.train`; a function of the module's own so that copies of the model are frozen too."""
+    """Takes the place of `module.train`; a function of the module's own so that copies of the model are frozen too.
+
+    What is inside still hears of the mode: a BatchNorm that is to follow it, and others that stay for themselves.
+    """
+    for inner in module.children():
+        inner.train(mode)
     return module

@@ -22,6 +22,8 @@ class Sieve:
         removed: samples in the queue: the setting's share of all, half up.
         exchanged: samples that change places at each update.
         updates: exchanges so far.
+        decided: of each of them, the share of the leaving samples that their score singled out, float64 (updates,); the
+            others were drawn from samples of one score.
 
     Raises:
         SpfdeError: nothing would be left to train on.
@@ -45,6 +47,7 @@ class Sieve:
         self._was_correct = torch.zeros_like(self.partial)
         self._learned = torch.zeros_like(self.partial)  # correct at least once in this interval
         self._forgotten = torch.zeros(samples, dtype=torch.int32, device=device)  # in this interval
+        self.decided = torch.zeros(0, dtype=torch.float64, device=device)
 
     def observe(self, indices: Tensor, correct: Tensor) -> None:
         """Takes in a step's training-time predictions: distinct samples int64 (B,), whether correct bool (B,)."""
@@ -71,11 +74,14 @@ class Sieve:
         """The samples that leave, the easiest first; ties are broken at random."""
         members = self.partial.nonzero().flatten()
         members = members[self._permutation(len(members), draws)]
+        score = torch.zeros_like(self._forgotten[members])  # all alike: the choice is random
         if self.settings.criterion == "forgetting":
             score = self._forgotten[members]
             if self.settings.never_learned == "hard":
                 score = score.masked_fill(~self._learned[members], torch.iinfo(score.dtype).max)
-            members = members[score.argsort(stable=True)]
+            order = score.argsort(stable=True)
+            members, score = members[order], score[order]
+        self.decided = torch.cat([self.decided, decided_share(score, self.exchanged)[None]])
         return members[: self.exchanged]
 
     def _returning(self, draws: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -100,6 +106,7 @@ class Sieve:
         Raises:
             SpfdeError: the state is not one of this number of samples and this share.
         """
+        self.decided = self.decided.new_empty(int(state.get("updates", torch.tensor(0))))
         own = self._tensors()
         if state.keys() != {*own, "updates"} or any(state[name].shape != own[name].shape for name in own):
             cause = "the stored sieving state does not fit the settings"
@@ -115,4 +122,27 @@ class Sieve:
             "was_correct": self._was_correct,
             "learned": self._learned,
             "forgotten": self._forgotten,
+            "decided": self.decided,
         }
+
+
+def decided_share(score: Tensor, chosen: int) -> Tensor:
+    """Share of the first `chosen` samples that their score decided, a float64 without dimensions, on the device.
+
+    Where the last chosen score and the first one that is not chosen are equal, chance has drawn among the samples of
+    that score, and only those of lower scores were decided.
+
+    >>> float(decided_share(torch.tensor([0, 0, 1, 1, 1]), 3))
+    0.6666666666666666
+    >>> float(decided_share(torch.tensor([0, 0, 1, 1, 2]), 4))
+    1.0
+
+    Args:
+        score: (samples,) in ascending order.
+        chosen: how many of them, from the lowest on, were chosen.
+    """
+    if not 0 < chosen < len(score):
+        return torch.ones((), dtype=torch.float64, device=score.device)
+    last = score[chosen - 1]
+    drawn = (score == last) & (score[chosen] == last)
+    return 1 - drawn[:chosen].double().mean()

@@ -48,6 +48,7 @@ def summary(run: "Training", trace: pd.DataFrame, status: Literal["finished", "d
     known = [row for row in run.rows if row["val_accuracy"] is not None]
     best = max(known, key=lambda row: row["val_accuracy"]) if known else None  # the first of equals
     peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
+    decided = sparse.sieve.decided if sparse.sieve else torch.zeros(0)
     return {
         "run_id": settings.run_id,
         "row": settings.row,
@@ -67,6 +68,9 @@ def summary(run: "Training", trace: pd.DataFrame, status: Literal["finished", "d
         "sieving": {
             "removed": sparse.sieve.removed if sparse.sieve else 0,
             "exchanges": sparse.sieve.updates if sparse.sieve else 0,
+            # Of what left at each exchange, the share that the score decided, not chance among equal scores.
+            "decided": decided.mean().item() if len(decided) else None,
+            "decided_by_exchange": decided.tolist(),
         },
         "masks": {
             "explored": sparse.masks.explored(),

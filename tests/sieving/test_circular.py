@@ -2,6 +2,7 @@
 
 import math
 import random
+import warnings
 from fractions import Fraction
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
+from spfde.experiments.resolve import resolve
 from spfde.settings import SievingSettings
 from spfde.sieving.circular import Sieve
 
@@ -45,6 +47,16 @@ class PlainSieve:
         before = history[len(history) - recent - 1 : -1] if len(history) > recent else [False, *history[:-1]]
         now = history[len(history) - recent :]
         return sum(was and not is_ for was, is_ in zip(before, now, strict=True)) if recent else 0
+
+    def decided(self) -> float:
+        """Share of the leaving samples that stay the same whichever way ties are broken."""
+        if self.moved in (0, len(self.partial)):
+            return 1.0
+        if self.setting.criterion == "random":
+            return 0.0
+        scores = sorted(map(self.score, self.partial))
+        last, first_to_stay = scores[self.moved - 1], scores[self.moved]
+        return sum(score < first_to_stay or last < first_to_stay for score in scores[: self.moved]) / self.moved
 
     def check_update(self, before: list[int], after: list[int], partial_after: set[int]) -> None:
         assert before == self.queue
@@ -103,7 +115,9 @@ def test_agrees_with_plain_python(
                 for sample, hit in zip(batch, correct, strict=True):
                     plain.observe(sample, hit)
         before = sieve.queue.tolist()
+        share = plain.decided()
         sieve.update(update)
+        assert len(sieve.decided) == update and float(sieve.decided[-1]) == pytest.approx(share)
         plain.check_update(before, sieve.queue.tolist(), members(sieve))
         assert sorted([*members(sieve), *sieve.queue.tolist()]) == list(range(samples))
 
@@ -278,3 +292,17 @@ def test_observes_without_a_sync_and_as_on_the_cpu() -> None:
         for sieve in on.values():
             sieve.update(epoch)
         assert torch.equal(on["cpu"].queue, on["cuda"].queue.cpu())
+
+
+def test_a_single_look_per_interval_is_warned_of() -> None:
+    values = {"sparsity.method": "spfde", "sparsity.interval": 1, "sieving.removed": 0.2}
+    with pytest.warns(SpfdeWarning, match=r"sparsity.interval = 1: each sample is seen once between exchanges"):
+        resolve("smoke", values)
+    with pytest.warns(SpfdeWarning, match=r"sieving.interval = 1: .*; set sieving.interval=2 or more"):
+        resolve("smoke", {**values, "sparsity.interval": 2, "sieving.interval": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve("smoke", {**values, "sieving.interval": 2})
+        resolve("smoke", {**values, "sieving.criterion": "random"})
+        resolve("smoke", {**values, "sieving.schedule": "once"})  # counted from the first epoch on
+        resolve("smoke", {**values, "sieving.removed": 0})
