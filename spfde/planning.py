@@ -31,6 +31,9 @@ from spfde.sparsity.layers import dense_layers, layers
 from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import Scheme, scheme
 
+PLANNED_FLOPS = ("paper", "full", "executed", "extra")
+PLANNED_MEMORY = ("paper_min", "paper_avg", "full_peak")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -253,9 +256,17 @@ class _Exact:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """A plan as `spfde plan --json` prints it: shares as fractions, FLOPs and bytes as plain numbers."""
+    """A plan as `spfde plan --json` prints it: shares as fractions, FLOPs and bytes as plain numbers.
+
+    Costs are null where they depend on the mask that a method finds in training (`Method.unplannable`).
+    """
     settings = plan.settings
-    counted, ledger = plan.costs(plan.trace())
+    flops: dict[str, float | None] = dict.fromkeys(PLANNED_FLOPS)
+    memory: dict[str, Any] = dict.fromkeys(PLANNED_MEMORY)
+    if not plan.method.unplannable:
+        counted, ledger = plan.costs(plan.trace())
+        flops = {name: counted[name] for name in flops}
+        memory = {name: value for name, value in ledger.items() if name in memory}
     return {
         "row": settings.row,
         "row_digest": settings.row_digest,
@@ -272,8 +283,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "freezing_scheme": settings.freezing.scheme,
         "blocks": plan.profile.blocks,
         "frozen_blocks": list(plan.schedule.counts),
-        "flops": {column: counted[column] for column in ("paper", "full", "executed", "extra")},
-        "memory": {column: ledger[column] for column in ("paper_min", "paper_avg", "full_peak")},
+        "flops": flops,
+        "memory": memory,
     }
 
 

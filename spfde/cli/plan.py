@@ -120,6 +120,9 @@ def _show(described: list[dict[str, Any]], as_json: bool) -> None:
     for row in described:
         flops, memory = row["flops"], row["memory"]
         freeze = f"{row['t_frz']:5d} {row['freezing_achieved']:6.1%}" if row["t_frz"] is not None else ""
+        if flops["paper"] is None:
+            typer.echo(f"{row['row']:32} {'costs depend on the mask; a record has them':53} {freeze}".rstrip())
+            continue
         typer.echo(
             f"{row['row']:32} {flops['paper']:9.3e} {flops['full']:9.3e} {flops['executed']:9.3e}  "
             f"{memory['paper_min'] / 1e6:7.1f} MB {memory['paper_avg'] / 1e6:5.1f} MB  {freeze}"

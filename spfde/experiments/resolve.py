@@ -209,8 +209,8 @@ def _warn_of_single_looks(settings: RunSettings, looks: int, key: str) -> None:
     """Warns, once per process, where a sample is seen fewer than two times before the sieve judges it."""
     if settings.sieving.criterion == "forgetting" and looks < 2:
         warnings.warn(
-            f"{key} = {looks}: each sample is seen once between exchanges, so hardly any can be seen to be forgotten, and "
-            "chance chooses what leaves; set sieving.interval=2 or more",
+            f"{key} = {looks}: each sample is seen once between exchanges, so hardly any can be seen to be forgotten, "
+            "and chance chooses what leaves; set sieving.interval=2 or more",
             SpfdeWarning,
             stacklevel=2,
         )

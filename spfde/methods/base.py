@@ -134,6 +134,7 @@ class Method:
     uses_target: ClassVar[bool] = True  # False: the target says nothing and is 0
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
     decays: ClassVar[bool] = True  # False: the optimizer's weight decay spares the sparse weights
+    unplannable: bool = False  # True: layer densities, and so costs, depend on weights and data; a record knows them
     structured: ClassVar[bool] = False  # True: masks can have any scheme; False: unstructured alone
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # this method's own defaults, nested; what a user sets wins

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import Method, Options, Run, register
+from spfde.methods.base import Method, MethodPlan, Options, Run, register
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 
@@ -42,6 +42,10 @@ class Deepr(Method):
     kind = "dynamic"
     decays = False
     Options: ClassVar[type[Options]] = DeeprOptions
+
+    def __init__(self, plan: MethodPlan, options: Any) -> None:
+        super().__init__(plan, options)
+        self.unplannable = options.scope == "global"
 
     def start(self, run: Run) -> None:
         self.signs = {layer.name: self._sign(run, layer) for layer in run.masks}

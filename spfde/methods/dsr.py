@@ -39,6 +39,7 @@ class Dsr(Method):
     year = 2019
     kind = "dynamic"
     scope = "global"
+    unplannable = True
     uses_interval = True
     Options: ClassVar[type[Options]] = DsrOptions
 

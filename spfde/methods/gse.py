@@ -77,6 +77,7 @@ class GseUniform(Method):
     year = 2024
     kind = "dynamic"
     scope = "global"
+    unplannable = True  # with the scope `layer` too: an update looks at a sample whose size is drawn
     Options: ClassVar[type[Options]] = GseOptions
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"distribution": "er", "dense_layers": "none"}}
     sums_first: ClassVar[bool] = False  # draws take a pass of their own where kernels skip the zeros

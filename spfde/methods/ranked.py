@@ -29,6 +29,7 @@ class Ranked(Method):
     """
 
     scope = "global"
+    unplannable = True
 
     @property
     def density(self) -> float:

@@ -161,6 +161,7 @@ class SwatM(Swat):
     name = "swat-m"
     title = "SWAT-M"
     scope = "global"
+    unplannable = True
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"dense_layers": "none"}}
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:

@@ -130,7 +130,11 @@ class Evidence:
         def value(row: str, metric: str) -> float:
             section, _, key = metric.partition(".")
             found = describe(self.plan(claim, row))[section]
-            return float(found[key] if key else found)
+            planned = found[key] if key else found
+            if planned is None:
+                cause = f"claim {claim.id} rests on the planned cost of {row}, which depends on the mask"
+                raise SpfdeError(cause, "let it rest on records, in config/claims.yaml")
+            return float(planned)
 
         effects: Effects = []
         for rows in claim.comparisons:

@@ -1,6 +1,7 @@
 """What a table or figure is made of: the runs of a scale, the plan of its experiment, the reference values."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,16 @@ class Material:
         return diverged + mixtures(self.runs[self.runs["row"].isin([row["row"] for row in self.plan])])
 
     def costs(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """FLOPs and bytes, dotted as in the frame: the mean of the records, or the plan where nothing was run."""
+        """FLOPs and bytes, dotted as in the frame: the mean of the records, or the plan where nothing was run.
+
+        NaN where nothing was run and the costs depend on the mask.
+        """
         runs = self.of(row)
         if len(runs):
             return {name: float(runs[name].mean()) for name in COSTS}
         planned = {name: name.split(".") for name in COSTS}
-        return {name: float(row[section][key]) for name, (section, key) in planned.items()}
+        values = {name: row[section][key] for name, (section, key) in planned.items()}
+        return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
     def reference_value(self, row: Mapping[str, Any], quantity: str) -> ReferenceValue | None:
         """The reference value for a planned row; rows that deviate from the recipe (a tag) have none."""

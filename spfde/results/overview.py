@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from spfde.results.claims import VERDICTS
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material, gather
 from spfde.results.tables.render import document, fragment
-from spfde.results.tables.table import NOT_RUN, Column, Table, plus_minus
+from spfde.results.tables.table import NOT_RUN, ON_MASK, Column, Table, plus_minus
 from spfde.settings import RunSettings, parse
 
 HEADLINE = ("dense", "static", "set", "rigl", "mest-em", "mest-ems", "spfde")  # the paper's own comparison
@@ -88,7 +89,7 @@ def headline(material: Material) -> Table:
     def ratio(name: str) -> Column:
         titles = {"flops.paper": "paper", "flops.executed": "executed", "memory.paper_avg": "average"}
         group = f"{'FLOPs' if name.startswith('flops') else 'Memory'} {share}"
-        return Column(titles[name], lambda row: f"{100 * row[name]:.1f}%" if dense else "–", group)
+        return Column(titles[name], lambda row: _percent(row[name]) if dense else "–", group)
 
     return Table(
         name="overview",
@@ -172,3 +173,7 @@ def _facts(facts: dict[str, str]) -> str:
 
 def _part(title: str, body: str) -> str:
     return f"<h2>{html.escape(title)}</h2>\n{body}"
+
+
+def _percent(share: float) -> str:
+    return ON_MASK if math.isnan(share) else f"{100 * share:.1f}%"

@@ -132,8 +132,8 @@ def decided_share(score: Tensor, chosen: int) -> Tensor:
     Where the last chosen score and the first one that is not chosen are equal, chance has drawn among the samples of
     that score, and only those of lower scores were decided.
 
-    >>> float(decided_share(torch.tensor([0, 0, 1, 1, 1]), 3))
-    0.6666666666666666
+    >>> float(decided_share(torch.tensor([0, 1, 1, 1, 1]), 4))
+    0.25
     >>> float(decided_share(torch.tensor([0, 0, 1, 1, 2]), 4))
     1.0
 

@@ -111,7 +111,7 @@ def test_table_1_is_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["dense_gradient"].tolist() == when
     assert table.loc["spfde", "peak"] == pytest.approx(1.5, abs=1e-3)  # trains at 15 %, ends at 10 %
     assert table.loc["rigl", "peak"] == 1 and pd.isna(table.loc["dense", "peak"])
-    assert table.loc["dense", "flops"] == 1 and table.loc["lottery", "flops"] > 4
+    assert table.loc["dense", "flops"] == 1 and pd.isna(table.loc["lottery", "flops"])  # depends on the mask
     assert table["freezing"].tolist() == [0, 0, 0.2, 0, 0] and table.loc["spfde", "sieving"] == "circular, 20%"
 
 

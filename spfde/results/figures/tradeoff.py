@@ -1,5 +1,6 @@
 """Accuracy against training FLOPs: the trade-off of every method and level, a panel for each sparsity."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,8 @@ def _levelled(row: dict[str, Any]) -> bool:
 def _asides(material: Material, rows: list[dict[str, Any]]) -> list[float]:
     """Shifts, in points, that set markers of nearly equal cost side by side; those with a level stay on their line."""
     costs = [material.costs(row)[COST] for row in rows]
-    near = 0.02 * (max(costs) - min(costs))
+    known = [cost for cost in costs if math.isfinite(cost)]  # a row that was not run may have no cost, and no point
+    near = 0.02 * (max(known) - min(known)) if known else 0.0
     shifts = []
     for row, cost in zip(rows, costs, strict=True):
         together = [

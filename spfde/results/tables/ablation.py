@@ -10,7 +10,7 @@ from spfde.results.labels import percent, tag
 from spfde.results.material import COSTS, Material
 from spfde.results.reference import LEGEND, ReferenceValue
 from spfde.results.statistics import paired
-from spfde.results.tables.table import NOT_AVAILABLE, NOT_RUN, Column, Table, exponent, plus_minus, times_ten
+from spfde.results.tables.table import NOT_AVAILABLE, NOT_RUN, Column, Table, cost_text, exponent, plus_minus, times_ten
 
 Row = dict[str, Any]
 MACHINERY = "Accuracies on this scale test the machinery; reference values stand only beside the scales of the papers."
@@ -53,6 +53,7 @@ def table(
     """A table of such pairs; `more` are columns of the plan's own values, put after the levels."""
     values = pd.DataFrame([_values(material, pair, quantities) for pair in pairs])
     power = exponent(values["flops.paper"]) if len(values) else 0
+    group = f"Training FLOPs ({times_ten(power)})"
     columns = [
         Column("Row", lambda row: row["name"], numeric=False),
         *(Column(key.title(), _share(key)) for key in ("sparsity", "freezing", "sieving")),
@@ -62,9 +63,9 @@ def table(
         *_reference(material, values, "accuracy", "Test accuracy (%)"),
         Column("paired [95 %]", _difference, "Difference (points)"),
         *_reference(material, values, "difference", "Difference (points)"),
-        Column("paper", lambda row: f"{row['flops.paper'] / 10**power:.3f}", f"Training FLOPs ({times_ten(power)})"),
-        Column("ratio", _number("flops.ratio", ".3f"), f"Training FLOPs ({times_ten(power)})"),
-        *_reference(material, values, "ratio", f"Training FLOPs ({times_ten(power)})"),
+        Column("paper", lambda row: cost_text(row["flops.paper"] / 10**power, ".3f"), group),
+        Column("ratio", _number("flops.ratio", ".3f"), group),
+        *_reference(material, values, "ratio", group),
     ]
     shown = material.runs[material.runs["row"].isin([pair.row["row"] for pair in pairs])]
     seeds = shown[["row", "seed", "run_id", "accuracy.test_last", *COSTS]].sort_values(["row", "seed"])
@@ -86,6 +87,16 @@ def untouched(row: Row) -> str:
     """What a row of freezing and sieving is called, e.g. "freezing and sieving"."""
     parts = [word for word in ("freezing", "sieving") if row[word]]
     return " and ".join(parts) or "neither"
+
+
+def with_decided(material: Material, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs, each row with `decided`: the share of the sieve's choices that its score decided, mean over runs."""
+
+    def share(row: Row) -> float:
+        runs = material.of(row)
+        return float(runs[DECIDED].mean()) if row["sieving"] and DECIDED in runs else math.nan
+
+    return [pair._replace(row={**pair.row, "decided": share(pair.row)}) for pair in pairs]
 
 
 def tagged(row: Row) -> str:
@@ -118,6 +129,14 @@ def _values(material: Material, pair: Pair, quantities: Quantities) -> Row:
     return values
 
 
+DECIDED = "sieving.decided"
+DECIDED_COLUMN = Column(
+    "by the score", lambda row: "–" if math.isnan(row["decided"]) else f"{100 * row['decided']:.0f}%", "Sieve decided"
+)
+DECIDED_NOTE = (
+    "Sieve decided by the score: share of the samples leaving at an exchange that their score singled out, mean over "
+    "exchanges and seeds; chance drew the others among samples of equal score."
+)
 _NONE = (math.nan, math.nan, "")
 
 

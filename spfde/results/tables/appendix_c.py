@@ -21,5 +21,6 @@ NOTES = [
 
 
 def build(material: Material) -> Table:
-    pairs = ablation.against_first(material, lambda row: None, ablation.tagged)
-    return ablation.table("appendix_c", "Data sieving", material, pairs, NOTES, more=TURNOVER)
+    pairs = ablation.with_decided(material, ablation.against_first(material, lambda row: None, ablation.tagged))
+    more = [*TURNOVER, ablation.DECIDED_COLUMN]
+    return ablation.table("appendix_c", "Data sieving", material, pairs, [*NOTES, ablation.DECIDED_NOTE], more=more)

@@ -14,6 +14,7 @@ from spfde.results.tables.table import (
     Column,
     Table,
     bytes_unit,
+    cost_text,
     decimals,
     exponent,
     plus_minus,
@@ -117,7 +118,7 @@ def _columns(material: Material, power: int, more: Sequence[Column], quantities:
 
     def scaled(name: str, power: int, digits: int, alike: list[str]) -> Any:
         places = decimals((cost[other] for cost in costs for other in alike), power, digits)
-        return lambda row: f"{row[name] / 10**power:.{places}f}"
+        return lambda row: cost_text(row[name] / 10**power, f".{places}f")
 
     def share(name: str) -> Any:
         return lambda row: percent(row[name], none="–")
@@ -158,7 +159,8 @@ def _notes(material: Material) -> list[str]:
         "gradients, scoring, earlier rounds, mask updates); *executed* is what masked dense kernels ran. Memory: "
         "*paper* is weights, activations and their gradients in fp32, the minimum and the average over the epochs; "
         "*full* is everything that training keeps, at its peak, earlier rounds and scoring included. "
-        "Rows that were not run have the costs of the plan.",
+        "Rows that were not run have the costs of the plan; where layer densities depend on the data (SNIP, GraSP, "
+        "lottery, DSR, SWAT-M, GSE) no plan knows them, and they depend on the mask.",
     ]
     if not material.comparable:
         return [

@@ -9,8 +9,8 @@ from spfde.results.tables.table import Table
 NOTES = [
     "*classifier*, *shortcut*, *all*: the classifier is dense too, the shortcuts and the classifier are, or no layer "
     "is. *flops*, *scripts*: upper bounds of the soft memory bound that give the FLOPs of MEST's rows, or those of its "
-    "scripts. *batchnorm*: BatchNorm of frozen blocks in training mode, where the default is evaluation mode. *random*: "
-    "random samples leave, the control of sieving. *magnitude*: the first mask keeps the largest initial weights. "
+    "scripts. *batchnorm*: BatchNorm of frozen blocks in training mode, where the default is evaluation mode. "
+    "*random*: random samples leave, the control of sieving. *magnitude*: the first mask keeps the largest weights. "
     "*keep*, *exclude*, *zero*: a weight dropped and regrown in one update keeps its value, is no candidate, or starts "
     "at 0. *lambda*: importance with the gradient. *easy*, *total*, *any*: readings of data sieving. "
     "*signed*: smallest positive and negative weights drop apart. *erk*: layer densities. *global*, *layer*: what is "

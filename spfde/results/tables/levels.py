@@ -11,7 +11,9 @@ SIEVING = "Sieving removes whole samples: the share of the FLOPs that it saves i
 def build(material: Material, name: str, title: str) -> Table:
     """Every row beside the one of its sparsity that neither freezes nor sieves."""
     pairs = ablation.against_first(material, lambda row: row["sparsity"], ablation.untouched)
+    notes = {"freezing": [FREEZING], "sieving": [SIEVING, ablation.DECIDED_NOTE]}
+    true = [note for key, said in notes.items() if any(row[key] for row in material.plan) for note in said]
+    more = [ablation.DECIDED_COLUMN] if any(row["sieving"] for row in material.plan) else []
     quantities = ablation.Quantities(difference="accuracy_delta")
-    notes = {"freezing": FREEZING, "sieving": SIEVING}
-    true = [note for key, note in notes.items() if any(row[key] for row in material.plan)]
-    return ablation.table(name, title, material, pairs, true, quantities, parted_by="sparsity")
+    pairs = ablation.with_decided(material, pairs)
+    return ablation.table(name, title, material, pairs, true, quantities, more, parted_by="sparsity")

@@ -31,7 +31,7 @@ ul { padding-left: 1.2rem; color: #333; max-width: 60rem; }
 }
 """.strip()
 EMPHASIS = re.compile(r"\*([^*]+)\*")
-MUTED = ("not run", "not available", "diverged")
+MUTED = ("not run", "not available", "diverged", "depends on the mask")
 TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",

@@ -5,7 +5,7 @@ from spfde.results.labels import percent, tag
 from spfde.results.material import Material
 from spfde.results.tables import costs
 from spfde.results.tables.costs import Row
-from spfde.results.tables.table import Column, Table
+from spfde.results.tables.table import Column, Table, cost_text
 
 REDUCTION = "training_flops_reduction"
 NOTES = [
@@ -27,7 +27,7 @@ def build(material: Material) -> Table:
     saved = "FLOPs saved (%)"
     columns = [
         Column("Activations", lambda row: percent(row["activation_sparsity"], none="–")),
-        Column("paper", lambda row: f"{row['flops.reduction']:.1f}", saved),
+        Column("paper", lambda row: cost_text(row["flops.reduction"], ".1f"), saved),
     ]
     if material.comparable:
         columns.append(Column("reference", lambda row: costs.reference_text(row, REDUCTION), saved))

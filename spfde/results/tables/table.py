@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 NOT_RUN = "not run"
+ON_MASK = "depends on the mask"  # a cost that only a record knows
 NOT_AVAILABLE = "not available"
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -83,7 +84,8 @@ def exponent(values: Iterable[float]) -> int:
 
 def decimals(values: Iterable[float], power: int, digits: int) -> int:
     """Decimals that show values scaled by a power of ten: `digits`, or one fewer from 100 on."""
-    return digits - (max(values, default=0.0) >= 100 * 10**power)
+    largest = max((value for value in values if math.isfinite(value)), default=0.0)
+    return digits - (largest >= 100 * 10**power)
 
 
 def times_ten(power: int) -> str:
@@ -94,6 +96,15 @@ def times_ten(power: int) -> str:
 def bytes_unit(power: int) -> str:
     """The name of a power of ten of bytes, e.g. "MB" for 6."""
     return {0: "B", 3: "kB", 6: "MB", 9: "GB", 12: "TB"}[power]
+
+
+def cost_text(value: float, form: str) -> str:
+    """A cost as text; "depends on the mask" where no plan can know it and nothing was run.
+
+    >>> cost_text(1.25, ".1f"), cost_text(float("nan"), ".1f")
+    ('1.2', 'depends on the mask')
+    """
+    return ON_MASK if math.isnan(value) else f"{value:{form}}"
 
 
 def plus_minus(mean: float, std: float) -> str:

@@ -1,5 +1,6 @@
 """Table 1 of the SpFDE paper: features of the methods, computed for every registered one; nothing here is typed."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 from spfde.results.artefacts import TABLES
 from spfde.results.labels import percent
 from spfde.results.material import Material
-from spfde.results.tables.table import Column, Table
+from spfde.results.tables.table import Column, Table, cost_text
 
 if TYPE_CHECKING:
     from spfde.planning import Plan
@@ -34,7 +35,7 @@ def build(material: Material) -> Table:
         Column("Scope", lambda row: row["scope"], numeric=False),
         Column("Dense gradient", lambda row: row["dense_gradient"], numeric=False),
         Column("Peak weights", lambda row: _times(row["peak"])),
-        Column("FLOPs / dense", lambda row: f"{row['flops']:.3f}"),
+        Column("FLOPs / dense", lambda row: cost_text(row["flops"], ".3f")),
         Column("Layer freezing", lambda row: percent(row["freezing"], "–")),
         Column("Data sieving", lambda row: row["sieving"], numeric=False),
         Column("Structured", lambda row: "yes" if row["structured"] else "–", numeric=False),
@@ -85,7 +86,7 @@ def _plan(name: str) -> "Plan":
 
 
 def _flops(plan: "Plan") -> float:
-    return plan.costs(plan.trace())[0]["full"]
+    return math.nan if plan.method.unplannable else plan.costs(plan.trace())[0]["full"]
 
 
 def _peak(plan: "Plan") -> float:
