@@ -1,7 +1,8 @@
 """Which combinations of sparsity, freezing and sieving meet a budget, before anything is trained.
 
-Method spfde over a grid: the sparsities and shares below and those of the scale, or the one that was told. A schedule
-is solved for each sparsity and share of freezing; sieving scales the work of an epoch. What counts against a budget:
+The method spfde is planned over a grid: the sparsities and shares below and those of the scale, or a single value where
+the user gave one. A freezing schedule is solved for each sparsity and share of freezing; sieving scales the work of an
+epoch. What counts against a budget:
 
 * flops: the `paper` column of the whole training.
 * memory: the paper's ledger in bytes, its mean over training (`paper_avg`; the minimum is reached at its end).
@@ -33,12 +34,12 @@ ORDER = (
     "lowest sparsity, then the smallest share at which neither freezing nor sieving exceeds it, then least frozen, "
     "then least removed"
 )
-ROUNDING = 1e-9  # relative: a limit that was copied from a plan is met
+ROUNDING = 1e-9  # relative tolerance, so that a limit copied from a plan is met by that plan
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits, all of which have to be met; none: no limit."""
+    """Limits, all of which have to be met; None means no limit."""
 
     flops: float | None = None
     memory: float | None = None
@@ -58,7 +59,7 @@ class Combination:
 
     @property
     def order(self) -> tuple[float, ...]:
-        """Sorts the best first, as `ORDER` says."""
+        """Sort key that puts the best first, as `ORDER` says."""
         settings = self.plan.settings
         frozen, removed = settings.freezing.flops_reduction, settings.sieving.removed
         return settings.sparsity.target, max(frozen, removed), frozen, removed
@@ -95,7 +96,7 @@ class StepTimes:
             raise SpfdeError(f"{path} was measured at {told.format(*measured)}, not {told.format(*wanted)}", remedy)
 
     def seconds(self, settings: RunSettings) -> float:
-        """Of the whole training."""
+        """Seconds of the whole training."""
         wanted = settings.freezing.flops_reduction, settings.sieving.removed
         for name, share, times in zip(("freezing", "sieving"), wanted, (self.freezing, self.sieving), strict=True):
             if share not in times:
@@ -111,10 +112,10 @@ def combinations(
 
     Args:
         scale: whose network, data and recipe are planned.
-        budget: what they may take.
+        budget: the limits.
         overrides: settings by dotted name; a sparsity or share among them takes the place of the grid's.
         seed: root seed of the runs.
-        bench: measured step times, for a budget of time; of the levels measured there are combinations.
+        bench: measured step times, needed for a budget of time; only measured levels can be combined then.
 
     Raises:
         SpfdeError: no combination meets it (the cause names the least that can be reached), or bad settings.
@@ -135,7 +136,7 @@ def combinations(
 
 
 def _grid(scale: str, told: Mapping[str, Any], seed: int, budget: Budget, times: StepTimes | None) -> list[Combination]:
-    """The whole grid, and what each combination takes. Densities and schedules do not depend on sieving."""
+    """All combinations of the grid with what each takes. Densities and schedules do not depend on sieving."""
     at = read_scale(scale)
     shares = {*SHARES, *at.levels}
     found: list[Combination] = []
@@ -148,7 +149,7 @@ def _grid(scale: str, told: Mapping[str, Any], seed: int, budget: Budget, times:
             point["freezing.flops_reduction"] = frozen
             try:
                 schedule = freezing.solve(resolve(scale, point, seed).freezing, ledger, seed)
-            except SpfdeError as error:  # more than freezing can save
+            except SpfdeError as error:  # freezing cannot save that much
                 refused = error
                 continue
             plan = replace(draft, schedule=schedule)
@@ -184,7 +185,7 @@ def _takes(plan: Plan, bytes_by_epoch: np.ndarray | None, times: StepTimes | Non
 
 
 def _out_of_reach(found: list[Combination], budget: Budget) -> SpfdeError:
-    """Says what is least in what cannot be reached, or that the limits cannot be met together."""
+    """The error that says what the least reachable value is, or that the limits cannot be met together."""
     for kind, limit in budget.limits.items():
         least = min(found, key=lambda one: one.takes[kind])
         if least.takes[kind] > limit * (1 + ROUNDING):
@@ -194,5 +195,5 @@ def _out_of_reach(found: list[Combination], budget: Budget) -> SpfdeError:
 
 
 def _values(told: Mapping[str, Any], key: str, grid: Iterable[float]) -> list[float]:
-    """What was told, or the whole grid."""
+    """The value that the user gave, or the whole grid."""
     return [told[key]] if key in told else sorted(grid)

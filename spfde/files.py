@@ -1,7 +1,8 @@
 """Files: written under a temporary name and then renamed, so that they are whole or absent; read with care.
 
-What others wrote is read with care: a FIFO or a device is refused before it is opened, since reading it need never
-end; a text has a largest size; YAML has no aliases and no deep nesting, since a small file can unfold into gigabytes.
+Files from elsewhere are read with care. A FIFO or a device is refused before it is opened, because reading it might
+never end; a text has a maximum size; YAML must not have aliases or deep nesting, because a small file could unfold into
+gigabytes.
 """
 
 import contextlib
@@ -21,9 +22,9 @@ import yaml
 
 from spfde.errors import SpfdeError
 
-LARGEST_TEXT = 4 << 20  # bytes of a settings or config file: a thousand times what they have
-DEEPEST = 32  # levels of nesting of YAML; the project's own files have five
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads a record ten times faster
+LARGEST_TEXT = 4 << 20  # bytes of a settings or config file: a thousand times their usual size
+DEEPEST = 32  # levels of nesting in YAML; the project's own files have five
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser written in C is ten times faster
 
 # writing
 
@@ -51,13 +52,13 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_all(*paths: Path) -> Iterator[list[Path]]:
-    """As `writing`, for files that belong together: none takes its place before all of them are written whole."""
+    """As `writing`, for files that belong together: all of them are written whole before any takes its place."""
     with ExitStack() as stack:
         yield [stack.enter_context(writing(path)) for path in paths]
 
 
 def _put(temporary: Path, path: Path) -> None:
-    """Renames onto the path; a folder that is there already is renamed away first, and removed last."""
+    """Renames onto the path. A folder that is there already is renamed out of the way first, and removed last."""
     if temporary.is_dir() and path.is_dir():
         old = temporary.with_suffix(".old.part")
         os.replace(path, old)
@@ -72,8 +73,8 @@ def clean_up(path: Path, everyone: bool = False) -> None:
 
     Args:
         path: what they were writing.
-        everyone: nobody else can be writing it now, on no machine; else only those are removed whose process on this
-            machine is gone.
+        everyone: remove the files of every writer, because no other process on any machine can be writing the path now;
+            otherwise only those of processes of this machine that no longer exist are removed.
     """
     for left in path.parent.glob(f".{_escaped(path.name)}.*.part"):
         machine, _, number = left.name[len(path.name) + 2 :].removesuffix(".part").removesuffix(".old").rpartition(".")
@@ -103,12 +104,12 @@ def _lives(process: int) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """The name of this machine: where several share a folder, process numbers are each its own."""
+    """The name of this machine: process numbers are only unique on one machine, and several may share a folder."""
     return socket.gethostname().partition(".")[0] or "here"
 
 
 def _escaped(name: str) -> str:
-    """A name as a pattern that matches it alone."""
+    """A name as a glob pattern that matches only this name."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 

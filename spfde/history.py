@@ -1,6 +1,6 @@
-"""What happened in the epochs of a round: steps, samples, active weights, and how far the masks have moved.
+"""What happened in the epochs of a round: steps, samples, active weights, and how far the masks moved.
 
-Everything about masks stays on the device until the trace is asked for: counting never waits for it.
+Everything about masks stays on the device until the trace is asked for, so counting never waits for the device.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from spfde.sparsity.masks import Masks
 
 
 class History:
-    """The account of one round, epoch by epoch.
+    """Counts what happens in one round, epoch by epoch.
 
     Args:
         epochs: epochs of the round.
@@ -31,7 +31,7 @@ class History:
         self.samples = np.zeros(epochs, dtype=np.int64)
         self.steps = np.zeros(epochs, dtype=np.int64)
         self._active = torch.zeros(epochs, len(masks), dtype=torch.int64, device=device)  # summed over steps
-        self._executed = torch.zeros_like(self._active)  # weights that a dense or sparse kernel multiplied by, likewise
+        self._executed = torch.zeros_like(self._active)  # weights that kernels multiplied by, likewise
         self._moves = torch.zeros(epochs, len(masks), 5, dtype=torch.int64, device=device)  # `Masks.moves`, at the end
         self._closed = 0
         self._sizes = torch.from_numpy(masks.sizes).to(device)
@@ -48,7 +48,7 @@ class History:
         self.steps[epoch] += 1
 
     def close(self, epoch: int) -> None:
-        """An epoch is over, or the masks are about to change for the next one."""
+        """Closes the account of an epoch, before the masks change for the next one."""
         self._moves[epoch] = self.masks.moves()
         self._closed = epoch + 1
 
@@ -98,5 +98,5 @@ class History:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole; 1 where there was nothing to lose."""
+    """part / whole, or 1 where the whole is 0."""
     return np.divide(part, whole, out=np.ones(part.shape), where=whole > 0)

@@ -1,6 +1,6 @@
 """What a run is going to do, known before it trains: its layers, blocks, densities, freezing schedule and trace.
 
-Training asks the same plan, so what is planned and what happens differ only where a method's choice depends on data.
+Training uses the same plan, so what is planned and what happens differ only where a method's choice depends on data.
 """
 
 import functools
@@ -45,8 +45,8 @@ class Plan:
         method: the method, with its options.
         shapes: weight shapes of the sparse layers, by name, in model order.
         schedule: frozen blocks by epoch.
-        samples: samples of an epoch, shape (epochs,): the whole set, or the partial set where data are sieved.
-        first_steps: global number of each epoch's first step, shape (epochs + 1,).
+        samples: samples in each epoch, shape (epochs,): the whole set, or the partial set where data are sieved.
+        first_steps: number of each epoch's first step, counted over all epochs, shape (epochs + 1,).
         forward: planned density of the forward weights, shape (epochs, layers).
         settled: density of each layer once frozen, shape (layers,).
     """
@@ -73,7 +73,7 @@ class Plan:
         Args:
             forward: density of the forward weights that training saw, shape (epochs, layers).
             samples: samples that it saw, shape (epochs,).
-            overlaps: what `spfde.cost.trace.OVERLAPS` names, each of shape (epochs, layers).
+            overlaps: the columns that `spfde.cost.trace.OVERLAPS` names, each of shape (epochs, layers).
             executed: share of each dense pass that was run where it was run at all, shape (epochs, layers).
         """
         if forward is None:
@@ -104,9 +104,9 @@ class Plan:
         return trace.assign(**{name: values.ravel() for name, values in (overlaps or {}).items()})
 
     def _earlier_macs(self, samples: np.ndarray, density: np.ndarray) -> np.ndarray:
-        """MACs of the rounds before the last one, which freeze and sieve like it, shape (epochs, layers).
+        """MACs of the rounds before the last one, shape (epochs, layers); those rounds freeze and sieve like the last.
 
-        `density` is each layer's, summed over these rounds, shape (layers,).
+        `density` is the density of each layer summed over these rounds, shape (layers,).
         """
         layers = self.profile.layers
         macs = np.array([layer.macs for layer in layers]) * density
@@ -138,13 +138,13 @@ class Plan:
         return freezing.Ledger(interval, self.profile, self.forward, np.stack(work), self.settled)
 
     def candidates(self) -> list[freezing.Schedule]:
-        """The freezing schedules among which training chooses: the planned one alone, unless freezing is adaptive."""
+        """The freezing schedules among which training chooses; only the planned one if freezing is not adaptive."""
         if self.settings.freezing.scheme != "adaptive" or self.schedule.t_frz is None:
             return [self.schedule]
         return freezing.candidates(self.settings.freezing, self.ledger, self.settings.seed, self.schedule)
 
     def weight_grad(self, epoch: int, density: np.ndarray) -> np.ndarray:
-        """Share of weight positions whose gradient an epoch needs, shape (layers,)."""
+        """Share of the weight positions whose gradient is needed in an epoch, shape (layers,)."""
         return self.method.weight_grad_density(density, self._steps(epoch))
 
     def _steps(self, epoch: int) -> range:
@@ -153,8 +153,8 @@ class Plan:
     def saved_by_freezing(self, trace: pd.DataFrame) -> float:
         """Share of the training FLOPs (paper column, before sieving) that freezing saved in a trace of this plan.
 
-        It is compared with itself without freezing: a layer that was pruned to its final density, because it is or
-        was frozen, would have had its own density times what the plan says that pruning takes away.
+        The trace is compared with the same trace without freezing. There, a layer that was pruned to its final density
+        because it is or was frozen would have had a higher density, by the factor that the plan gives for the pruning.
         """
         layers = len(self.profile.layers)
         forward, weight_grad, activation = (
@@ -243,7 +243,7 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
 
 
 class _Exact:
-    """The density that a layer really gets: whole units of the scheme."""
+    """The density that a layer really gets, because a scheme keeps whole units only."""
 
     def __init__(self, form: Scheme, shape: tuple[int, ...]) -> None:
         self.scheme, self.shape = form, shape
@@ -289,7 +289,7 @@ def describe(plan: Plan) -> dict[str, Any]:
 
 
 def _exchanges(settings: RunSettings) -> dict[str, Any]:
-    """How often samples change places, and the share of the removed set that does at a time."""
+    """How often samples change places, and what share of the removed set changes each time."""
     sieving, removed = settings.sieving, settings.sieving.removed
     if not removed:
         return {"sieving_updates": 0, "turnover": 0.0}
@@ -300,7 +300,7 @@ def _exchanges(settings: RunSettings) -> dict[str, Any]:
 
 
 def describe_rows(runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
-    """The plans of these runs, one per row and row digest: it is the same for all its seeds."""
+    """The plans of these runs, one per row and row digest, since all seeds of a row have the same plan."""
     first: dict[tuple[str, str], RunSettings] = {}
     for run in runs:
         first.setdefault((run.row, run.row_digest), run)

@@ -167,7 +167,7 @@ class RunSettings(Section):
 
     def _hashed(self, without: set[str]) -> str:
         values = self.model_dump(exclude_defaults=True, exclude=without)
-        values.get("model", {}).pop("weights", None)  # its digest stands for it: a path changes no result
+        values.get("model", {}).pop("weights", None)  # the digest of the weights counts, not the path of their file
         text = json.dumps({"schema": SCHEMA, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

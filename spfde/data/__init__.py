@@ -1,4 +1,4 @@
-"""Data sets by name, their samples, and how training is served them."""
+"""Data sets by name, their samples, and the loaders that serve them to training."""
 
 from spfde.data.indexed import Indexed
 from spfde.data.loader import Loader, LoaderBase

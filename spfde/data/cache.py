@@ -11,13 +11,13 @@ from spfde import files
 from spfde.data.split import DataInfo, Split
 from spfde.errors import SpfdeError
 
-DECODING = 1  # part of the digest: raised when the same source files would decode to something else
+DECODING = 1  # part of the digest; raise it when the same source files come to decode to something else
 
 Files = dict[str, list[Path]]  # source files by role, e.g. "train" and "test"
 
 
 class Decoded(ABC):
-    """A data set decoded into uint8 arrays. A kind says which files it is made of and how they decode."""
+    """A data set decoded into uint8 arrays. A subclass says which files it is made of and how they are decoded."""
 
     def __init__(self, info: DataInfo) -> None:
         self.info = info
@@ -31,7 +31,7 @@ class Decoded(ABC):
         """Training and test samples in official order."""
 
     def fetch(self, root: Path | None) -> None:  # noqa: B027 - only kinds that can be downloaded have something to do
-        """Downloads what is missing, where that is possible."""
+        """Downloads the files that are missing, if the data set can be downloaded."""
 
     def open(self, root: Path | None, cache: Path | None) -> tuple[Split, Split]:
         """Training and test samples, from the cache if they are there; without a cache folder, decoded anew.
@@ -43,7 +43,7 @@ class Decoded(ABC):
         return self._cached(sources, self._cache_file(sources, cache)) if cache else self._decoded(sources)
 
     def prepare(self, root: Path | None, cache: Path) -> Path:
-        """Downloads where needed, decodes into the cache; the file in the cache."""
+        """Downloads if needed, decodes into the cache, and returns the path of the file in the cache."""
         self.fetch(root)
         sources = self.files(root)
         path = self._cache_file(sources, cache)
@@ -116,5 +116,5 @@ def folder_of(name: str, root: Path | None, remedy: str) -> Path:
 
 
 def run_data(name: str, root: Path | None) -> str:
-    """The remedy for missing data: the command that makes it ready."""
+    """The remedy for missing data: the command that prepares it."""
     return f"run `spfde data {name} --data-root {root or 'DIR'}`"

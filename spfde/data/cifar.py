@@ -18,7 +18,8 @@ class Cifar(Decoded):
     """Parquet files in `<root>/<name>/` if there are any, else the archive there.
 
     Args:
-        url: the archive of binary records: label bytes, the last of which counts, then the image as (C, H, W) bytes.
+        url: the archive of binary records. Each record is the label bytes, of which the last one counts, and then the
+            image as (C, H, W) bytes.
         md5: checksum of the archive.
         label_bytes: labels per record.
         train: members of the archive with the training samples, in official order.
@@ -42,7 +43,7 @@ class Cifar(Decoded):
         return found or {"archive": [archive]}
 
     def fetch(self, root: Path | None) -> None:
-        """Downloads the archive, unless it or parquet files are there.
+        """Downloads the archive, unless it is there already or parquet files are.
 
         Raises:
             SpfdeError: the download fails.

@@ -1,4 +1,4 @@
-"""Data sets of one's own that need no code: folders of images, described by a file each in config/data.
+"""Your own data sets without code: folders of images, each described by a file in config/data.
 
 # config/data/flowers.yaml: images in <data root>/flowers/{train,val}/<class>/
 classes: 5

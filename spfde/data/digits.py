@@ -1,4 +1,4 @@
-"""scikit-learn's bundled digits: 1797 grey images of 8x8 pixels, for runs of seconds and without a download."""
+"""scikit-learn's bundled digits: 1797 grey images of 8x8 pixels, for runs that take seconds and need no download."""
 
 import importlib.util
 from pathlib import Path
@@ -11,10 +11,10 @@ from spfde.errors import SpfdeError
 
 
 class Digits(Decoded):
-    """The test part of the UCI set "Optical Recognition of Handwritten Digits", split once and for all, stratified."""
+    """The test part of the UCI set "Optical Recognition of Handwritten Digits", with one fixed stratified split."""
 
     def files(self, root: Path | None) -> Files:
-        package = importlib.util.find_spec("sklearn")  # found, not imported: that alone takes longer than a load
+        package = importlib.util.find_spec("sklearn")  # importing it would take longer than loading
         path = Path(package.origin).parent / "datasets/data/digits.csv.gz" if package and package.origin else None
         if path is None or not path.exists():
             raise SpfdeError("scikit-learn's bundled digits are not installed", "pip install scikit-learn")

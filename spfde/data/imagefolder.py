@@ -13,7 +13,7 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 
 class ImageFolder(Decoded):
-    """A small data set: every image is scaled and cropped in the middle to the size of the data set, once."""
+    """A small data set: each image is scaled to the data set's size and cropped in the middle, once, when decoded."""
 
     def files(self, root: Path | None) -> Files:
         return scan(self.info, root)
@@ -45,7 +45,7 @@ class StreamedFolder:
         return train, test
 
     def prepare(self, root: Path | None, cache: Path) -> Path:
-        """Checks that the images are there; their folder."""
+        """Checks that the images are there and returns their folder."""
         train, _ = self.open(root, cache)
         return Path(train.paths[0]).parents[2]
 
@@ -75,7 +75,7 @@ def scan(info: DataInfo, root: Path | None) -> Files:
 
 
 def labels_of(paths: list[Path]) -> torch.Tensor:
-    """The class of each image, int64 (N,): the place of its folder among the sorted class folders."""
+    """The class of each image, int64 (N,): the rank of its folder among the sorted class folders."""
     number = {name: label for label, name in enumerate(sorted({path.parent.name for path in paths}))}
     return torch.tensor([number[path.parent.name] for path in paths])
 

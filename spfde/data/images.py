@@ -1,4 +1,4 @@
-"""Many encoded images into one uint8 tensor, with all processor cores (Pillow decodes without holding the lock)."""
+"""Decodes many images into one uint8 tensor, with all processor cores: Pillow decodes without holding the lock."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def decode_images(
     """Images uint8 (N, C, size, size) in the order of the sources.
 
     Args:
-        fit: brings an image to the size of the data set; None: every image must have it.
+        fit: brings an image to the size of the data set; with None every image must have that size already.
         where: what the sources are, for errors.
 
     Raises:
@@ -40,7 +40,11 @@ def decode_images(
         name = source if isinstance(source, Path) else f"image {index} of {where}"
         try:
             image = open_image(source, info.channels)
-        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError, ValueError: Pillow's, for some broken files
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+        ) as error:  # the last two for some broken files
             raise SpfdeError(f"{name} cannot be decoded ({error})", "replace it by an intact copy") from None
         image = fit(image) if fit else image
         if image.size != (info.size, info.size):

@@ -9,18 +9,18 @@ from torch.utils.data import Dataset, default_collate
 
 
 class Samples(Sized, Protocol):
-    """Samples by position, such as torchvision's data sets: (image, label) each."""
+    """Pairs (image, label) by position, as torchvision's data sets have them."""
 
     def __getitem__(self, position: int, /) -> Any: ...
 
 
 class Indexed(Dataset[tuple[int, Any, Any]]):
-    """Gives (position, image, label) of each sample, so that sieving knows which one it was.
+    """Gives (position, image, label) of each sample, so that sieving knows which sample it was.
 
     Args:
         samples: the training set.
-        plain: the same samples without random augmentation, for methods that score data; the training set itself
-            unless given.
+        plain: the same samples without random augmentation, for methods that score data; by default the
+            training set itself.
     """
 
     def __init__(self, samples: Samples, plain: Samples | None = None) -> None:
@@ -35,6 +35,6 @@ class Indexed(Dataset[tuple[int, Any, Any]]):
         return position, image, label
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels at indices (int64), as SparseTraining's `fetch` wants them."""
+        """Images and labels at indices (int64), as SparseTraining's `fetch` needs them."""
         images, labels = default_collate([self.plain[index] for index in indices.tolist()])
         return images, torch.as_tensor(labels)

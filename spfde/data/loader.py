@@ -1,7 +1,7 @@
-"""Batches of a split that lives on the device: one gather a step crops and flips the whole batch.
+"""Batches of a split that is kept on the device: one gather per step crops and flips the whole batch.
 
-Order and augmentation are drawn from streams of their own for the full training set and then filtered, so a run on
-fewer samples sees a subsequence of the same order, and each sample the same augmentation.
+Order and augmentation are drawn from two separate random streams for the full training set and then filtered. A run on
+fewer samples therefore sees a subsequence of the same order, and each sample gets the same augmentation.
 """
 
 from abc import ABC, abstractmethod
@@ -19,10 +19,10 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class LoaderBase(ABC):
-    """Order and batching; a subclass makes the images of the batches.
+    """Base of the loaders: draws the order and cuts it into batches; a subclass makes the images.
 
     Attributes:
-        memory_format: where the channels of the images stand in memory; as torch has them by default unless set.
+        memory_format: the memory layout of the images; torch's default (channels first) unless it is set.
     """
 
     memory_format = torch.contiguous_format
@@ -39,7 +39,7 @@ class LoaderBase(ABC):
         return len(self._labels)
 
     def steps(self, samples: int) -> int:
-        """Steps that so many samples take; a short last batch is a step."""
+        """The number of steps that so many samples take; a short last batch counts as a step."""
         return -(-samples // self.batch_size)
 
     def epoch(
@@ -52,10 +52,10 @@ class LoaderBase(ABC):
         """One pass over the members, in random order when training.
 
         Args:
-            epoch: names the order and the augmentation of this pass.
-            members: bool (samples,), who takes part; everyone by default.
-            skip: leading batches left out, those done before an interruption.
-            share: which samples of a batch this process is to see, where several train together; all by default.
+            epoch: its number selects the order and the augmentation of this pass.
+            members: bool (samples,), the samples that take part; by default all.
+            skip: leading batches to leave out, because they were trained before an interruption.
+            share: which samples of each batch this process gets when several processes train together; by default all.
 
         Yields:
             Sample indices int64 (B,) of the whole batch, and of this process's share of it normalised images float32
@@ -95,7 +95,7 @@ class Loader(LoaderBase):
     """Batches of decoded samples, kept on the device as uint8.
 
     In training, images are shifted by up to `settings.padding` pixels over black borders (as torchvision's padded
-    RandomCrop before Normalize) and, if `settings.flip`, mirrored every other time.
+    RandomCrop before Normalize) and, with `settings.flip`, mirrored with probability one half.
     """
 
     def __init__(

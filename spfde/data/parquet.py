@@ -1,7 +1,7 @@
 """Image data sets as parquet files, in the layout that dataset hubs use.
 
 Columns: `img` or `image`, a struct whose `bytes` are an encoded image; `fine_label` or `label`, an integer. Other
-columns are left alone.
+columns are ignored.
 """
 
 import io

@@ -22,7 +22,7 @@ SOURCES: dict[str, Source] = {}
 
 
 def register_source(source: Source) -> None:
-    """Makes a data set known under the name in its `info`; a later one takes the place of an earlier one."""
+    """Makes a data set known under the name in its `info`; a later registration replaces an earlier one."""
     SOURCES[source.info.name] = source
 
 
@@ -40,7 +40,7 @@ def load(settings: DataSettings, data_root: Path | None, cache: Path | None) -> 
 
     Args:
         data_root: holds a folder for each data set; digits need none.
-        cache: where decoded data is kept; None: decode anew.
+        cache: folder of decoded data; with None the files are decoded each time.
 
     Raises:
         SpfdeError: no such data set, or its files are missing, damaged or incomplete.
@@ -50,9 +50,9 @@ def load(settings: DataSettings, data_root: Path | None, cache: Path | None) -> 
 
 
 def prepare(name: str, data_root: Path | None, cache: Path) -> Path:
-    """Downloads a data set where needed and possible, and decodes it into the cache; the file it lies in.
+    """Downloads a data set if needed and possible, decodes it into the cache, and returns the file in the cache.
 
-    A streamed data set is checked, not decoded, and the path is its folder.
+    A streamed data set is only checked, not decoded, and the path is that of its folder.
 
     Raises:
         SpfdeError: no such data set, a failed download, or files missing, damaged or incomplete.

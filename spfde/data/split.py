@@ -17,7 +17,7 @@ from spfde.settings import DataSettings
 class DataInfo:
     """What is known of a data set before its files are there: enough to plan and cost a run.
 
-    `size` is the side of the square images in pixels; `mean` and `std` are a channel's, of pixels scaled to 0..1.
+    `size` is the side of the square images in pixels; `mean` and `std` are those of each channel, for pixels in 0..1.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Split:
 
 @dataclass(frozen=True)
 class FolderSplit:
-    """Samples that stay on disk: the path of an image file each, labels int64 (N,)."""
+    """Samples that stay on disk: the path of each image file, and labels int64 (N,)."""
 
-    paths: tuple[str, ...]  # not Path: a million of those take a gigabyte
+    paths: tuple[str, ...]  # strings: a million Path objects take a gigabyte
     labels: Tensor
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class Source(Protocol):
         """The official training and test samples, from files that are there; never downloads."""
 
     def prepare(self, root: Path | None, cache: Path) -> Path:
-        """Makes the data ready for `open`, downloading where that is possible; where the ready data lies."""
+        """Prepares the data for `open`, with a download where that is possible; returns where the prepared data is."""
 
 
 def divide(train: AnySplit, settings: DataSettings) -> tuple[AnySplit, AnySplit | None]:
@@ -126,7 +126,7 @@ def stratified(labels: Tensor, held: int, purpose: str) -> Tensor:
     remainders = sizes * held % len(labels)
     quota[remainders.argsort(descending=True, stable=True)[: held - int(quota.sum())]] += 1
     order = torch.randperm(len(labels), generator=generator(0, purpose))
-    order = order[labels[order].argsort(stable=True)]  # by class, at random within a class
+    order = order[labels[order].argsort(stable=True)]  # sorted by class, in random order within a class
     rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[order] = rank < quota[labels[order]]

@@ -18,12 +18,12 @@ from spfde.settings import DataSettings
 class StreamedLoader(LoaderBase):
     """Batches of images on disk, with the order, `members` and `skip` of `Loader`.
 
-    In training, a random resized crop, unless `settings.padding` is 0 (no crop), and mirrored every other time if
-    `settings.flip`; both depend on seed, epoch and sample alone, whichever worker makes them. Otherwise the shorter
-    side is scaled to 256/224 of the size and the middle is cropped.
+    In training each image gets a random resized crop (unless `settings.padding` is 0) and, with `settings.flip`, is
+    mirrored with probability one half. Both depend on seed, epoch and sample only, not on the worker. In evaluation the
+    shorter side is scaled to 256/224 of the size and the middle is cropped.
 
     Args:
-        workers: processes that decode; by default one a core, at most 16; 0: decode in this process.
+        workers: processes that decode; by default one per core, at most 16; with 0 this process decodes.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class StreamedLoader(LoaderBase):
         stream: DataLoader[Tensor | str] = DataLoader(
             _Images(self.split, self.settings, self.info, self.seed, epoch, self.train),
             batch_size=None,
-            sampler=batches,  # what indexes the data set below is a whole batch
+            sampler=batches,  # each index into the data set below is a whole batch
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            generator=generator(self.seed, "workers", epoch),  # or the global stream would be drawn from
+            generator=generator(self.seed, "workers", epoch),  # otherwise the global stream would be drawn from
         )
         for indices, images in zip(batches, stream, strict=True):
             if isinstance(images, str):
@@ -64,9 +64,9 @@ class StreamedLoader(LoaderBase):
 
 
 class _Images(Dataset[Tensor | str]):
-    """Indexed by samples int64 (B,): their images uint8 (B, C, size, size), or what is wrong with one of them.
+    """A data set whose indices are whole batches, int64 (B,): images uint8 (B, C, size, size), or an error message.
 
-    An error is returned, not raised: exceptions lose their parts on the way out of a worker.
+    An error is returned and not raised, because an SpfdeError loses its parts on the way out of a worker.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class _Images(Dataset[Tensor | str]):
         self.transform = Compose(steps + [RandomHorizontalFlip()] * (train and settings.flip))
 
     def __getitem__(self, indices: Tensor) -> Tensor | str:
-        with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from the global stream
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from the global random stream
             images: list[Tensor] = []
             for index in indices.tolist():
                 try:

@@ -13,12 +13,12 @@ from spfde.errors import SpfdeError, nearest
 from spfde.settings import Section, parse
 
 SHIPPED = Path(__file__).parent.parent.parent / "config"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # of a scale or experiment: it becomes part of paths and commands
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # of a scale or an experiment: part of paths and commands
 S = TypeVar("S", bound=BaseModel)
 
 
 class Limit(Section):
-    """What a scale takes of an experiment, where less than all of it."""
+    """What a scale takes of an experiment, if it takes less than all of it."""
 
     seeds: list[int] | None = Field(None, description="seeds; by default the scale's")
     sparsities: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
@@ -30,7 +30,7 @@ class Limit(Section):
     )
 
     def narrowed(self, own: "Limit | None") -> "Limit":
-        """This limit, with that of a method or a sparsity on it."""
+        """This limit, further restricted by that of a method or of a sparsity."""
         return self.model_copy(update={key: getattr(own, key) for key in own.model_fields_set}) if own else self
 
 
@@ -59,13 +59,13 @@ class Scale(Section):
     )
 
     def tier_seeds(self, experiment: str, row: str) -> list[int]:
-        """The seeds that the tiers give to a row of an experiment, each once; none where no tier names it."""
+        """The seeds that the tiers give to a row of an experiment, each once; empty if no tier names the row."""
         named = [tier for tier in self.tiers if f"{experiment}/{row}" in tier.rows]
         return list(dict.fromkeys(seed for tier in named for seed in tier.seeds))
 
 
 class Row(Section):
-    """A group of rows of an experiment: a method over sparsities, and over levels of freezing and sieving."""
+    """A group of rows of an experiment: one method at several sparsities and levels of freezing and sieving."""
 
     method: str = Field(description="a method that `spfde methods` lists")
     sparsities: list[float] | Literal["scale"] = Field("scale", description="one row for each")
@@ -119,9 +119,9 @@ def scale_of(experiment: str, scale: str) -> str:
 
 
 def config_file(*parts: str) -> Path:
-    """A file of config/: that of the working folder where it has one, else the one that came with spfde.
+    """The path of a file of config/: in the working folder if the file is there, else in what came with spfde.
 
-    Whether it is there is for the caller to see.
+    The file need not exist; the caller has to check.
     """
     local = Path("config", *parts)
     return local if local.is_file() else SHIPPED.joinpath(*parts)
@@ -150,7 +150,7 @@ def _read(kind: str, name: str, shape: type[S]) -> S:
     return parse(shape, copy.deepcopy(_values(path.read_text(encoding="utf-8"), path)), path.name)
 
 
-@functools.cache  # a workflow resolves hundreds of runs of one scale, and reading YAML takes milliseconds
+@functools.cache  # hundreds of runs of one scale are resolved, and reading YAML takes milliseconds
 def _values(text: str, path: Path) -> Any:
     try:
         return yaml.safe_load(text) or {}

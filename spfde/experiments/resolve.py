@@ -18,13 +18,13 @@ from spfde.errors import SpfdeError, SpfdeWarning, lookup, nearest
 from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
 from spfde.settings import RunSettings, parse
 
-LEVEL = ("freezing.flops_reduction", "sieving.removed")  # what a level of a row sets
+LEVEL = ("freezing.flops_reduction", "sieving.removed")  # the settings that a level of a row sets
 
 
 def expand(
     scale: str, experiment: str, seeds: Iterable[int] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> list[RunSettings]:
-    """All runs of an experiment at a scale, row by row, the seeds of a row together; none where it is of another scale.
+    """All runs of an experiment at a scale, row by row, all seeds of a row together; empty if it is of another scale.
 
     Raises:
         SpfdeError: an unknown scale, experiment or setting, or a combination that cannot run.
@@ -65,7 +65,7 @@ def select(
 ) -> list[RunSettings]:
     """The runs that a command line names: rows of experiments, or the one run that the overrides describe.
 
-    A row is its name, or `experiment/row` where several experiments are named and only one's is meant.
+    A row is given by its name, or by `experiment/row` to mean only that of one of the named experiments.
     """
     names = list(experiments)
     if not names:
@@ -92,7 +92,7 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
         scale: name of a scale file.
         overrides: values by dotted name, e.g. {"sparsity.method": "set"}; they win.
         seed: root seed, unless the overrides name one.
-        tag: tells rows apart that differ in other settings.
+        tag: distinguishes rows that differ only in other settings than those in their names.
     """
     from spfde.data import SOURCES
     from spfde.methods import METHODS
@@ -126,10 +126,10 @@ def settings_for(
     Args:
         method: one that `spfde methods` lists.
         epochs: epochs of the whole training; mask updates, freezing and learning rates are planned over them.
-        batch_size: samples an optimizer step, all accumulated ones together.
+        batch_size: samples per optimizer step, including all accumulated parts.
         sparsity: share of zeros of the sparse layers at the end.
         freezing: share of the training FLOPs that freezing removes.
-        sieving: share of the training set that rests in the removed queue.
+        sieving: share of the training set that waits in the removed queue.
         interval: epochs between mask updates.
         seed: root seed of masks, order and sieving.
         options: the method's own options.
@@ -158,7 +158,7 @@ def settings_for(
 
 
 def layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str, Any]) -> RunSettings:
-    """Checked settings: the method's own defaults under the scale's values, what names the run, what was told."""
+    """Checked settings from layers of values, the last one wins: the method's defaults, scale, run, overrides."""
     from spfde.methods import METHODS
 
     values: dict[str, Any] = {}
@@ -177,7 +177,7 @@ def layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str,
 
 
 def check(settings: RunSettings) -> RunSettings:
-    """Refuses a distribution that is not known and combinations that cannot run."""
+    """Refuses an unknown distribution, and combinations that cannot run."""
     from spfde.methods import METHODS, check_scheme
     from spfde.sieving import update_epochs
     from spfde.sparsity.distributions import DISTRIBUTIONS
@@ -217,7 +217,7 @@ def _warn_of_single_looks(settings: RunSettings, looks: int, key: str) -> None:
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    """Turns dotted names into nested mappings: {"a.b": 1} becomes {"a": {"b": 1}}."""
     tree: dict[str, Any] = {}
     for key, value in dotted.items():
         *path, last = key.split(".")

@@ -1,14 +1,14 @@
 """The adaptive control for *when* blocks freeze: gradient norms choose, at the FLOPs of single-shot.
 
-The candidates are single-shot's schedule and drawn ones (those of the random control) within 1 % of its FLOPs. At each
-boundary of the update interval the next block is asked whether it has settled: its gradient norm, relative to that of
-the first interval, is below the mean of the active blocks. Candidates that do otherwise (freeze it at this boundary or
-not) are dropped, unless all do. So what has happened is always the beginning of a schedule at equal FLOPs; where the
-grid is so coarse that there is no other candidate, it is single-shot's.
+The candidates are single-shot's schedule and those random schedules (of the random control) whose FLOPs are within 1 %
+of its. At each boundary of the update interval it is decided whether the next block has settled: it has when its
+gradient norm, relative to that in the first interval, is below the mean over the active blocks. A settled block should
+freeze at this boundary, another one should not; candidates that do otherwise are dropped, unless that would drop all of
+them. What has happened is therefore always the beginning of a schedule at equal FLOPs. Where the grid is so coarse that
+there is no other candidate, that schedule is single-shot's.
 
-The plan is the candidate that is left and nearest to single-shot; it is the one that learning rates follow from the
-boundary on, so a block's cosine gets another length when its freeze epoch turns out to be another one. Rounds after
-the first freeze as it did.
+The plan is the remaining candidate that is nearest to single-shot. Learning rates follow it from the boundary on, so a
+block's cosine changes its length when its freeze epoch changes. Rounds after the first freeze as the first one did.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ from spfde.settings import FreezingSettings
 
 
 def candidates(settings: FreezingSettings, ledger: Ledger, seed: int, shot: Schedule) -> list[Schedule]:
-    """Schedules within 1 % of single-shot's FLOPs: itself, then the drawn ones, by epochs in which blocks differ."""
+    """Schedules within 1 % of single-shot's FLOPs: its own first, then random ones, those that differ least first."""
 
     def distance(schedule: Schedule) -> int:
         return int(np.abs(np.subtract(schedule.counts, shot.counts)).sum())
@@ -38,7 +38,7 @@ class GradientCriterion:
     """Follows a run's gradients and its schedule; with a scheme that is not adaptive the schedule is the planned one.
 
     Args:
-        pool: the schedules to choose from, the planned one first; the planned one alone where freezing is not adaptive.
+        pool: the schedules to choose from, the planned one first; only that one where freezing is not adaptive.
         interval: update interval in epochs.
         blocks: number of freezing blocks of the model.
         block_of: freezing block of each parameter that is in one.
@@ -54,12 +54,12 @@ class GradientCriterion:
         for parameter, block in block_of.items():
             self._parameters[block].append(parameter)
         device = next(iter(block_of)).device if block_of else None
-        self._sums = torch.zeros(blocks, device=device)  # squared norms over the steps of an interval
-        self._first = torch.zeros_like(self._sums)  # what they were in the first interval
+        self._sums = torch.zeros(blocks, device=device)  # squared gradient norms of the present interval
+        self._first = torch.zeros_like(self._sums)  # the same of the first interval
 
     @property
     def schedule(self) -> Schedule:
-        """What has happened, and how it is expected to go on."""
+        """The schedule that has been followed so far, and how it is expected to go on."""
         return self.left[0]
 
     def observe(self) -> None:
@@ -77,7 +77,7 @@ class GradientCriterion:
             return
         if epoch == self.interval:
             self._first.copy_(self._sums)
-        change = (self._sums / self._first).nan_to_num(nan=0.0).sqrt().cpu()  # a block without gradients has settled
+        change = (self._sums / self._first).nan_to_num(nan=0.0).sqrt().cpu()  # without gradients: settled
         self._sums.zero_()
         for frozen in range(self.schedule.counts[epoch - 1], len(change)):
             settled = bool(change[frozen] < change[frozen:].mean())

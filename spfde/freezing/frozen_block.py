@@ -1,4 +1,4 @@
-"""What holds a frozen block still while its model goes on training."""
+"""Keeps a frozen block unchanged while the rest of its model goes on training."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -22,8 +22,8 @@ def blocks_of_parameters(model: nn.Module, blocks: Sequence[Block]) -> dict[nn.P
 def freezing_together(model: nn.Module, blocks: Sequence[Block]) -> list[tuple[list[nn.Parameter], list[nn.Module]]]:
     """The parameters and the modules that freeze with each block.
 
-    A module that several blocks share freezes with the last of them, since the others still train with it; one that is
-    also outside of all blocks (one ReLU for everybody) never does.
+    A module that several blocks share freezes with the last of them, because until then some of them still train with
+    it. A module that is also used outside of all blocks (one ReLU for the whole network) never freezes.
     """
     last: dict[nn.Module, int] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -40,11 +40,12 @@ def freezing_together(model: nn.Module, blocks: Sequence[Block]) -> list[tuple[l
 class FrozenBlock:
     """Parameters out of autograd and modules that stay in evaluation mode, until `thaw`.
 
-    What BatchNorm does in a frozen block the papers do not say. In evaluation mode it keeps its statistics as they are;
-    in training mode it goes on normalising by each batch's own and following them, though nothing else moves.
+    The papers do not say what BatchNorm does in a frozen block. In evaluation mode it keeps its statistics as they are; in
+    training mode it goes on normalising by the statistics of each batch and following them, though nothing else moves.
 
-    `train` is overridden on the modules themselves: a loop's `model.train()` wakes no BatchNorm in here, nothing runs
-    in the forward pass for it, and `torch.compile`, which guards `training` and `requires_grad`, compiles anew once.
+    `train` is overridden on the modules themselves, so that a loop's `model.train()` does not put a frozen BatchNorm
+    back into training mode. This costs nothing in the forward pass. `torch.compile` guards `training` and
+    `requires_grad`, so it compiles once more when a block freezes.
 
     Args:
         parameters: the block's parameters.
@@ -66,7 +67,7 @@ class FrozenBlock:
             module.__dict__["train"] = functools.partial(_stay, module)
 
     def thaw(self, training: bool) -> None:
-        """Parameters are trained again, and the modules are in the given mode."""
+        """Lets the parameters train again, and puts the modules into the given mode."""
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         for module in self.modules:
@@ -75,9 +76,9 @@ class FrozenBlock:
 
 
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
-    """Takes the place of `module.train`; a function of the module's own so that copies of the model are frozen too.
+    """Takes the place of `module.train`; it is bound to the module, so that copies of the model stay frozen too.
 
-    What is inside still hears of the mode: a BatchNorm that is to follow it, and others that stay for themselves.
+    The modules inside are still told of the mode: some BatchNorm may have to follow it, others stay as they are.
     """
     for inner in module.children():
         inner.train(mode)

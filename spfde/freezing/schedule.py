@@ -3,8 +3,9 @@
 The frozen set is always a prefix of the model's blocks, so a schedule is one number per epoch: how many leading blocks
 are frozen. SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). The schemes themselves: `spfde.freezing.schemes`.
 
-All schemes save the same FLOPs: single-shot is solved first (the latest schedule on the interval's grid that saves at
-least what is wanted), and every other one is solved to what single-shot *achieves*, by parameters of its own.
+All schemes save the same FLOPs. Single-shot is solved first: the latest schedule on the grid of the update interval
+that saves at least what is wanted. Every other scheme then adjusts its own free parameters to what single-shot
+*achieves*.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from spfde.freezing.schemes import SCHEMES, Grid, single_shot
 from spfde.rounding import count_of
 from spfde.settings import FreezingSettings
 
-TOLERANCE = 0.005  # a scheme is solved once its FLOPs are so near to single-shot's, as a share of those
-ALLOWED = 0.01  # farther from them than this is another cost
+TOLERANCE = 0.005  # relative to single-shot's FLOPs: the first candidate this near is taken
+ALLOWED = 0.01  # relative too: a scheme that stays farther away cannot be compared at equal cost
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,17 @@ class Schedule:
 
     @property
     def t_frz(self) -> int | None:
-        """Epoch at which the first block freezes; none where nothing freezes."""
+        """Epoch at which the first block freezes; None if nothing freezes."""
         return next((epoch for epoch, count in enumerate(self.counts) if count), None)
 
     def frozen(self, blocks: int) -> np.ndarray:
-        """Whether a block is frozen, shape (epochs, blocks + 1); the last column is what never freezes."""
+        """Whether a block is frozen, shape (epochs, blocks + 1); the last column is for what belongs to no block."""
         return np.arange(blocks + 1)[None, :] < np.array(self.counts)[:, None]
 
     def settled(self, blocks: int, interval: int) -> np.ndarray:
         """Whether a block has its final density, shape (epochs, blocks + 1).
 
-        Freezing prunes a block to it, and after thawing it stays so until the next mask update.
+        Freezing prunes a block to its final density. A block that thaws keeps that density until the next mask update.
         """
         settled = self.frozen(blocks)
         for epoch in range(1, len(settled)):
@@ -54,11 +55,11 @@ class Schedule:
         return settled
 
     def learning_rates(self, blocks: int, lr: float, lr_min: float) -> np.ndarray:
-        """Learning rates by epoch and block, shape (epochs, blocks + 1); the last column is what never freezes.
+        """Learning rates by epoch and block, shape (epochs, blocks + 1); the last column is for what is in no block.
 
-        Each block follows its own cosine over the epochs in which it is active, 0 while it is frozen:
-        lr_min + (lr - lr_min) (1 + cos(pi t / F)) / 2, t = epochs it has been active, F = all it will be
-        (SpFDE, Sec. 3.2).
+        Each block follows its own cosine over the epochs in which it is active, and has rate 0 while it is frozen:
+        lr_min + (lr - lr_min) (1 + cos(pi t / F)) / 2, where t is how many epochs the block has been active so far and
+        F how many it will be active in all (SpFDE, Sec. 3.2).
         """
         active = ~self.frozen(blocks)
         done: np.ndarray = np.cumsum(active, axis=0) - active
@@ -85,11 +86,11 @@ class Ledger:
         self._block = np.array([layer.block for layer in profile.layers])
         self._settled = settled
         self._active = 2 * trained + weight_grad  # backward is 2 x forward
-        self._thawed = self._active - 3 * (trained - settled)  # active, but not grown again yet
+        self._thawed = self._active - 3 * (trained - settled)  # thawed, but not grown again yet
         self._total = float((self._active @ self._macs).sum())
 
     def saved(self, schedule: Schedule) -> float:
-        """The share of the training FLOPs that a schedule saves; forward of a frozen block still runs."""
+        """The share of the training FLOPs that a schedule saves; the forward pass of a frozen block still runs."""
         frozen = schedule.frozen(self.blocks)[:, self._block]
         settled = schedule.settled(self.blocks, self.interval)[:, self._block]
         cost = np.where(frozen, self._settled, np.where(settled, self._thawed, self._active))
@@ -97,12 +98,12 @@ class Ledger:
 
 
 def blocks_to_freeze(settings: FreezingSettings, blocks: int) -> int:
-    """How many leading blocks get frozen: the share of the model's blocks, rounded half up, at least one."""
+    """How many leading blocks are to freeze: the wanted share of the model's blocks, rounded half up, at least one."""
     return max(1, count_of(settings.share, blocks))
 
 
 def grid_of(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Grid:
-    """What the schemes have to work with in a run."""
+    """The grid of epochs and blocks on which the schemes of a run choose."""
     wanted = blocks_to_freeze(settings, ledger.blocks)
     return Grid(ledger.epochs, ledger.interval, ledger.blocks, wanted, settings.resume, seed)
 
@@ -112,7 +113,7 @@ def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule
 
     Single-shot: the latest on the interval's grid that saves at least that much. The others: the first candidate of
     the scheme whose FLOPs are within 0.5 % of single-shot's, or else the nearest one. Adaptive freezing is decided in
-    training (`spfde.freezing.adaptive`); single-shot's schedule is what is expected of it.
+    training (`spfde.freezing.adaptive`); until then single-shot's schedule stands for it.
 
     Args:
         settings: wanted share of FLOPs, share of blocks, scheme.

@@ -3,17 +3,19 @@
 Sources: SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). A candidate is a tuple of counts: frozen blocks by epoch.
 `spfde.freezing` takes the first one that costs what single-shot does.
 
-* single-shot: from T_frz on, one more block every interval until the wanted ones are frozen. Free: T_frz.
-* single-shot-resume: every freeze epoch t earlier, all blocks thaw for the last t epochs. At constant density that
-  saves the same; where density falls over time, the thaw epoch is moved until it does. Free: the thaw epoch.
-* periodic: three super-blocks, updated one epoch in four, one in two, always. The periods are powers of two, so a
-  frozen block never follows an active one. Free: the borders of the super-blocks; where blocks are too few for that,
-  also the first periodic epoch, the earliest that will do, in the first quarter of training.
-* delayed-periodic: all active first, then periodic with more blocks in the first two super-blocks. Free: the borders,
-  and the first periodic epoch, the earliest that will do after a quarter of training.
-* random: a control for *when* the blocks freeze, at the same FLOPs: the freeze epochs are drawn. The order stays:
-  freezing saves the input gradients of a prefix alone, so a set with holes saves less for the same blocks and could
-  not be compared at equal cost and equal freezing.
+* single-shot: from T_frz on, one more block freezes in every interval until the wanted ones are frozen. Its free
+  parameter is T_frz.
+* single-shot-resume: every block freezes t epochs earlier, and all blocks thaw for the last t epochs. At constant
+  density that saves the same FLOPs; where the density falls over time, the thaw epoch, its free parameter, is moved
+  until it does.
+* periodic: there are three super-blocks, trained one epoch in four, one in two, and always. The periods are powers of
+  two, so a frozen block never follows an active one. Free are the borders of the super-blocks; where there are too few
+  blocks for that, also the first periodic epoch, which is the earliest possible in the first quarter of training.
+* delayed-periodic: all blocks train first, then the scheme is periodic with more blocks in the first two super-blocks.
+  Free are the borders, and the first periodic epoch, which is the earliest possible after a quarter of training.
+* random: a control for *when* blocks freeze, at the same FLOPs: the freeze epochs are drawn at random. The order of the
+  blocks stays. Freezing saves input gradients of a prefix only, so a set of blocks with holes would save less for the
+  same number of blocks and could not be compared at equal cost and equal freezing.
 """
 
 import math
@@ -27,19 +29,19 @@ from spfde import rng
 from spfde.rounding import down
 
 Counts = tuple[int, ...]
-DRAWS = 5000  # of random freeze epochs, at most
+DRAWS = 5000  # how many random schedules are drawn at most
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What schemes have to work with.
+    """The grid on which schemes choose.
 
     Attributes:
         epochs: epochs of training.
         interval: update interval in epochs; blocks freeze on its grid.
         blocks: blocks of the model.
         wanted: how many of them single-shot freezes.
-        resume: share of training for which single-shot-resume thaws all blocks at the end.
+        resume: share of training, at its end, for which single-shot-resume thaws all blocks.
         seed: of the random control.
     """
 
@@ -51,7 +53,7 @@ class Grid:
     seed: int = 0
 
     def counts(self, freeze_epochs: list[int]) -> Counts:
-        """Frozen blocks by epoch, from the epochs at which the blocks freeze, one each, in ascending order."""
+        """Frozen blocks by epoch, when one block freezes at each of the given epochs (in ascending order)."""
         return tuple(sum(freeze <= epoch for freeze in freeze_epochs) for epoch in range(self.epochs))
 
     @property
@@ -61,13 +63,13 @@ class Grid:
 
 
 def single_shot(grid: Grid) -> Iterator[Counts]:
-    """One candidate a T_frz, the latest first."""
+    """One candidate for each T_frz, the latest first."""
     for t_frz in reversed(grid.starts):
         yield grid.counts([t_frz + index * grid.interval for index in range(grid.wanted)])
 
 
 def resume(grid: Grid, shot: Counts) -> Iterator[Counts]:
-    """The freeze epochs are fixed, on the grid; the thaw epochs nearest to t before the end come first."""
+    """The freeze epochs are fixed on the grid; candidates differ in the thaw epoch, nearest to the wanted one first."""
     t_frz = next(epoch for epoch, count in enumerate(shot) if count)
     wanted = max(1, down(grid.resume * grid.epochs / grid.interval)) * grid.interval
     earlier = min(wanted, t_frz - grid.interval)
@@ -95,8 +97,10 @@ def _quarter(grid: Grid) -> int:
 
 
 def _from(grid: Grid, start: int) -> Iterator[Counts]:
-    """All borders (blocks updated 1 epoch in 4, blocks updated at most 1 in 2): super-blocks of like size first, those
-    with an empty one last. The last block always trains."""
+    """All pairs of borders (blocks trained 1 epoch in 4, blocks trained at most 1 epoch in 2).
+
+    Super-blocks of similar size come first, those with an empty one last. The last block always trains.
+    """
     borders = combinations_with_replacement(range(grid.blocks), 2)
     for first, second in sorted(borders, key=lambda pair: (not 0 < pair[0] < pair[1], abs(pair[1] - 2 * pair[0]))):
         cycle = (0, second, first, second)
@@ -104,7 +108,7 @@ def _from(grid: Grid, start: int) -> Iterator[Counts]:
 
 
 def random(grid: Grid, shot: Counts) -> Iterator[Counts]:
-    """Freeze epochs drawn from a random stretch of the grid; not single-shot's own."""
+    """Freeze epochs drawn from a random stretch of the grid, without single-shot's own schedule."""
     draws = rng.generator(grid.seed, "freezing")
     points = torch.tensor(grid.starts)
     for _ in range(DRAWS):

@@ -1,7 +1,8 @@
-"""Circular data sieving: easy samples rest in a queue, samples of the queue come back (SpFDE, section 3.3).
+"""Circular data sieving: easy samples wait in a queue, and samples of the queue come back (SpFDE, Sec. 3.3).
 
-The partial set is trained on; the removed queue holds the rest. At each update the easiest samples of the partial set,
-those forgotten least often in the interval, go to the tail of the queue, and as many come back from its head.
+Training uses the partial set; the removed queue holds the other samples. At each update the easiest samples of the
+partial set, those forgotten least often in the interval, go to the tail of the queue, and as many come back from its
+head.
 """
 
 import torch
@@ -19,11 +20,11 @@ class Sieve:
     Attributes:
         partial: membership of the partial set, bool (samples,).
         queue: removed samples from head to tail, int64 (removed,).
-        removed: samples in the queue: the setting's share of all, half up.
-        exchanged: samples that change places at each update.
-        updates: exchanges so far.
-        decided: of each of them, the share of the leaving samples that their score singled out, float64 (updates,); the
-            others were drawn from samples of one score.
+        removed: number of samples in the queue: the setting's share of all, rounded half up.
+        exchanged: number of samples that change places at each update.
+        updates: number of exchanges so far.
+        decided: for each exchange, the share of the leaving samples that their score singled out, float64 (updates,);
+            the others were drawn at random among samples of the same score.
 
     Raises:
         SpfdeError: nothing would be left to train on.
@@ -36,27 +37,28 @@ class Sieve:
             cause = f"setting sieving.removed = {settings.removed} removes all {samples} samples"
             raise SpfdeError(cause, "remove a smaller share")
         base = samples if settings.exchange == "total" else samples - self.removed
-        moved = max(1, count_of(settings.removed, base))  # at least one, or the queue would never come back
+        moved = max(1, count_of(settings.removed, base))  # at least one, otherwise no sample would ever come back
         self.exchanged = min(moved, self.removed, samples - self.removed)
 
         start = torch.randperm(samples, generator=generator(seed, "sieve", "start"))
         self.queue = start[: self.removed].to(device)
         self.partial = torch.ones(samples, dtype=torch.bool, device=device)
         self.partial[self.queue] = False
-        # Only correct -> wrong counts as forgetting, so a sample of unknown last prediction is the same as a wrong one.
+        # Only a change from correct to wrong counts as forgetting, so an unknown last prediction can be stored as a
+        # wrong one.
         self._was_correct = torch.zeros_like(self.partial)
-        self._learned = torch.zeros_like(self.partial)  # correct at least once in this interval
+        self._learned = torch.zeros_like(self.partial)  # predicted correctly at least once in this interval
         self._forgotten = torch.zeros(samples, dtype=torch.int32, device=device)  # in this interval
         self.decided = torch.zeros(0, dtype=torch.float64, device=device)
 
     def observe(self, indices: Tensor, correct: Tensor) -> None:
-        """Takes in a step's training-time predictions: distinct samples int64 (B,), whether correct bool (B,)."""
+        """Counts the predictions of a training step: distinct samples int64 (B,), whether each was right bool (B,)."""
         self._forgotten[indices] += self._was_correct[indices] & ~correct
         self._learned[indices] |= correct
         self._was_correct[indices] = correct
 
     def update(self, epoch: int) -> None:
-        """The exchange at the boundary before `epoch`; a new interval of counting begins."""
+        """Makes the exchange at the boundary before `epoch`; a new interval of counting begins."""
         draws = generator(self.seed, "sieve", epoch)
         leaving = self._easiest(draws)
         arriving, staying = self._returning(draws)
@@ -64,9 +66,9 @@ class Sieve:
         self.partial[arriving] = True
         self.queue = torch.cat([staying, leaving])
         self.updates += 1
-        if self.updates * self.exchanged >= self.removed:  # first in, first out: all initially removed have been back
+        if self.updates * self.exchanged >= self.removed:  # the first samples have all come back
             self.queue = self.queue[self._permutation(self.removed, draws)]
-        self._was_correct[leaving] = False  # comes back unknown
+        self._was_correct[leaving] = False  # its last prediction counts as unknown
         self._learned.zero_()
         self._forgotten.zero_()
 
@@ -95,16 +97,16 @@ class Sieve:
         return torch.randperm(size, generator=draws).to(self.partial.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that a resumed run needs, to go on bit for bit; copies, so that they stay as they are."""
+        """All that a resumed run needs to go on bit for bit, as copies that later updates do not change."""
         return {name: tensor.clone() for name, tensor in self._tensors().items()} | {
             "updates": torch.tensor(self.updates)
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes up a `state_dict()` of the same settings.
+        """Restores a `state_dict()` of the same settings.
 
         Raises:
-            SpfdeError: the state is not one of this number of samples and this share.
+            SpfdeError: the state is of another number of samples or of another share.
         """
         self.decided = self.decided.new_empty(int(state.get("updates", torch.tensor(0))))
         own = self._tensors()

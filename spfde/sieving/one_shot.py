@@ -16,8 +16,10 @@ from spfde.sieving.circular import Sieve
 
 
 class Removal(Sieve):
-    """The whole training set until the one update; then the set without its least forgotten samples, never learned
-    ones last. Forgetting is counted from the first epoch; nothing comes back.
+    """Trains on the whole training set until its one update, and then without the least forgotten samples.
+
+    Forgetting is counted from the first epoch. Samples that were never learned count as the hardest. No sample comes
+    back.
     """
 
     def __init__(self, samples: int, settings: SievingSettings, seed: int, device: torch.device | str = "cpu") -> None:
@@ -27,7 +29,7 @@ class Removal(Sieve):
         self.exchanged = self.removed
 
     def update(self, epoch: int) -> None:
-        """The removal, before `epoch`."""
+        """Removes the samples, before `epoch`."""
         self.queue = self._easiest(generator(self.seed, "sieve", epoch))
         self.partial[self.queue] = False
         self.updates += 1
@@ -45,11 +47,11 @@ def update_epochs(settings: SievingSettings, interval: int, epochs: int) -> rang
 
     Args:
         settings: the sieving settings.
-        interval: update interval of the masks, which holds where sieving names none of its own.
+        interval: update interval of the masks, used when the sieving settings have none of their own.
         epochs: epochs of training.
 
     Raises:
-        SpfdeError: a one-shot removal before the first epoch, when nothing is known of the samples.
+        SpfdeError: a one-shot removal before the first epoch, when nothing is known about the samples yet.
     """
     interval = settings.interval or interval
     if settings.schedule == "circular":
@@ -62,7 +64,7 @@ def update_epochs(settings: SievingSettings, interval: int, epochs: int) -> rang
 
 
 def samples_by_epoch(settings: SievingSettings, interval: int, epochs: int, samples: int) -> np.ndarray:
-    """Training samples of each epoch, shape (epochs,), of a training set of `samples`; the rest as `update_epochs`."""
+    """Number of training samples in each epoch, shape (epochs,); the other arguments are those of `update_epochs`."""
     seen = np.full(epochs, samples - count_of(settings.removed, samples))
     if settings.removed and settings.schedule == "once":
         seen[: update_epochs(settings, interval, epochs).start] = samples

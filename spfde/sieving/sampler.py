@@ -1,4 +1,4 @@
-"""The order in which a loop of your own sees the training set."""
+"""The order in which your own training loop sees the training set."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -12,7 +12,7 @@ from spfde.errors import SpfdeError
 
 
 class Training(Protocol):
-    """What the sampler asks of a training; `spfde.SparseTraining` has it."""
+    """What the sampler needs of a training; `spfde.SparseTraining` has it."""
 
     samples: int
     epoch: int
@@ -28,7 +28,7 @@ class PartialSetSampler(Sampler[int]):
 
     Args:
         counts: samples of each epoch, shape (epochs,).
-        training: gives the training, where there is one by now; it is asked whenever an epoch's order is drawn.
+        training: a function that returns the training, or None before there is one; called whenever an order is drawn.
     """
 
     def __init__(self, counts: np.ndarray, training: Callable[[], Training | None]) -> None:
