@@ -40,8 +40,9 @@ def freezing_together(model: nn.Module, blocks: Sequence[Block]) -> list[tuple[l
 class FrozenBlock:
     """Parameters out of autograd and modules that stay in evaluation mode, until `thaw`.
 
-    The papers do not say what BatchNorm does in a frozen block. In evaluation mode it keeps its statistics as they are; in
-    training mode it goes on normalising by the statistics of each batch and following them, though nothing else moves.
+    The papers do not say what BatchNorm does in a frozen block. In evaluation mode it keeps its statistics as they are;
+    in training mode it goes on normalising by the statistics of each batch and following them, though nothing else
+    moves.
 
     `train` is overridden on the modules themselves, so that a loop's `model.train()` does not put a frozen BatchNorm
     back into training mode. This costs nothing in the forward pass. `torch.compile` guards `training` and
