@@ -37,6 +37,9 @@ class RiglItop(SetItop):
     def weight_grad_density(self, density: np.ndarray, steps: range) -> np.ndarray:
         return density + (1 - density) * self.mask_updates(0, steps) / max(1, len(steps))
 
+    def needs_dense_gradient_at(self, step: int) -> bool:
+        return self.is_update(step)
+
     def before_step(self, run: Run, step: int) -> bool:
         if self.is_update(step):
             grads = {layer.name: layer.weight.grad for layer in run.masks.trained}

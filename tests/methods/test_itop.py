@@ -6,7 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from spfde import SparseTraining, settings_for
 from spfde.experiments.resolve import resolve
 
 Build = Callable[..., tuple]
@@ -86,6 +89,41 @@ def test_rigl_itop_steps_and_then_grows_by_the_dense_gradient(build: Build) -> N
     assert layer.weight.tolist() == [[4.0, 0, 4.0, 0, 0, 0, 0, 0]]
     layer.weight.grad = torch.zeros_like(layer.weight)
     assert method.before_step(run, 10) is True and not method.gradients
+
+
+def test_rigl_itop_in_training_grows_where_the_dense_gradient_of_the_step_is_largest() -> None:
+    """In `SparseTraining`, which masks gradients wherever no method asks for dense ones."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(12, 2))
+    settings = settings_for(
+        "rigl-itop",
+        epochs=5,
+        batch_size=4,
+        sparsity=0.5,
+        interval=1,
+        sparsity__distribution="uniform",
+        options={"interval_steps": 10, "scale_interval": False},
+    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
+    sparse = SparseTraining(model, optimizer, settings, input_shape=(6,), samples=16)
+    layer = sparse.masks["1"]
+    for epoch in range(3):
+        sparse.begin_epoch(epoch)
+        for step in range(4):
+            indices = torch.arange(4) + 4 * step
+            inputs, labels = torch.randn(4, 6), indices % 2
+            logits, before = model(inputs), layer.active
+            loss = F.cross_entropy(logits, labels)
+            (dense,) = torch.autograd.grad(loss, layer.weight, retain_graph=True)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            sparse.observe(indices, logits, labels)
+            grown = layer.active & ~before
+            assert bool(grown.any()) == (sparse.step == 10)
+            if grown.any():
+                others = ~before & ~layer.active
+                assert dense.abs()[grown].min() >= dense.abs()[others].max() > 0
 
 
 def test_rigl_itop_costs_a_dense_gradient_per_update(build: Build) -> None:
