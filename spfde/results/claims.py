@@ -1,24 +1,48 @@
-"""Verdicts on the sentences of the papers that can be checked (config/claims.yaml).
+"""The sentences of the papers that can be checked (config/claims.yaml): their shape, and the test that each asks for.
 
-Every claim says what is measured, what the paper says it is, how far off it may be, and the one scale whose runs may
-decide it. Where its evidence comes from: `spfde.results.evidence`.
+A claim says what is measured, what the paper says it is, by which test it is decided, and the one scale whose runs may
+decide it. How the test works: `spfde.results.hypotheses`; where its evidence comes from: `spfde.results.evidence`.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
 from spfde.errors import SpfdeError
-from spfde.experiments.files import config_file
-from spfde.results.statistics import Estimate
+from spfde.experiments.files import SHIPPED
+from spfde.results.hypotheses import Better, Kind, Test, make
 from spfde.settings import Section, parse
 
-Verdict = Literal["reproduced", "within noise", "contradicted", "not run"]
-VERDICTS: tuple[Verdict, ...] = ("reproduced", "within noise", "contradicted", "not run")
+Verdict = Literal[
+    "reproduced",
+    "smaller than claimed",
+    "undecided",
+    "undecided (interim)",
+    "contradicted",
+    "by construction",
+    "not run",
+]
+VERDICTS: tuple[Verdict, ...] = (
+    "reproduced",
+    "smaller than claimed",
+    "undecided",
+    "undecided (interim)",
+    "contradicted",
+    "by construction",
+    "not run",
+)
+DECIDED = ("reproduced", "smaller than claimed", "contradicted")
 UNVERIFIED = ("R", "NF")
+SMALLEST = 0.2  # points: the smallest effect of interest where no effect was published
+RELATIONS = {
+    "value": (1.0,),
+    "difference": (1.0, -1.0),
+    "ratio": (1.0, -1.0),
+    "interaction": (1.0, -1.0, -1.0, 1.0),
+}
 
 
 class Expected(Section):
@@ -27,6 +51,8 @@ class Expected(Section):
     low: float | None = None
     high: float | None = None
     standing: Literal["F", "D", "R", "2nd", "NF"]
+    std: float | None = Field(None, gt=0, description="standard deviation over runs of each mean behind it, if stated")
+    runs: int = Field(3, ge=2, description="runs behind each of these means")
 
     @model_validator(mode="after")
     def _ordered(self) -> "Expected":
@@ -37,51 +63,143 @@ class Expected(Section):
         return self
 
 
+class Comparison(Section):
+    """Rows that a claim compares, and what the paper says of these where it says something of each."""
+
+    rows: list[str] = Field(min_length=1)
+    expected: Expected | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_alone(cls, value: Any) -> Any:
+        return {"rows": value} if isinstance(value, list) else value
+
+
+class ByConstruction(Section):
+    """Why no run could have come out otherwise."""
+
+    by: Literal["definition", "solver", "preset"] = Field(
+        description="a definition taken from the paper, a solver that is asked for it, or a preset chosen for it"
+    )
+    reason: str
+
+
+class EqualCosts(Section):
+    """What the compared rows may cost, for the comparison to be the one that the sentence speaks of."""
+
+    metric: str = "flops.paper"
+    relation: Literal["equal", "at most"] = "at most"
+    tolerance: float = Field(0.002, ge=0, description="as a share of the cost of the row compared with")
+
+
 class Claim(Section):
     """A sentence of a paper and what would make it true."""
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
     claim: str = Field(description="the sentence")
-    source: str = Field(description="paper and section")
+    source: str = Field(description="paper and section; it begins with the paper's name")
     kind: Literal["accuracy", "analysis", "cost", "memory", "invariance", "acceleration"]
+    test: Kind = Field("range", description="how it is decided")
     scale: str = Field("cifar100", description="the scale of the paper: the only one whose accuracies decide")
     experiment: str = Field("table2", description="the experiment of the rows")
     metric: str = Field("accuracy.test_last", description="value of a record or plan, or the name of a check")
     other_metric: str | None = Field(None, description="the metric of the row compared with, where it is another one")
-    relation: Literal["value", "difference", "ratio"] = "difference"
-    comparisons: list[list[str]] = Field([], description="[row], or [row, row compared with]; all of them must hold")
-    expected: Expected
-    tolerance: float = Field(0.0, ge=0, description="how far beyond the range still agrees, in the effect's unit")
-    why: str = Field("", description="the reason for the tolerance, or how the range follows from the sentence")
+    relation: Literal["value", "difference", "ratio", "interaction"] = "difference"
+    comparisons: list[Comparison] = Field([], description="the rows of each; all of them must hold")
+    expected: Expected | None = Field(None, description="of every comparison that has none of its own")
+    margin: float = Field(0.0, ge=0, description="how far beyond the range still agrees, in the effect's unit")
+    smallest: float | None = Field(
+        None, gt=0, description="smallest effect of interest; half the published one, else 0.2, unless given"
+    )
+    better: Better | None = Field(None, description="effects that are better than claimed never contradict")
+    control: list[str] = Field([], description="dynamic row, static row: a difference that the experiment must show")
+    paired: bool = Field(False, description="compare seed by seed, in place of Welch's test")
+    costs: EqualCosts | None = Field(None, description="what the rows of a comparison may cost")
+    by_construction: ByConstruction | None = None
+    missing: str = Field("", description="why no row of this project decides it")
+    note: str = Field("", description="what our own ledger says beside it")
+    why: str = Field("", description="the reason for the margin, or how the range follows from the sentence")
 
     @model_validator(mode="after")
     def _complete(self) -> "Claim":
-        rows = 1 if self.relation == "value" else 2
-        if any(len(comparison) != rows for comparison in self.comparisons):
+        rows = len(RELATIONS[self.relation])
+        if any(len(comparison.rows) != rows for comparison in self.comparisons):
             raise ValueError(f"a comparison by {self.relation} names {rows} row{'s' * (rows > 1)}")
-        if self.kind in ("accuracy", "cost", "memory") and not self.comparisons:
-            raise ValueError(f"a claim on {self.kind} needs comparisons")
+        if self.kind in ("accuracy", "cost", "memory") and not self.comparisons and not self.missing:
+            raise ValueError(f"a claim on {self.kind} needs comparisons, or says in `missing` why it has none")
+        if (self.kind == "accuracy") == (self.test == "range"):
+            raise ValueError(f"a claim on {self.kind} cannot be decided by the test {self.test}")
+        no_loss = self.test in ("equivalence", "non-inferiority") and not self.missing
+        if no_loss and (self.margin <= 0 or len(self.control) != 2):
+            raise ValueError(f"a test of {self.test} needs a margin above 0 and a control of two rows")
+        needs = self.test not in ("equivalence", "superiority") and not self.missing
+        if needs and not self.expected and not all(comparison.expected for comparison in self.comparisons):
+            raise ValueError("what the paper says is missing: give `expected`")
         return self
 
     @property
-    def low(self) -> float:
-        return -math.inf if self.expected.low is None else self.expected.low - self.tolerance
+    def weights(self) -> tuple[float, ...]:
+        """What the rows' values are multiplied with; a ratio's are those of its logarithm."""
+        return RELATIONS[self.relation]
 
     @property
-    def high(self) -> float:
-        return math.inf if self.expected.high is None else self.expected.high + self.tolerance
+    def standing(self) -> str:
+        """The least sure standing among what the paper is said to say; "F" where it is the sentence alone."""
+        found = [comparison.expected or self.expected for comparison in self.comparisons] or [self.expected]
+        order = ("F", "D", "2nd", "R", "NF")
+        return max((each.standing for each in found if each), key=order.index, default="F")
+
+    @property
+    def wanted(self) -> Better | None:
+        return self.better or ("higher" if self.kind == "accuracy" else None)
+
+    def said(self, comparison: Comparison | None = None) -> Expected | None:
+        """What the paper says of a comparison."""
+        return (comparison.expected if comparison else None) or self.expected
+
+    def test_of(self, comparison: Comparison | None = None) -> Test:
+        """The test of a comparison at the paper's scale."""
+        said = self.said(comparison)
+        low, high = (said.low, said.high) if said else (None, None)
+        return make(self.test, self.margin, low, high, self.smallest_of(comparison), self.wanted)
+
+    def smallest_of(self, comparison: Comparison | None = None) -> float:
+        """The smallest effect of interest: declared, half the published effect, or 0.2 points."""
+        said = self.said(comparison)
+        published = said.low if said and said.low else 0.0
+        return self.smallest or (published / 2 if published > 0 else SMALLEST)
+
+    def assumed(self, comparison: Comparison | None = None) -> float:
+        """The effect that power is computed for: the published one; without a number, no difference or the smallest."""
+        said = self.said(comparison)
+        known = [bound for bound in (said.low, said.high) if bound is not None] if said else []
+        if self.test == "superiority":
+            return known[0] if known and known[0] > 0 else self.smallest_of(comparison)
+        return 0.0 if self.test == "equivalence" or not known else math.fsum(known) / len(known)
 
 
-class Finding(NamedTuple):
-    """One comparison: its rows, the effect, and what it says."""
+class Reduced(Section):
+    """A scale that stands in for a paper's: its margins and looks, declared before its runs."""
 
-    rows: list[str]
-    effect: Estimate
-    verdict: Verdict
+    of: str = Field(description="the scale of the paper")
+    looks: dict[int, float] = Field(description="number of seeds of each look, and its one-sided level", min_length=1)
+    margin: float = Field(gt=0, description="points, for equivalence and non-inferiority")
+    retained: float = Field(
+        gt=0, lt=1, description="share of the control's difference (dynamic minus static) that must be kept as well"
+    )
+    smallest: float = Field(gt=0, description="points, the smallest effect of interest for superiority")
 
 
 class Claims(Section):
+    """The file: the claims, and the scales at which they get a reduced verdict."""
+
+    reduced: dict[str, Reduced] = Field({}, description="by the name of the scale")
     claims: list[Claim]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _claims_alone(cls, value: Any) -> Any:
+        return {"claims": value} if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _distinct(self) -> "Claims":
@@ -91,74 +209,16 @@ class Claims(Section):
         return self
 
 
-def read() -> list[Claim]:
+def read() -> Claims:
     """The claims of config/claims.yaml of the working folder, or else of the one that comes with the code.
 
     Raises:
         SpfdeError: the file is not YAML, or a claim has not the shape of one.
     """
-    path = config_file("claims.yaml")
+    local = Path("config/claims.yaml")
+    path = local if local.is_file() else SHIPPED / "claims.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError:
         raise SpfdeError(f"{path} is not YAML", "mend the file") from None
-    return parse(Claims, {"claims": values}, path.name).claims
-
-
-def exact(value: float) -> Estimate:
-    """An effect without noise: computed, not measured."""
-    return Estimate(value, 0.0, 1, value, value)
-
-
-def judge(claim: Claim, effect: Estimate) -> Verdict:
-    """What an effect says of a claim, by its 95 % interval and the expected range widened by the tolerance.
-
-    Inside: reproduced. Apart from it: contradicted. Both are possible: within noise. Without an interval: not run.
-    """
-    if math.isnan(effect.low) or math.isnan(effect.high):
-        return "not run"
-    if claim.low <= effect.low and effect.high <= claim.high:
-        return "reproduced"
-    return "contradicted" if effect.high < claim.low or effect.low > claim.high else "within noise"
-
-
-def findings(claim: Claim, effects: Iterable[tuple[list[str], Estimate]]) -> list[Finding]:
-    return [Finding(rows, effect, judge(claim, effect)) for rows, effect in effects]
-
-
-def conclude(claim: Claim, found: list[Finding]) -> tuple[Verdict, str]:
-    """The verdict of all comparisons together, and the reason where there is none.
-
-    All must hold; one that contradicts is enough against. A published number that nobody verified decides nothing.
-    """
-    if claim.expected.standing in UNVERIFIED:
-        return "not run", "the published value is unverified, and no verdict rests on one"
-    said = [finding.verdict for finding in found]
-    if not said:
-        return "not run", "there are none"
-    if "not run" in said:
-        fewest = min(finding.effect.n for finding in found if finding.verdict == "not run")
-        return "not run", f"a comparison has {fewest} paired runs and needs two"
-    for verdict in ("contradicted", "within noise"):
-        if verdict in said:
-            return verdict, ""
-    return "reproduced", ""
-
-
-def worst(claim: Claim, found: list[Finding]) -> Finding | None:
-    """The comparison that stands worst with the claim: it is the one to print."""
-
-    def margin(finding: Finding) -> float:
-        return min(finding.effect.mean - claim.low, claim.high - finding.effect.mean)
-
-    known = [finding for finding in found if not math.isnan(finding.effect.mean)]
-    return min(known, key=margin, default=None)
-
-
-def plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+    return parse(Claims, values if isinstance(values, dict) else {"claims": values}, path.name)

@@ -1,13 +1,13 @@
-"""Where the verdicts' evidence comes from: plans, records, analyses and the benchmark.
+"""Each claim with its verdict and what that rests on: plans, records, analyses or the benchmark.
 
-Costs and memory are computed from the plan of the paper's scale, whatever scale ran. Accuracies are read from records
-of the paper's scale alone; those of another scale are shown as a check of the machinery and decide nothing. Times are
-the benchmark's.
+Costs and memory are computed from the plan of the paper's scale, whatever scale ran. Accuracies are decided by records
+of the paper's scale alone (`spfde.results.accuracy`); those of another scale are shown as a check of the machinery and
+decide nothing. Times are the benchmark's.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,134 +15,162 @@ import pandas as pd
 
 from spfde.errors import SpfdeError, lookup
 from spfde.experiments.files import read_scale
-from spfde.experiments.resolve import expand
-from spfde.planning import Plan, describe, plan_settings
-from spfde.results import load
+from spfde.results import accuracy
 from spfde.results.analyses import analysis_path
 from spfde.results.checks import CHECKS
-from spfde.results.claims import VERDICTS, Claim, Finding, conclude, exact, findings, plain, worst
+from spfde.results.claims import DECIDED, UNVERIFIED, Claim, Claims, Verdict
+from spfde.results.hypotheses import LEVEL, conclude, judge
 from spfde.results.reference import STANDINGS
-from spfde.results.statistics import Estimate, estimate, paired
-from spfde.settings import RunSettings
+from spfde.results.sources import Sources
+from spfde.results.speed import at_share, overhead, per_share
+from spfde.results.statistics import UNKNOWN, Effect, exact, one_sample
+from spfde.results.trials import Finding, Outcome
 
-Effects = list[tuple[list[str], Estimate]]
+Effects = list[tuple[list[str], Effect]]
 CONVERGED = 0.9  # of the final structure or representation
 ANALYSES = {"similarity": "similarity", "cka": "cka"}  # first part of a metric -> column of the analysis
+NOISY = ("analysis", "acceleration")  # measured, so that a verdict can be wrong by chance
 
 
-@dataclass
 class Evidence:
     """What claims are held against.
 
     Args:
         scale: the scale that was run: its records decide what holds for every run, its folder has the benchmark.
         results: the folder of all results.
+        claims: the file, for its reduced scales.
+        others: folders of records of the same protocol that others made.
     """
 
-    scale: str
-    results: Path
-    _rows: dict[tuple[str, str], dict[str, RunSettings]] = field(default_factory=dict, init=False)
-    _runs: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, init=False)
-    _plans: dict[str, Plan] = field(default_factory=dict, init=False)
+    def __init__(self, scale: str, results: Path, claims: Claims | None = None, others: Sequence[Path] = ()) -> None:
+        self.scale, self.results = scale, results
+        self.reduced = claims.reduced if claims else {}
+        self.sources = Sources(scale, results, others)
 
     def decide(self, claim: Claim) -> dict[str, Any]:
         """The claim's verdict with its evidence, as it stands in claims.json."""
+        outcome, evidence = self._outcome(claim)
+        verdict, reason = self._verdict(claim, outcome)
+        evidence = {**evidence, "reason": reason}
+        entry = {
+            "id": claim.id,
+            "claim": claim.claim,
+            "source": claim.source,
+            "kind": claim.kind,
+            "test": claim.test,
+            "verdict": verdict,
+            "by_construction": claim.by_construction.model_dump() if claim.by_construction else None,
+            "published": {
+                "low": claim.expected.low if claim.expected else None,
+                "high": claim.expected.high if claim.expected else None,
+                "margin": claim.margin,
+                "smallest": [claim.smallest_of(each) for each in claim.comparisons] if _superior(claim) else None,
+                "standing": STANDINGS.get(claim.standing, "not found"),
+                "why": claim.why,
+                "comparisons": [each.expected.model_dump() if each.expected else None for each in claim.comparisons],
+            },
+            "metric": claim.metric,
+            "relation": claim.relation,
+            "scale": claim.scale,
+            "evidence": evidence,
+            "reduced": None,
+            "note": claim.note,
+        }
+        if claim.kind == "accuracy":
+            if self.scale not in (claim.scale, *self.reduced):
+                evidence["machinery"] = self._rehearsal(claim)
+            entry["reduced"] = accuracy.reduced(claim, self.sources, self.reduced)
+        found: dict[str, Any] = plain(entry)
+        return found
+
+    def _verdict(self, claim: Claim, outcome: Outcome) -> tuple[Verdict, str]:
+        """The verdict, after what may be said at all: of what holds by construction, and of whom."""
+        verdict, reason = outcome.verdict, outcome.reason
+        if claim.missing:
+            return "not run", claim.missing
+        if claim.by_construction:
+            return _by_construction(claim, outcome)
+        if claim.standing in UNVERIFIED and verdict != "not run":
+            return "undecided", "the published value is unverified, and no verdict rests on one"
+        if verdict == "contradicted" and claim.standing != "F":
+            standing = STANDINGS[claim.standing]
+            return (
+                "undecided",
+                f"apart from a {standing} value: it is no sentence of the paper that could be contradicted",
+            )
+        if verdict in DECIDED and (unequal := self._unequal(claim)) and (verdict != "contradicted" or _equal(claim)):
+            return "undecided", unequal
+        return verdict, reason
+
+    def _outcome(self, claim: Claim) -> tuple[Outcome, dict[str, Any]]:
+        if claim.kind == "accuracy" and read_scale(claim.scale).paper and not claim.missing:
+            return accuracy.at_paper_scale(claim, self.sources)
         sources = {
-            "accuracy": self._accuracy,
             "analysis": self._analysis,
             "cost": self._planned,
             "memory": self._planned,
             "invariance": self._invariance,
             "acceleration": self._acceleration,
         }
-        effects, origin = sources[claim.kind](claim)
-        found = findings(claim, effects)
-        verdict, reason = conclude(claim, found)
-        shown = worst(claim, found)
-        evidence = {
+        if claim.missing or claim.kind not in sources:
+            effects, origin = Effects(), "nothing that this project runs" if claim.missing else f"scale {claim.scale}"
+        else:
+            effects, origin = sources[claim.kind](claim)
+        return self._in_range(claim, effects, origin)
+
+    def _in_range(self, claim: Claim, effects: Effects, origin: str) -> tuple[Outcome, dict[str, Any]]:
+        """The outcome of effects that are held against a range."""
+        of = {tuple(each.rows): each for each in claim.comparisons}
+        tests = [claim.test_of(of.get(tuple(rows))) for rows, _ in effects]
+        judged = judge(tests, [effect for _, effect in effects])
+        findings = [
+            Finding(tuple(rows), effect, UNKNOWN, each) for (rows, effect), each in zip(effects, judged, strict=True)
+        ]
+        verdict = conclude([each.word for each in judged])
+        outcome = Outcome(verdict, findings, _why_not(claim, effects) if verdict == "not run" else "")
+        shown = accuracy.worst(findings, tests)
+        return outcome, {
             "from": origin,
-            "reason": reason,
             "n": shown.effect.n if shown else 0,
             "effect": shown.effect.mean if shown else None,
-            "interval": _interval(shown.effect) if shown else None,
-            "rows": shown.rows if shown else [],
-            "comparisons": [_line(finding) for finding in found],
+            "interval": accuracy.interval(shown.effect, LEVEL) if shown else None,
+            "interval_level": 1 - 2 * LEVEL,
+            "rows": list(shown.rows) if shown else [],
+            "comparisons": [accuracy.line(finding, LEVEL) for finding in findings],
+            "error_rate": LEVEL if claim.kind in NOISY else 0.0,
         }
-        if claim.kind == "accuracy" and self.scale != claim.scale:
-            rehearsed = findings(claim, self._accuracy(claim, self.scale)[0])
-            lines = [_line(finding) | {"verdict": None} for finding in rehearsed if finding.effect.n]
-            evidence["machinery"] = {"scale": self.scale, "decides": False, "comparisons": lines}
-        return plain(
-            {
-                "id": claim.id,
-                "claim": claim.claim,
-                "source": claim.source,
-                "kind": claim.kind,
-                "verdict": verdict,
-                "published": {
-                    "low": claim.expected.low,
-                    "high": claim.expected.high,
-                    "tolerance": claim.tolerance,
-                    "standing": STANDINGS.get(claim.expected.standing, "not found"),
-                    "why": claim.why,
-                },
-                "metric": claim.metric,
-                "relation": claim.relation,
-                "scale": claim.scale,
-                "evidence": evidence,
-            }
-        )
 
-    def rows(self, scale: str, experiment: str) -> dict[str, RunSettings]:
-        """The rows of an experiment at a scale, by name, each at its first seed."""
-        if (scale, experiment) not in self._rows:
-            self._rows[scale, experiment] = {run.row: run for run in reversed(expand(scale, experiment))}
-        return self._rows[scale, experiment]
+    def _rehearsal(self, claim: Claim) -> dict[str, Any] | None:
+        return accuracy.rehearsal(claim, self.sources) if self.sources.has_records(self.scale) else None
 
-    def plan(self, claim: Claim, row: str) -> Plan:
-        """The plan of a claim's row at the paper's scale."""
-        known = self.rows(claim.scale, claim.experiment)
-        if row not in known:
-            cause = f"claim {claim.id} names the row {row}, which {claim.experiment} has not at scale {claim.scale}"
-            raise SpfdeError(cause, "mend config/claims.yaml")
-        run = known[row]
-        if run.run_id not in self._plans:
-            self._plans[run.run_id] = plan_settings(run)
-        return self._plans[run.run_id]
+    def _unequal(self, claim: Claim) -> str:
+        """What speaks against the comparisons being those of the sentence, where it names what they may cost."""
+        if claim.costs is None:
+            return ""
+        for each in claim.comparisons:
+            own, other = (self._cost(claim, row) for row in each.rows)
+            if math.isnan(own) or math.isnan(other):
+                return f"what {' or '.join(each.rows)} costs depends on the mask, and is not known without records"
+            more = own / other - 1
+            if more > claim.costs.tolerance or (claim.costs.relation == "equal" and -more > claim.costs.tolerance):
+                against = f" costs {100 * more:+.1f} % against ".join(each.rows)
+                return f"{against}: not the comparison that the sentence makes"
+        return ""
 
-    def runs(self, scale: str, experiment: str) -> pd.DataFrame:
-        """The records of an experiment's rows at a scale, those of other settings left out."""
-        if (scale, experiment) not in self._runs:
-            row_digests = {row: run.row_digest for row, run in self.rows(scale, experiment).items()}
-            runs = load(scale, self.results, row_digests)
-            self._runs[scale, experiment] = runs[runs["row"].isin(list(row_digests))]
-        return self._runs[scale, experiment]
-
-    def _accuracy(self, claim: Claim, scale: str | None = None) -> tuple[Effects, str]:
-        at = scale or claim.scale
-        origin = f"records of scale {at}"
-        if not read_scale(claim.scale).paper or not _has_records(self.results, at):
-            return [], origin
-        runs = self.runs(at, claim.experiment)
-        return [(rows, _measured(claim, runs, rows)) for rows in claim.comparisons], origin
+    def _cost(self, claim: Claim, row: str) -> float:
+        assert claim.costs is not None
+        runs = self.sources.runs(claim.scale, claim.experiment)
+        known = runs[runs["row"] == row][claim.costs.metric].dropna() if claim.costs.metric in runs else pd.Series()
+        return float(known.mean()) if len(known) else self.sources.planned(claim, row, claim.costs.metric)
 
     def _planned(self, claim: Claim) -> tuple[Effects, str]:
-        def value(row: str, metric: str) -> float:
-            section, _, key = metric.partition(".")
-            found = describe(self.plan(claim, row))[section]
-            planned = found[key] if key else found
-            if planned is None:
-                cause = f"claim {claim.id} rests on the planned cost of {row}, which depends on the mask"
-                raise SpfdeError(cause, "let it rest on records, in config/claims.yaml")
-            return float(planned)
-
         effects: Effects = []
-        for rows in claim.comparisons:
-            effect = value(rows[0], claim.metric)
+        for each in claim.comparisons:
+            effect = self.sources.planned(claim, each.rows[0], claim.metric)
             if claim.relation != "value":
-                other = value(rows[1], claim.other_metric or claim.metric)
+                other = self.sources.planned(claim, each.rows[1], claim.other_metric or claim.metric)
                 effect = effect / other if claim.relation == "ratio" else effect - other
-            effects.append((rows, exact(effect)))
+            effects.append((each.rows, exact(effect)))
         return effects, f"planned trace of scale {claim.scale}"
 
     def _invariance(self, claim: Claim) -> tuple[Effects, str]:
@@ -152,10 +180,11 @@ class Evidence:
             )
         check = CHECKS[claim.metric]
         if check.plans:
-            rows = [rows[0] for rows in claim.comparisons]
-            return [([row], exact(check.of(self.plan(claim, row)))) for row in rows], f"plan of scale {claim.scale}"
+            rows = [each.rows[0] for each in claim.comparisons]
+            plans = [([row], exact(check.of(self.sources.plan(claim, row)))) for row in rows]
+            return plans, f"plan of scale {claim.scale}"
         origin = f"records of scale {self.scale}"
-        values = [value for folder in _folders(self.results, self.scale) for value in check.of(folder)]
+        values = [value for folder in self.sources.folders(self.scale) for value in check.of(folder)]
         if not values:
             return [], origin
         return [([], exact(max(values))._replace(n=len(values)))], origin
@@ -166,7 +195,8 @@ class Evidence:
         if not path.is_file():
             return [], f"analysis of snapshots at scale {claim.scale}"
         epochs = converged(pd.read_csv(path), ANALYSES[kind])
-        return [(rows, _when(epochs, rows, layers)) for rows in claim.comparisons], f"snapshots of scale {claim.scale}"
+        effects = [(each.rows, _when(epochs, each.rows, layers)) for each in claim.comparisons]
+        return effects, f"snapshots of scale {claim.scale}"
 
     def _acceleration(self, claim: Claim) -> tuple[Effects, str]:
         path = self.results / self.scale / "bench.repeats.csv"
@@ -175,19 +205,27 @@ class Evidence:
         times = pd.read_csv(path)
         device = ", ".join(sorted(times["device"].unique())) if "device" in times else "unknown device"
         statistic, _, kind = claim.metric.rpartition(".")
+        origin = f"benchmark at scale {self.scale} on {device}"
+        if claim.comparisons:  # each names a share of the FLOPs, in percent
+            shares = [(each.rows, at_share(times, kind, float(each.rows[0]) / 100)) for each in claim.comparisons]
+            return shares, origin
         measure = lookup("statistic of the benchmark", statistic, {"": per_share, "overhead": overhead})
-        return [([claim.metric], measure(times, kind))], f"benchmark on {device}"
+        return [([], measure(times, kind))], origin
 
 
-def decide_all(claims: list[Claim], scale: str, results: Path) -> list[dict[str, Any]]:
-    """The verdicts on these claims, in their order."""
-    evidence = Evidence(scale, results)
-    return [evidence.decide(claim) for claim in claims]
+def decide_all(claims: Claims, scale: str, results: Path, others: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    """The verdicts on all claims, in their order, with evidence."""
+    evidence = Evidence(scale, results, claims, others)
+    return [evidence.decide(claim) for claim in claims.claims]
 
 
-def counts(verdicts: list[dict[str, Any]]) -> dict[str, int]:
-    """How many claims have which verdict."""
-    return {verdict: sum(entry["verdict"] == verdict for entry in verdicts) for verdict in VERDICTS}
+def plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity: None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def converged(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -201,75 +239,53 @@ def converged(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return later.groupby(keys)["epoch"].min().reset_index()
 
 
-def per_share(times: pd.DataFrame, kind: str) -> Estimate:
-    """Share of the epoch's time saved per share of FLOPs saved (1: linear), over the benchmark's repeats.
+def _by_construction(claim: Claim, outcome: Outcome) -> tuple[Verdict, str]:
+    """No record changes what holds by construction; a plan in which it does not hold is said.
 
-    Of a repeat it is the slope through the origin over its levels (least squares).
+    Where records are a check of it, one that fails is a fault of the code that made them, and no verdict on a paper.
     """
-    wide = times.pivot_table(index="repeat", columns=["kind", "flops_reduction"], values="seconds_per_epoch")
-    if not {kind, "masks"} <= set(wide.columns.get_level_values("kind")):
-        return estimate([])
-    base, found = pd.DataFrame(wide["masks"]), pd.DataFrame(wide[kind])
-    saved = 1 - found.to_numpy() / base.to_numpy()[:, :1]
-    levels = found.columns.to_numpy(dtype=float)
-    return estimate((saved @ levels) / (levels @ levels))
+    assert claim.by_construction is not None
+    because = f"{claim.by_construction.by}: {claim.by_construction.reason}"
+    from_records = claim.kind == "invariance" and not CHECKS[claim.metric].plans
+    if outcome.verdict not in ("contradicted", "undecided"):
+        return "by construction", because
+    if from_records:
+        print(f"warning: records violate what holds by construction: {claim.id}", file=sys.stderr)
+        return "by construction", f"{because}; but records violate it, so the code that made them is at fault"
+    return "undecided", f"declared to hold by construction ({because}), but the plan says otherwise"
 
 
-def overhead(times: pd.DataFrame, kind: str) -> Estimate:
-    """What a kind adds to the epoch's time, as a share of it, over the benchmark's repeats.
+def _superior(claim: Claim) -> bool:
+    return claim.test == "superiority"
 
-    Of a repeat it is the mean over the kind's levels. Masks are held against dense training, everything else against
-    masks alone; both in as many steps and with as many mask updates, so that fewer samples are no gain.
+
+def _equal(claim: Claim) -> bool:
+    return claim.costs is not None and claim.costs.relation == "equal"
+
+
+def _why_not(claim: Claim, effects: Effects) -> str:
+    if not effects:
+        return "there are none"
+    if claim.kind in ("cost", "memory"):
+        return "it depends on the mask, and there are no records"
+    fewest = min(effect.n for _, effect in effects if not effect.known)
+    return f"a comparison has {fewest} runs and needs two"
+
+
+def _when(epochs: pd.DataFrame, rows: list[str], layers: str) -> Effect:
+    """Epochs of convergence, over seeds.
+
+    Of the first layer; of the last third of the layers minus the first third; or of a row minus another, averaged over
+    all layers or of the layer with a number.
     """
-    if not {"steps", "step_seconds", "mask_updates"} <= set(times):
-        return estimate([])
-    by_repeat = times.set_index("repeat")
-    found = by_repeat[by_repeat["kind"] == kind]
-    base = by_repeat[by_repeat["kind"] == ("dense" if kind == "masks" else "masks")].reindex(found.index)
-    without = found["steps"] * base["step_seconds"] + base["mask_updates"]
-    return estimate((found["seconds_per_epoch"] / without - 1).groupby(level="repeat").mean())
-
-
-def _measured(claim: Claim, runs: pd.DataFrame, rows: list[str]) -> Estimate:
-    if claim.relation == "value":
-        return estimate(runs[runs["row"] == rows[0]][claim.metric])
-    return paired(runs, rows[0], rows[1], claim.metric)
-
-
-def _when(epochs: pd.DataFrame, rows: list[str], layers: str) -> Estimate:
-    """Epochs of convergence: of the first layer; of the last third minus the first third; or of a row minus another."""
     table = epochs[epochs["row"] == rows[0]].pivot(index="seed", columns="number", values="epoch")
     if layers == "first":
-        return estimate(table.iloc[:, 0] if table.size else [])
+        return one_sample(table.iloc[:, 0] if table.size else [])
     if layers == "back-front":
         third = table.shape[1] // 3
-        return estimate(table.iloc[:, -third:].mean(axis=1) - table.iloc[:, :third].mean(axis=1) if third else [])
+        return one_sample(table.iloc[:, -third:].mean(axis=1) - table.iloc[:, :third].mean(axis=1) if third else [])
     other = epochs[epochs["row"] == rows[1]].pivot(index="seed", columns="number", values="epoch")
     shared = table.columns.intersection(other.columns)
-    return estimate(table[shared].mean(axis=1) - other[shared].mean(axis=1) if len(shared) else [])
-
-
-def _folders(results: Path, scale: str) -> Iterator[Path]:
-    from spfde.results.collect import record_folders
-
-    yield from record_folders(scale, results)
-
-
-def _has_records(results: Path, scale: str) -> bool:
-    return next(_folders(results, scale), None) is not None
-
-
-def _interval(effect: Estimate) -> list[float] | None:
-    """None where the effect is computed, or has too few values for an interval."""
-    return None if math.isnan(effect.low) or effect.low == effect.high else [effect.low, effect.high]
-
-
-def _line(finding: Finding) -> dict[str, Any]:
-    effect = finding.effect
-    return {
-        "rows": finding.rows,
-        "n": effect.n,
-        "effect": effect.mean,
-        "interval": _interval(effect),
-        "verdict": finding.verdict,
-    }
+    if layers.isdigit():
+        shared = shared.intersection(pd.Index([int(layers)], dtype=shared.dtype))
+    return one_sample(table[shared].mean(axis=1) - other[shared].mean(axis=1) if len(shared) else [])

@@ -14,11 +14,11 @@ from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.files import write_text
 from spfde.results import load
-from spfde.results.claims import VERDICTS
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material, gather
 from spfde.results.tables.render import document, fragment
 from spfde.results.tables.table import NOT_RUN, ON_MASK, Column, Table, plus_minus
+from spfde.results.verdicts import tally
 from spfde.settings import RunSettings, parse
 
 HEADLINE = ("dense", "static", "set", "rigl", "mest-em", "mest-ems", "spfde")  # the paper's own comparison
@@ -147,11 +147,12 @@ def _claims(path: Path) -> str:
     if not path.is_file():
         return f'<p class="muted">{NOT_RUN}</p>'
     claims = _json(path)
-    counts = pd.Series([claim["verdict"] for claim in claims], dtype=str).value_counts()
-    boxes = (f"<div><strong>{counts.get(verdict, 0)}</strong>{verdict}</div>" for verdict in VERDICTS)
+    found = tally(claims)
+    boxes = (f"<div><strong>{count}</strong>{verdict}</div>" for verdict, count in found.counts.items())
+    said = html.escape(" ".join([*found.sentences, "Evidence: claims.md."]))
     against = [f"<li>{html.escape(claim['claim'])}</li>" for claim in claims if claim["verdict"] == "contradicted"]
     listed = f"<p>Contradicted:</p>\n<ul>{''.join(against)}</ul>" if against else ""
-    return f'<div class="verdicts">{"".join(boxes)}</div>\n<p>{len(claims)} claims; evidence: claims.md.</p>{listed}'
+    return f'<div class="verdicts">{"".join(boxes)}</div>\n<p>{said}</p>{listed}'
 
 
 def _json(path: Path) -> list[dict[str, Any]]:

@@ -1,24 +1,108 @@
-"""The verdicts as files: JSON for programs, Markdown and HTML for people."""
+"""The verdicts as files: JSON for programs, Markdown and HTML for people; and how many there are of each."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from spfde.files import write_json, write_text
-from spfde.results.claims import VERDICTS
+from spfde.results.claims import DECIDED, VERDICTS
 from spfde.results.tables.render import markdown, page
 from spfde.results.tables.table import Column, Table
 
-SHOWN = ("contradicted", "within noise", "reproduced", "not run")
+SHOWN = (
+    "contradicted",
+    "smaller than claimed",
+    "undecided",
+    "undecided (interim)",
+    "reproduced",
+    "by construction",
+    "not run",
+)
+REDUCED = ("supported", "not supported", "undecided", "undecided (interim)")
 NOTES = [
-    "*reproduced*: the 95 % interval of the effect lies inside the published range widened by the tolerance; "
-    "*contradicted*: apart from it; *within noise*: both are possible; *not run*: there is nothing to decide it with.",
-    "Effects on accuracy are paired by seed and come from runs at the paper's scale alone. Costs and memory are "
-    "computed from the planned trace of the paper's scale, so that they have no interval. Acceleration is the "
-    "benchmark's. Of several comparisons the one that stands worst with the claim is shown; all must hold.",
+    "*Similar* is an equivalence test (two one-sided tests at 5 %), *more accurate* a test of superiority, *costs no "
+    "more than* one of non-inferiority; a better result than claimed never contradicts. *Reproduced*: the effect is "
+    "shown to lie where the sentence says. *Contradicted*: it is shown not to; for superiority, to be below the "
+    "smallest effect of interest (half the published effect, else 0.2 points). *Smaller than claimed*: above 0, and "
+    "below that. *Undecided*: neither is shown; *interim*: fewer seeds than were declared. *Not run*: there is nothing "
+    "to decide it with. All comparisons of a claim must hold, and one that is contradicted is enough against it "
+    "(Holm); only sentences of the paper itself are called contradicted.",
+    "*By construction*: it follows from a definition, from a solver that was asked for it or from a preset that was "
+    "chosen for it, so that no run could have come out otherwise. It is no evidence, and is counted apart.",
+    "Effects on accuracy (points) come from runs at the paper's scale alone, by Welch's test; the interval has the "
+    "level of the tests. Claims of no difference also need a positive control: dynamic above static sparsity in the "
+    "same experiment. Costs and memory are computed from the planned trace of the paper's scale, so that they have no "
+    "interval. Acceleration is the benchmark's. Of several comparisons the one that stands worst with the claim is "
+    "shown.",
+    "Seeds: how many each row needs for the claim to be shown with a probability of 80 % where it is true, at the "
+    "spread between the runs at hand, or the median of the published ones (†) where there are none; > 200 includes "
+    "where no number is enough, because the published mean is too uncertain.",
+    "*At reduced scale*: what runs of a shortened schedule say, by margins and looks that were declared before them. "
+    "These are never the paper's verdicts.",
     "Standing: how sure we are that the number is the paper's; no verdict rests on an unverified one.",
 ]
+
+
+class Tally(NamedTuple):
+    """How many verdicts there are of each, and how many of the tested ones chance alone may have made wrong.
+
+    Attributes:
+        counts: claims by verdict.
+        reduced: claims by their words at reduced scale.
+        tested: verdicts that rest on measured effects.
+        false: at most how many of those are expected to be wrong by chance.
+        reduced_tested: the same at reduced scale.
+        reduced_false: the same at reduced scale.
+    """
+
+    counts: dict[str, int]
+    reduced: dict[str, int]
+    tested: int
+    false: float
+    reduced_tested: int
+    reduced_false: float
+
+    @property
+    def decided(self) -> int:
+        return sum(self.counts[verdict] for verdict in DECIDED)
+
+    @property
+    def sentences(self) -> list[str]:
+        """The tally in words: what is decided, what holds by construction, and the false ones to expect."""
+        counts, total = self.counts, sum(self.counts.values())
+        kinds = ", ".join(f"{counts[verdict]} {verdict}" for verdict in DECIDED if counts[verdict])
+        open_ones = counts["undecided"] + counts["undecided (interim)"]
+        said = [
+            f"{total} claims: {self.decided} decided{f' ({kinds})' if kinds else ''}, {open_ones} undecided, "
+            f"{counts['by construction']} by construction, {counts['not run']} not run.",
+            f"{self.tested} verdicts rest on measurements that vary by chance; at most {self.false:.2g} false ones are "
+            "to be expected among them."
+            if self.tested
+            else "No verdict rests on measurements that vary by chance, so that no false ones are to be expected.",
+        ]
+        if any(self.reduced.values()):
+            words = ", ".join(f"{count} {word}" for word, count in self.reduced.items() if count)
+            said.append(
+                f"At reduced scale, which decides nothing of the paper: {words}; at most {self.reduced_false:.2g} "
+                f"false ones are to be expected among the {self.reduced_tested} tested."
+            )
+        return said
+
+
+def tally(verdicts: Sequence[Mapping[str, Any]]) -> Tally:
+    """Counts the entries of claims.json."""
+    counts: dict[str, int] = {verdict: sum(entry["verdict"] == verdict for entry in verdicts) for verdict in VERDICTS}
+    tested = [
+        entry["evidence"]["error_rate"]
+        for entry in verdicts
+        if entry["verdict"] in (*DECIDED, "undecided") and entry.get("evidence", {}).get("error_rate")
+    ]
+    found = [entry["reduced"] for entry in verdicts if entry.get("reduced")]
+    reduced = {word: sum(each["verdict"] == word for each in found) for word in REDUCED}
+    rates = [each["error_rate"] for each in found if each["verdict"] in REDUCED[:3]]
+    return Tally(counts, reduced, len(tested), sum(tested), len(rates), sum(rates))
 
 
 def write(verdicts: list[dict[str, Any]], scale: str, folder: Path) -> list[Path]:
@@ -34,37 +118,43 @@ def write(verdicts: list[dict[str, Any]], scale: str, folder: Path) -> list[Path
 def table(verdicts: list[dict[str, Any]], scale: str) -> Table:
     """A row a claim: what is decided first, and what speaks against the paper before that."""
     ordered = sorted(verdicts, key=lambda row: SHOWN.index(row["verdict"]))
-    counted = ", ".join(f"{sum(row['verdict'] == verdict for row in verdicts)} {verdict}" for verdict in VERDICTS)
+    found = tally(verdicts)
     columns = [
         Column("Claim", lambda row: row["id"], numeric=False),
         Column("Verdict", lambda row: row["verdict"], numeric=False),
         Column("What the paper says", lambda row: row["claim"], numeric=False, wraps=True),
+        Column("Test", lambda row: row["test"], numeric=False),
         Column("Published", _published),
-        Column("Effect [95 %]", _effect),
+        Column("Effect [interval]", _effect),
         Column("n", lambda row: str(row["evidence"]["n"])),
+        Column("Seeds", _seeds),
+        *([Column("At reduced scale", _reduced, numeric=False, wraps=True)] if any(found.reduced.values()) else []),
         Column("Standing", lambda row: row["published"]["standing"], numeric=False),
         Column("From", _origin, numeric=False, wraps=True),
         Column("Source", lambda row: row["source"], numeric=False, wraps=True),
     ]
-    frame = pd.DataFrame({"claim": ordered})
     return Table(
         "claims",
-        f"{len(verdicts)} claims: {counted} (scale {scale})",
+        f"{found.sentences[0].removesuffix('.')} (scale {scale})",
         pd.DataFrame(ordered),
         columns,
-        frame,
-        NOTES,
+        pd.DataFrame({"claim": ordered}),
+        [" ".join(found.sentences[1:]), *NOTES],
         parted_by="verdict",
     )
 
 
 def _published(row: dict[str, Any]) -> str:
-    low, high, tolerance = (row["published"][key] for key in ("low", "high", "tolerance"))
-    if low is None or high is None:
+    low, high, margin = (row["published"][key] for key in ("low", "high", "margin"))
+    if low is None and high is None:
+        own = [each for each in row["published"]["comparisons"] if each]
+        ends = sorted({bound for each in own for bound in (each["low"], each["high"]) if bound is not None})
+        text = " to ".join(f"{bound:.4g}" for bound in dict.fromkeys((ends[0], ends[-1]))) if ends else "–"
+    elif low is None or high is None:
         text = f"≤ {high:.4g}" if low is None else f"≥ {low:.4g}"
     else:
         text = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-    return f"{text} (± {tolerance:.2g})" if tolerance else text
+    return f"{text} (± {margin:.2g})" if margin else text
 
 
 def _effect(row: dict[str, Any]) -> str:
@@ -72,9 +162,26 @@ def _effect(row: dict[str, Any]) -> str:
     if evidence["effect"] is None:
         return "–"
     interval = " [{:.4g}, {:.4g}]".format(*evidence["interval"]) if evidence["interval"] else ""
-    return f"{evidence['effect']:.4g}{interval}"
+    lost = f"; {evidence['diverged']} of {evidence['runs']} diverged" if evidence.get("diverged") else ""
+    return f"{evidence['effect']:.4g}{interval}{lost}"
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    power = row["evidence"].get("power")
+    if not power or power["at_n"] is None:
+        return "–"
+    assumed = "" if power["std_from"] == "records" else "†"
+    return f"{power['seeds_needed'] or '> 200'}{assumed}"
+
+
+def _reduced(row: dict[str, Any]) -> str:
+    found = row.get("reduced")
+    if not found or found["verdict"] == "not run":
+        return "–" if not found else "not run"
+    interval = "" if found["low"] is None else f" [{found['low']:+.2f}, {found['high']:+.2f}]"
+    return f"{found['verdict']} at reduced scale ({found['scale']}, n = {found['n']}): {found['effect']:+.2f}{interval}"
 
 
 def _origin(row: dict[str, Any]) -> str:
-    reason = row["evidence"]["reason"]
-    return f"{row['evidence']['from']}: {reason}" if reason else row["evidence"]["from"]
+    said = [f"{row['evidence']['from']}: {row['evidence']['reason']}".removesuffix(": "), row.get("note", "")]
+    return "; ".join(part for part in said if part)

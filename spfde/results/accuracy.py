@@ -1,0 +1,316 @@
+"""Evidence on accuracies: runs of the paper's scale decide a claim; a reduced scale has words of its own beside it.
+
+Every claim also says how many seeds it needs at the spread observed, and what the seeds at hand can decide.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from spfde.data import info
+from spfde.experiments.files import read_scale, scale_names
+from spfde.results import reference
+from spfde.results.claims import Claim, Comparison, Reduced
+from spfde.results.hypotheses import LEVEL, Test, make
+from spfde.results.images import crossed_bootstrap, read_correct
+from spfde.results.power import Design, decidable, overall_level, power, seeds_needed
+from spfde.results.sources import Sources
+from spfde.results.statistics import Effect, Variance, combined, pooled_variance
+from spfde.results.trials import Finding, Hypothesis, Look, Outcome, Run, Trial, in_words, of_row
+from spfde.settings import RunSettings, parse
+
+RUNS_OF_A_PAPER = 3  # SpFDE: "each accuracy result is averaged over 3 runs"
+USUAL_STD = 0.3  # points, where no deviation is known at all
+
+
+class Deviation(NamedTuple):
+    """A standard deviation over seeds, in points, and where it is from."""
+
+    std: float
+    df: float
+    origin: str
+
+    @property
+    def assumed(self) -> bool:
+        return self.origin != "records"
+
+
+def at_paper_scale(claim: Claim, sources: Sources) -> tuple[Outcome, dict[str, Any]]:
+    """The outcome of a claim on accuracy, and its evidence as claims.json has it."""
+    known = read_scale(claim.scale)
+    rows = [
+        Hypothesis(tuple(each.rows), claim.weights, claim.test_of(each), _published(claim, each, sources))
+        for each in claim.comparisons
+    ]
+    looks = [Look(max(2, len(known.seeds)), LEVEL, all=True)]
+    trial = _trial(claim, rows, sources, claim.scale, looks)
+    outcome = trial.decide()
+    evidence = _evidence(claim, trial, outcome, sources, claim.scale)
+    evidence["from"] = f"records of scale {claim.scale}"
+    evidence["error_rate"] = LEVEL
+    evidence["power"] = _power(claim, trial, rows, sources, LEVEL, looks)
+    if claim.test == "magnitude":
+        evidence["published_uncertainty"] = [_uncertainty(claim, each, sources) for each in claim.comparisons]
+        if claim.relation == "value":
+            evidence["one_run"] = _one_run(claim, trial, sources)
+    return outcome, evidence
+
+
+def reduced(claim: Claim, sources: Sources, scales: Mapping[str, Reduced]) -> dict[str, Any] | None:
+    """The words on a claim at a scale that stands in for the paper's; None where there is no such scale for it.
+
+    Published magnitudes have none: at another schedule they are other numbers. Claims of no loss must also keep the
+    declared share of what the control shows, dynamic above static, or a scale at which nothing differs would pass.
+    """
+    name = next((scale for scale, how in scales.items() if how.of == claim.scale and scale in scale_names()), None)
+    if claim.test == "magnitude" or name is None or not claim.comparisons or read_scale(name).paper:
+        return None
+    if _settings(name).data.name != _settings(claim.scale).data.name:
+        return None  # another data set is no reduced scale of this one
+    how, known = scales[name], sources.rows(name, claim.experiment)
+    if not all(row in known for each in claim.comparisons for row in [*each.rows, *claim.control]):
+        return None
+    test = make(claim.test, how.margin, low=0.0, smallest=how.smallest)
+    main = [Hypothesis(tuple(each.rows), claim.weights, test) for each in claim.comparisons]
+    looks = [Look(seeds, level) for seeds, level in sorted(how.looks.items())]
+    trial = _trial(claim, main + _retained(claim, how.retained), sources, name, looks)
+    outcome = trial.decide()
+    shown = worst(outcome.findings[: len(main)], [each.test for each in main])
+    low, high = shown.effect.interval(1 - 2 * outcome.level) if shown else (math.nan, math.nan)
+    decides = _power(claim, trial, main, sources, outcome.level, looks, smallest=how.smallest)
+    evidence = _evidence(claim, trial, outcome, sources, name)
+    return {
+        "scale": name,
+        "verdict": in_words(outcome.verdict),
+        "n": evidence["n"],
+        "effect": shown.effect.mean if shown else None,
+        "low": low,
+        "high": high,
+        "power": decides["at_n"],
+        "seeds_needed": decides["seeds_needed"],
+        "decides": decides["decides"],
+        "level": outcome.level,
+        "error_rate": overall_level(how.looks),
+        "reason": outcome.reason,
+        "margin": how.smallest if claim.test == "superiority" else how.margin,
+        "evidence": {key: evidence[key] for key in ("comparisons", "control", "diverged", "runs", "hardware")},
+    }
+
+
+def rehearsal(claim: Claim, sources: Sources) -> dict[str, Any]:
+    """What the runs of another scale show: a check of the machinery that decides nothing."""
+    scale = sources.scale
+    rows = [Hypothesis(tuple(each.rows), claim.weights, Test()) for each in claim.comparisons]
+    outcome = _trial(claim, rows, sources, scale, [Look(2, all=True)]).decide()
+    lines = [line(finding, LEVEL) | {"verdict": None} for finding in outcome.findings if finding.effect.n]
+    return {"scale": scale, "decides": False, "comparisons": lines}
+
+
+def worst(findings: Sequence[Finding], tests: Sequence[Test]) -> Finding | None:
+    """The comparison that stands worst with the claim: it is the one to print."""
+    known = [pair for pair in zip(findings, tests, strict=True) if not math.isnan(pair[0].effect.mean)]
+
+    def distance(pair: tuple[Finding, Test]) -> float:
+        effect, test = pair[0].effect.mean, pair[1]
+        return min(effect - test.above, test.below - effect)
+
+    return min(known, key=distance, default=(None, None))[0]
+
+
+def line(finding: Finding, level: float) -> dict[str, Any]:
+    """A comparison as it stands in claims.json; the intervals are two-sided and agree with the one-sided tests."""
+    effect, pooled, judged = finding.effect, finding.pooled, finding.judged
+    return {
+        "rows": list(finding.rows),
+        "n": effect.n,
+        "effect": effect.mean,
+        "interval": interval(effect, level),
+        "pooled_interval": interval(pooled, level),
+        "p_for": judged.p_for,
+        "p_against": judged.p_against,
+        "verdict": judged.word,
+    }
+
+
+def interval(effect: Effect, level: float) -> list[float] | None:
+    """None where the effect is computed, or has too few values for an interval."""
+    return list(effect.interval(1 - 2 * level)) if effect.known and effect.error else None
+
+
+def _trial(
+    claim: Claim, hypotheses: Sequence[Hypothesis], sources: Sources, scale: str, looks: Sequence[Look]
+) -> Trial:
+    names = {row for each in hypotheses for row in each.rows} | set(claim.control)
+    frame = sources.runs(scale, claim.experiment) if sources.has_records(scale) else pd.DataFrame(columns=["row"])
+    runs = {row: of_row(frame, row, claim.metric) if len(frame) else [] for row in names}
+    chance = 100 / info(_settings(scale).data.name).classes
+    return Trial(hypotheses, runs, looks, claim.control, claim.paired, chance)
+
+
+def _retained(claim: Claim, share: float) -> list[Hypothesis]:
+    """What claims of no loss must show as well: row - static >= share (dynamic - static)."""
+    if claim.test not in ("equivalence", "non-inferiority"):
+        return []
+    test, weights = Test(above=0.0, against_below=0.0), (1.0, -share, share - 1.0)
+    return [Hypothesis((each.rows[0], *claim.control), weights, test) for each in claim.comparisons]
+
+
+def _evidence(claim: Claim, trial: Trial, outcome: Outcome, sources: Sources, scale: str) -> dict[str, Any]:
+    shown = worst(outcome.findings, [each.test for each in trial.hypotheses])
+    control = outcome.control
+    lines = [line(finding, outcome.level) for finding in outcome.findings]
+    for each, finding in zip(lines, outcome.findings, strict=True):
+        each["new_images"] = _new_images(finding, trial, sources, scale, outcome.level)
+    runs = {run for row in {row for each in trial.hypotheses for row in each.rows} for run in trial.runs[row]}
+    return {
+        "reason": outcome.reason,
+        "n": shown.effect.n if shown else 0,
+        "effect": shown.effect.mean if shown else None,
+        "interval": interval(shown.effect, outcome.level) if shown else None,
+        "interval_level": 1 - 2 * outcome.level,
+        "rows": list(shown.rows) if shown else [],
+        "comparisons": lines,
+        "control": {"rows": list(claim.control), **_shown(control, outcome.level)} if control else None,
+        "diverged": outcome.diverged,
+        "runs": outcome.runs,
+        "hardware": {name: sum(run.hardware == name for run in runs) for name in sorted({r.hardware for r in runs})},
+    }
+
+
+def _shown(effect: Effect, level: float) -> dict[str, Any]:
+    return {"n": effect.n, "effect": effect.mean, "interval": interval(effect, level)}
+
+
+def _new_images(finding: Finding, trial: Trial, sources: Sources, scale: str, level: float) -> list[float] | None:
+    """The interval for new images, where the records of every run of the comparison say which images were right."""
+    if not finding.effect.known:
+        return None
+    weights = next(each.weights for each in trial.hypotheses if each.rows == finding.rows)
+    rows, folders = [], {folder.name: folder for folder in reversed(sources.folders(scale))}
+    for row in finding.rows:
+        found = [read_correct(folders[run.run_id]) for run in trial.runs[row] if not run.diverged]
+        known = [each for each in found if each is not None]
+        if len(known) < max(2, len(found)):
+            return None
+        rows.append(np.stack(known))
+    if len({each.shape[1] for each in rows}) > 1:
+        return None
+    return list(crossed_bootstrap(rows, weights, 1 - 2 * level))
+
+
+def _published(claim: Claim, each: Comparison, sources: Sources) -> Variance:
+    """The variance of the published effect that a magnitude is held against."""
+    if claim.test != "magnitude":
+        return Variance(0.0, math.inf)
+    deviations = _published_deviations(claim, each, sources)
+    weights = zip(claim.weights, deviations, strict=True)
+    runs = said.runs if (said := claim.said(each)) else RUNS_OF_A_PAPER
+    return combined([Variance(weight**2 * found.std**2 / runs, found.df) for weight, found in weights])
+
+
+def _uncertainty(claim: Claim, each: Comparison, sources: Sources) -> dict[str, Any]:
+    found = _published_deviations(claim, each, sources)
+    return {
+        "rows": each.rows,
+        "error": math.sqrt(_published(claim, each, sources).value),
+        "std": [deviation.std for deviation in found],
+        "assumed": any(deviation.assumed for deviation in found),
+        "from": [deviation.origin for deviation in found],
+    }
+
+
+def _published_deviations(claim: Claim, each: Comparison, sources: Sources) -> list[Deviation]:
+    """The standard deviation behind each published mean of a comparison: stated, or else the table's median."""
+    said, values = claim.said(each), sources.published(claim.scale)
+    if said and said.std:
+        return [Deviation(said.std, said.runs - 1, "records")] * len(each.rows)
+    known = sources.rows(claim.scale, claim.experiment)
+    return [_of_published_row(values, known.get(row), claim.experiment) for row in each.rows]
+
+
+def _of_published_row(values: pd.DataFrame, run: RunSettings | None, table: str) -> Deviation:
+    if run and not run.tag:
+        shares = {"freezing": run.freezing.flops_reduction, "sieving": run.sieving.removed}
+        row = {"method": run.sparsity.method, "sparsity": run.sparsity.target, **shares}
+        found = reference.lookup(values, row, "accuracy")
+        if found and not math.isnan(found.std):
+            return Deviation(found.std, RUNS_OF_A_PAPER - 1, "records")
+    return _median(values, table)
+
+
+def _median(values: pd.DataFrame, table: str) -> Deviation:
+    """The median deviation of a table's accuracies, or of all that are published for its network and data."""
+    stated = values[(values["quantity"] == "accuracy") & values["std"].notna()]
+    own = stated[stated["artefact"] == table]
+    chosen, name = (own, f"median of {table}") if len(own) else (stated, "median of the published tables")
+    if chosen.empty:
+        return Deviation(USUAL_STD, math.inf, "assumed")
+    return Deviation(float(chosen["std"].median()), (RUNS_OF_A_PAPER - 1) * len(chosen), name)
+
+
+def _power(
+    claim: Claim,
+    trial: Trial,
+    hypotheses: Sequence[Hypothesis],
+    sources: Sources,
+    level: float,
+    looks: Sequence[Look],
+    smallest: float | None = None,
+) -> dict[str, Any]:
+    """What n seeds can decide, and how many are needed; of several comparisons, the hardest."""
+    names = dict.fromkeys(row for each in hypotheses for row in each.rows)
+    values = [{(run.hardware, run.seed): run.value for run in trial.runs[row] if not run.diverged} for row in names]
+    own = pooled_variance(values)
+    spread = Deviation(math.sqrt(own.value), own.df, "records") if own.df >= 2 else _spread(claim, sources)
+    n = trial.fewest() if hypotheses else 0
+    n = n if n >= 2 else looks[0].seeds
+    found = []
+    for each, comparison in zip(hypotheses, claim.comparisons, strict=True):
+        design = Design(spread.std, each.weights, each.published, level)
+        effect = smallest if smallest and claim.test == "superiority" else claim.assumed(comparison)
+        effect = 0.0 if smallest and claim.test != "superiority" else effect
+        variance = design.variance(n)
+        found.append(
+            {
+                "effect": effect,
+                "seeds_needed": seeds_needed(each.test, effect, design),
+                "at_n": power(each.test, effect, variance, level),
+                "decides": decidable(each.test, design, n),
+            }
+        )
+    if not found:
+        return {
+            "n": 0,
+            "std": spread.std,
+            "std_from": spread.origin,
+            "seeds_needed": None,
+            "at_n": None,
+            "decides": None,
+        }
+    hardest = min(found, key=lambda each: each["at_n"] if each["at_n"] is not None else 0.0)
+    return {"n": n, "std": spread.std, "std_from": spread.origin, "level": level, **hardest}
+
+
+def _spread(claim: Claim, sources: Sources) -> Deviation:
+    return _median(sources.published(claim.scale), claim.experiment)
+
+
+def _one_run(claim: Claim, trial: Trial, sources: Sources) -> dict[str, Any] | None:
+    """A single run beside a published mean: inside or outside of the interval for one more run of theirs."""
+    each = claim.comparisons[0]
+    runs: list[Run] = [run for run in trial.runs[each.rows[0]] if not run.diverged]
+    said = claim.said(each)
+    if len(runs) != 1 or said is None or said.low is None or said.high is None:
+        return None
+    found = _published_deviations(claim, each, sources)[0]
+    half = float(stats.t.ppf(0.975, found.df)) * found.std * math.sqrt(1 + 1 / said.runs)
+    low, high = said.low - half, said.high + half
+    return {"value": runs[0].value, "interval": [low, high], "inside": low <= runs[0].value <= high}
+
+
+def _settings(scale: str) -> RunSettings:
+    return parse(RunSettings, read_scale(scale).settings)

@@ -1,0 +1,115 @@
+"""What claims are held against: rows, plans and records of any scale, each read once."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from spfde.errors import SpfdeError
+from spfde.experiments.files import read_scale
+from spfde.experiments.resolve import expand
+from spfde.planning import Plan, describe, plan_settings
+from spfde.results import load, reference
+from spfde.results.claims import Claim
+from spfde.results.collect import collect, record_folders
+from spfde.settings import RunSettings, parse
+
+
+@dataclass
+class Sources:
+    """
+    Args:
+        scale: the scale that was run: its records decide what holds for every run, its folder has the benchmark.
+        results: the folder of all results.
+        others: folders of records of the same protocol that others made; a run of a row and seed that is in
+            `results` too counts once, as ours.
+    """
+
+    scale: str
+    results: Path
+    others: Sequence[Path] = ()
+    _rows: dict[tuple[str, str], dict[str, RunSettings]] = field(default_factory=dict, init=False)
+    _runs: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, init=False)
+    _plans: dict[str, Plan] = field(default_factory=dict, init=False)
+
+    def rows(self, scale: str, experiment: str) -> dict[str, RunSettings]:
+        """The rows of an experiment at a scale, by name, each at its first seed."""
+        if (scale, experiment) not in self._rows:
+            self._rows[scale, experiment] = {run.row: run for run in reversed(expand(scale, experiment))}
+        return self._rows[scale, experiment]
+
+    def plan(self, claim: Claim, row: str) -> Plan:
+        """The plan of a claim's row at the paper's scale.
+
+        Raises:
+            SpfdeError: the experiment has no such row.
+        """
+        known = self.rows(claim.scale, claim.experiment)
+        if row not in known:
+            cause = f"claim {claim.id} names the row {row}, which {claim.experiment} has not at scale {claim.scale}"
+            raise SpfdeError(cause, "mend config/claims.yaml")
+        run = known[row]
+        if run.run_id not in self._plans:
+            self._plans[run.run_id] = plan_settings(run)
+        return self._plans[run.run_id]
+
+    def planned(self, claim: Claim, row: str, metric: str) -> float:
+        """A value of a row's plan, dotted; NaN where it depends on the data."""
+        section, _, key = metric.partition(".")
+        found = describe(self.plan(claim, row))[section]
+        value = found[key] if key else found
+        return float("nan") if value is None else float(value)
+
+    def runs(self, scale: str, experiment: str) -> pd.DataFrame:
+        """The records of an experiment's rows at a scale, ours before others'; those of other settings are left out."""
+        if (scale, experiment) not in self._runs:
+            digests = {row: run.row_digest for row, run in self.rows(scale, experiment).items()}
+            frames = [
+                load(scale, self.results, digests),
+                *(self._others(folder, scale, digests) for folder in self.others),
+            ]
+            runs = _of_one_protocol(
+                pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+            )
+            self._runs[scale, experiment] = runs[runs["row"].isin(list(digests))]
+        return self._runs[scale, experiment]
+
+    def folders(self, scale: str) -> list[Path]:
+        """The folders of a scale's finished records, ours before others'."""
+        found = record_folders(scale, self.results)
+        return found + [record for folder in self.others for record in _records_in(folder, scale)]
+
+    def has_records(self, scale: str) -> bool:
+        return bool(self.folders(scale))
+
+    def published(self, scale: str) -> pd.DataFrame:
+        """The published values of a scale's data set and model."""
+        settings, values = parse(RunSettings, read_scale(scale).settings), reference.read()
+        return values[(values["dataset"] == settings.data.name) & (values["model"] == settings.model.name)]
+
+    def _others(self, folder: Path, scale: str, digests: dict[str, str]) -> pd.DataFrame:
+        frame = collect(_records_in(folder, scale), digests)
+        of_row = frame["row"].map(digests)
+        return frame[(frame["scale"] == scale) & of_row.notna()]
+
+
+def _records_in(folder: Path, scale: str) -> list[Path]:
+    """The records below a folder: a folder of all results, or one of records."""
+    if not folder.is_dir():
+        raise SpfdeError(f"no folder {folder}", "name a folder of records, or a results folder that has some")
+    alone = [summary.parent for summary in sorted(folder.glob("*/summary.json"))]
+    return record_folders(scale, folder) + [record for record in alone if record.name.startswith(f"{scale}-")]
+
+
+def _of_one_protocol(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs made under the protocol of the first one, where records name theirs; the others are named on stderr."""
+    if "protocol" not in runs or runs["protocol"].isna().all():
+        return runs
+    first = runs["protocol"].dropna().iloc[0]
+    same = runs["protocol"] == first
+    if not same.all():
+        left = runs.loc[~same, "run_id"]
+        print(f"warning: {len(left)} records follow another protocol, e.g. {left.iloc[0]}; left out", file=sys.stderr)
+    return runs[same]
