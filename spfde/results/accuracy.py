@@ -4,7 +4,7 @@ Every claim also says how many seeds it needs at the spread observed, and what t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,15 +12,15 @@ import pandas as pd
 from scipy import stats
 
 from spfde.data import info
-from spfde.experiments.files import read_scale, scale_names
+from spfde.experiments.files import read_scale
 from spfde.results import reference
-from spfde.results.claims import Claim, Comparison, Reduced
-from spfde.results.hypotheses import LEVEL, Test, make
+from spfde.results.claims import Claim, Comparison
+from spfde.results.hypotheses import LEVEL, Test
 from spfde.results.images import crossed_bootstrap, read_correct
-from spfde.results.power import Design, decidable, overall_level, power, seeds_needed
+from spfde.results.power import Design, decidable, power, seeds_needed
 from spfde.results.sources import Sources
 from spfde.results.statistics import Effect, Variance, combined, pooled_variance
-from spfde.results.trials import Finding, Hypothesis, Look, Outcome, Run, Trial, in_words, of_row
+from spfde.results.trials import Finding, Hypothesis, Look, Outcome, Run, Trial, measured, of_row
 from spfde.settings import RunSettings, parse
 
 RUNS_OF_A_PAPER = 3  # SpFDE: "each accuracy result is averaged over 3 runs"
@@ -42,17 +42,19 @@ class Deviation(NamedTuple):
 def at_paper_scale(claim: Claim, sources: Sources) -> tuple[Outcome, dict[str, Any]]:
     """The outcome of a claim on accuracy, and its evidence as claims.json has it."""
     known = read_scale(claim.scale)
+    for name in [*claim.control, *(row for each in claim.comparisons for row in each.rows)]:
+        sources.row(claim, name)  # says which one the experiment does not have
     rows = [
         Hypothesis(tuple(each.rows), claim.weights, claim.test_of(each), _published(claim, each, sources))
         for each in claim.comparisons
     ]
     looks = [Look(max(2, len(known.seeds)), LEVEL, all=True)]
-    trial = _trial(claim, rows, sources, claim.scale, looks)
+    trial = trial_of(claim, rows, sources, claim.scale, looks, False)
     outcome = trial.decide()
-    evidence = _evidence(claim, trial, outcome, sources, claim.scale)
+    evidence = evidence_of(claim, trial, outcome, sources, claim.scale)
     evidence["from"] = f"records of scale {claim.scale}"
     evidence["error_rate"] = LEVEL
-    evidence["power"] = _power(claim, trial, rows, sources, LEVEL, looks)
+    evidence["power"] = power_of(claim, trial, rows, sources, LEVEL, looks)
     if claim.test == "magnitude":
         evidence["published_uncertainty"] = [_uncertainty(claim, each, sources) for each in claim.comparisons]
         if claim.relation == "value":
@@ -60,52 +62,11 @@ def at_paper_scale(claim: Claim, sources: Sources) -> tuple[Outcome, dict[str, A
     return outcome, evidence
 
 
-def reduced(claim: Claim, sources: Sources, scales: Mapping[str, Reduced]) -> dict[str, Any] | None:
-    """The words on a claim at a scale that stands in for the paper's; None where there is no such scale for it.
-
-    Published magnitudes have none: at another schedule they are other numbers. Claims of no loss must also keep the
-    declared share of what the control shows, dynamic above static, or a scale at which nothing differs would pass.
-    """
-    name = next((scale for scale, how in scales.items() if how.of == claim.scale and scale in scale_names()), None)
-    if claim.test == "magnitude" or name is None or not claim.comparisons or read_scale(name).paper:
-        return None
-    if _settings(name).data.name != _settings(claim.scale).data.name:
-        return None  # another data set is no reduced scale of this one
-    how, known = scales[name], sources.rows(name, claim.experiment)
-    if not all(row in known for each in claim.comparisons for row in [*each.rows, *claim.control]):
-        return None
-    test = make(claim.test, how.margin, low=0.0, smallest=how.smallest)
-    main = [Hypothesis(tuple(each.rows), claim.weights, test) for each in claim.comparisons]
-    looks = [Look(seeds, level) for seeds, level in sorted(how.looks.items())]
-    trial = _trial(claim, main + _retained(claim, how.retained), sources, name, looks)
-    outcome = trial.decide()
-    shown = worst(outcome.findings[: len(main)], [each.test for each in main])
-    low, high = shown.effect.interval(1 - 2 * outcome.level) if shown else (math.nan, math.nan)
-    decides = _power(claim, trial, main, sources, outcome.level, looks, smallest=how.smallest)
-    evidence = _evidence(claim, trial, outcome, sources, name)
-    return {
-        "scale": name,
-        "verdict": in_words(outcome.verdict),
-        "n": evidence["n"],
-        "effect": shown.effect.mean if shown else None,
-        "low": low,
-        "high": high,
-        "power": decides["at_n"],
-        "seeds_needed": decides["seeds_needed"],
-        "decides": decides["decides"],
-        "level": outcome.level,
-        "error_rate": overall_level(how.looks),
-        "reason": outcome.reason,
-        "margin": how.smallest if claim.test == "superiority" else how.margin,
-        "evidence": {key: evidence[key] for key in ("comparisons", "control", "diverged", "runs", "hardware")},
-    }
-
-
 def rehearsal(claim: Claim, sources: Sources) -> dict[str, Any]:
     """What the runs of another scale show: a check of the machinery that decides nothing."""
     scale = sources.scale
     rows = [Hypothesis(tuple(each.rows), claim.weights, Test()) for each in claim.comparisons]
-    outcome = _trial(claim, rows, sources, scale, [Look(2, all=True)]).decide()
+    outcome = trial_of(claim, rows, sources, scale, [Look(2, all=True)], False).decide()
     lines = [line(finding, LEVEL) | {"verdict": None} for finding in outcome.findings if finding.effect.n]
     return {"scale": scale, "decides": False, "comparisons": lines}
 
@@ -141,25 +102,19 @@ def interval(effect: Effect, level: float) -> list[float] | None:
     return list(effect.interval(1 - 2 * level)) if effect.known and effect.error else None
 
 
-def _trial(
-    claim: Claim, hypotheses: Sequence[Hypothesis], sources: Sources, scale: str, looks: Sequence[Look]
+def trial_of(
+    claim: Claim, hypotheses: Sequence[Hypothesis], sources: Sources, scale: str, looks: Sequence[Look], all_rows: bool
 ) -> Trial:
+    """The runs of a claim's rows at a scale: those of its experiment, or of the scale's tiers (`all_rows`)."""
     names = {row for each in hypotheses for row in each.rows} | set(claim.control)
-    frame = sources.runs(scale, claim.experiment) if sources.has_records(scale) else pd.DataFrame(columns=["row"])
-    runs = {row: of_row(frame, row, claim.metric) if len(frame) else [] for row in names}
-    chance = 100 / info(_settings(scale).data.name).classes
+    experiment = "" if all_rows else claim.experiment
+    frame = sources.runs(scale, experiment) if sources.has_records(scale) else pd.DataFrame(columns=["row"])
+    runs = {row: of_row(frame, row, claim.metric) for row in names}
+    chance = 100 / info(settings_of(scale).data.name).classes
     return Trial(hypotheses, runs, looks, claim.control, claim.paired, chance)
 
 
-def _retained(claim: Claim, share: float) -> list[Hypothesis]:
-    """What claims of no loss must show as well: row - static >= share (dynamic - static)."""
-    if claim.test not in ("equivalence", "non-inferiority"):
-        return []
-    test, weights = Test(above=0.0, against_below=0.0), (1.0, -share, share - 1.0)
-    return [Hypothesis((each.rows[0], *claim.control), weights, test) for each in claim.comparisons]
-
-
-def _evidence(claim: Claim, trial: Trial, outcome: Outcome, sources: Sources, scale: str) -> dict[str, Any]:
+def evidence_of(claim: Claim, trial: Trial, outcome: Outcome, sources: Sources, scale: str) -> dict[str, Any]:
     shown = worst(outcome.findings, [each.test for each in trial.hypotheses])
     control = outcome.control
     lines = [line(finding, outcome.level) for finding in outcome.findings]
@@ -192,7 +147,8 @@ def _new_images(finding: Finding, trial: Trial, sources: Sources, scale: str, le
     weights = next(each.weights for each in trial.hypotheses if each.rows == finding.rows)
     rows, folders = [], {folder.name: folder for folder in reversed(sources.folders(scale))}
     for row in finding.rows:
-        found = [read_correct(folders[run.run_id]) for run in trial.runs[row] if not run.diverged]
+        own = [folders.get(run.run_id) for run in trial.runs[row] if not run.diverged]
+        found = [read_correct(folder) if folder else None for folder in own]
         known = [each for each in found if each is not None]
         if len(known) < max(2, len(found)):
             return None
@@ -252,7 +208,7 @@ def _median(values: pd.DataFrame, table: str) -> Deviation:
     return Deviation(float(chosen["std"].median()), (RUNS_OF_A_PAPER - 1) * len(chosen), name)
 
 
-def _power(
+def power_of(
     claim: Claim,
     trial: Trial,
     hypotheses: Sequence[Hypothesis],
@@ -263,8 +219,7 @@ def _power(
 ) -> dict[str, Any]:
     """What n seeds can decide, and how many are needed; of several comparisons, the hardest."""
     names = dict.fromkeys(row for each in hypotheses for row in each.rows)
-    values = [{(run.hardware, run.seed): run.value for run in trial.runs[row] if not run.diverged} for row in names]
-    own = pooled_variance(values)
+    own = pooled_variance([measured(trial.runs[row]) for row in names])
     spread = Deviation(math.sqrt(own.value), own.df, "records") if own.df >= 2 else _spread(claim, sources)
     n = trial.fewest() if hypotheses else 0
     n = n if n >= 2 else looks[0].seeds
@@ -312,5 +267,5 @@ def _one_run(claim: Claim, trial: Trial, sources: Sources) -> dict[str, Any] | N
     return {"value": runs[0].value, "interval": [low, high], "inside": low <= runs[0].value <= high}
 
 
-def _settings(scale: str) -> RunSettings:
+def settings_of(scale: str) -> RunSettings:
     return parse(RunSettings, read_scale(scale).settings)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from spfde.errors import SpfdeError, lookup
 from spfde.experiments.files import read_scale
-from spfde.results import accuracy
+from spfde.results import accuracy, reduced
 from spfde.results.analyses import analysis_path
 from spfde.results.checks import CHECKS
 from spfde.results.claims import DECIDED, UNVERIFIED, Claim, Claims, Verdict
@@ -79,7 +79,7 @@ class Evidence:
         if claim.kind == "accuracy":
             if self.scale not in (claim.scale, *self.reduced):
                 evidence["machinery"] = self._rehearsal(claim)
-            entry["reduced"] = accuracy.reduced(claim, self.sources, self.reduced)
+            entry["reduced"] = reduced.words(claim, self.sources, self.reduced)
         found: dict[str, Any] = plain(entry)
         return found
 
@@ -98,8 +98,10 @@ class Evidence:
                 "undecided",
                 f"apart from a {standing} value: it is no sentence of the paper that could be contradicted",
             )
-        if verdict in DECIDED and (unequal := self._unequal(claim)) and (verdict != "contradicted" or _equal(claim)):
-            return "undecided", unequal
+        # Costing more is no excuse for being less accurate, unless the sentence is about equal costs.
+        if claim.costs and verdict in DECIDED and (verdict != "contradicted" or claim.costs.relation == "equal"):
+            unequal = reduced.unequal_costs(claim, self.sources)
+            return ("undecided", unequal) if unequal else (verdict, reason)
         return verdict, reason
 
     def _outcome(self, claim: Claim) -> tuple[Outcome, dict[str, Any]]:
@@ -142,26 +144,6 @@ class Evidence:
 
     def _rehearsal(self, claim: Claim) -> dict[str, Any] | None:
         return accuracy.rehearsal(claim, self.sources) if self.sources.has_records(self.scale) else None
-
-    def _unequal(self, claim: Claim) -> str:
-        """What speaks against the comparisons being those of the sentence, where it names what they may cost."""
-        if claim.costs is None:
-            return ""
-        for each in claim.comparisons:
-            own, other = (self._cost(claim, row) for row in each.rows)
-            if math.isnan(own) or math.isnan(other):
-                return f"what {' or '.join(each.rows)} costs depends on the mask, and is not known without records"
-            more = own / other - 1
-            if more > claim.costs.tolerance or (claim.costs.relation == "equal" and -more > claim.costs.tolerance):
-                against = f" costs {100 * more:+.1f} % against ".join(each.rows)
-                return f"{against}: not the comparison that the sentence makes"
-        return ""
-
-    def _cost(self, claim: Claim, row: str) -> float:
-        assert claim.costs is not None
-        runs = self.sources.runs(claim.scale, claim.experiment)
-        known = runs[runs["row"] == row][claim.costs.metric].dropna() if claim.costs.metric in runs else pd.Series()
-        return float(known.mean()) if len(known) else self.sources.planned(claim, row, claim.costs.metric)
 
     def _planned(self, claim: Claim) -> tuple[Effects, str]:
         effects: Effects = []
@@ -257,10 +239,6 @@ def _by_construction(claim: Claim, outcome: Outcome) -> tuple[Verdict, str]:
 
 def _superior(claim: Claim) -> bool:
     return claim.test == "superiority"
-
-
-def _equal(claim: Claim) -> bool:
-    return claim.costs is not None and claim.costs.relation == "equal"
 
 
 def _why_not(claim: Claim, effects: Effects) -> str:

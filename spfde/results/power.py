@@ -5,6 +5,8 @@ the error chi-squared around the true one. For one bound this is the noncentral 
 one-sided tests) it is their joint probability (Phillips, J. Pharmacokinet. Biopharm. 18, 1990).
 """
 
+import bisect
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -47,8 +49,7 @@ def power(test: Test, effect: float, variance: Variance, level: float = LEVEL) -
     error = math.sqrt(variance.value)
     if not error:
         return float(test.above <= effect <= test.below)
-    ratio = stats.chi2.ppf(_QUANTILES, variance.df) / variance.df if math.isfinite(variance.df) else np.ones(1)
-    half = float(stats.t.ppf(1 - level, variance.df)) * np.sqrt(ratio)
+    half = _half_widths(variance.df, level)
     least, most = (test.above - effect) / error + half, (test.below - effect) / error - half
     return float(np.maximum(stats.norm.cdf(most) - stats.norm.cdf(least), 0.0).mean())
 
@@ -59,8 +60,12 @@ def seeds_needed(test: Test, effect: float, design: Design, wanted: float = WANT
     None where more than 200 are needed, which includes where no number is enough: the bound is too near to the effect,
     or the published number too uncertain.
     """
-    counts = range(2, MOST_SEEDS + 1)
-    return next((n for n in counts if power(test, effect, design.variance(n), design.level) >= wanted), None)
+
+    def enough(n: int) -> bool:
+        return power(test, effect, design.variance(n), design.level) >= wanted
+
+    first = bisect.bisect_left(range(2, MOST_SEEDS + 1), True, key=enough) + 2
+    return first if first <= MOST_SEEDS else None
 
 
 def decidable(test: Test, design: Design, n: int, wanted: float = WANTED) -> float | None:
@@ -81,6 +86,13 @@ def decidable(test: Test, design: Design, n: int, wanted: float = WANTED) -> flo
         return power(bounds, 0.0, variance, design.level) - wanted
 
     return float(optimize.brentq(short, 0.0, 1000 * math.sqrt(variance.value), xtol=1e-6))
+
+
+@functools.cache
+def _half_widths(df: float, level: float) -> np.ndarray:
+    """Half the width of the interval in true standard errors, over the distribution of the estimated error."""
+    ratio = stats.chi2.ppf(_QUANTILES, df) / df if math.isfinite(df) else np.ones(1)
+    return np.asarray(float(stats.t.ppf(1 - level, df)) * np.sqrt(ratio))
 
 
 def overall_level(looks: Mapping[int, float]) -> float:

@@ -138,7 +138,7 @@ class Trial:
     def _at(self, look: Look) -> Outcome:
         """The outcome of both analyses at a look; comparisons that have not reached it are not run."""
         cut = {row: runs if look.all else runs[: look.seeds] for row, runs in self._ordered.items()}
-        first = self._analysis(look, cut, _measured)
+        first = self._analysis(look, cut, measured)
         named = {row for hypothesis in self.hypotheses for row in hypothesis.rows}
         diverged = sum(run.diverged for row in named for run in cut[row])
         total = sum(len(cut[row]) for row in named)
@@ -181,7 +181,7 @@ class Trial:
     def _pending(self) -> Outcome:
         """What the runs show where no look decided: nothing, or an interim state."""
         look = self.looks[-1]
-        findings = self._findings(self._ordered, _measured)
+        findings = self._findings(self._ordered, measured)
         fewest, named = self.fewest(), {row for hypothesis in self.hypotheses for row in hypothesis.rows}
         runs = [run for row in named for run in self._ordered[row]]
         verdict: Verdict = "undecided (interim)" if fewest else "not run"
@@ -218,7 +218,10 @@ class Trial:
 
 def of_row(frame: pd.DataFrame, row: str, metric: str) -> list[Run]:
     """The runs of a row in the frame of records; a seed that several records have counts once, the first one."""
-    runs = frame[frame["row"] == row].drop_duplicates("seed")
+    runs = frame[frame["row"] == row]
+    if runs.empty:
+        return []
+    runs = runs.drop_duplicates("seed")
     diverged = runs["status"].eq("diverged") if "status" in runs else pd.Series(False, index=runs.index)
     hardware = runs["environment.device"] if "environment.device" in runs else pd.Series("unknown", index=runs.index)
     return [
@@ -239,7 +242,8 @@ def _values(runs: Iterable[Run], chance: float) -> Runs:
     return {(run.hardware, run.seed): chance if run.diverged else run.value for run in runs}
 
 
-def _measured(runs: Iterable[Run]) -> Runs:
+def measured(runs: Iterable[Run]) -> Runs:
+    """The values of the runs that did not diverge."""
     return {(run.hardware, run.seed): run.value for run in runs if not math.isnan(run.value)}
 
 

@@ -1,0 +1,433 @@
+"""Synthetic records with known effects, and the verdict that a statistician expects of each.
+
+Every situation makes runs whose means and standard deviations are exactly these, and holds a claim against them. At the
+paper's scale three seeds are planned and the tests have a one-sided level of 5 %.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from spfde.results.claims import Claim, Claims, Reduced, read
+from spfde.results.evidence import Evidence
+from spfde.results.hypotheses import judge, make
+from spfde.results.sources import Sources
+from spfde.results.statistics import contrast
+from spfde.settings import parse
+
+Row = tuple[float, float, int]  # mean, standard deviation, runs
+A, B, C, D = "spfde-s90-f25-d25", "set-s90", "deepr-s90", "dsr-s90"
+BASE, STATIC, MEST = "spfde-s90", "static-s90", "mest-ems-s90"
+SHORT = "cifar100-short"
+SUPERIOR = {"test": "superiority", "comparisons": [[A, B]], "expected": {"low": 1.36, "high": 1.36, "standing": "F"}}
+SIMILAR = {"test": "equivalence", "comparisons": [[A, MEST]], "margin": 0.5, "control": [BASE, STATIC]}
+NO_WORSE = {
+    "test": "non-inferiority",
+    "comparisons": [[A, BASE]],
+    "margin": 0.3,
+    "control": [BASE, STATIC],
+    "expected": {"low": 0, "standing": "F"},
+}
+THREE = {"test": "superiority", "comparisons": [[A, B], [A, C], [A, D]]}
+CONTROL: dict[str, Row] = {BASE: (71, 0.2, 8), STATIC: (68, 0.2, 8)}
+
+
+def spread(mean: float, std: float, n: int) -> np.ndarray:
+    """Values with exactly this mean and standard deviation, in the order that a coin would give."""
+    if n < 2:
+        return np.full(n, mean)
+    scores = np.random.default_rng(n).permutation(stats.norm.ppf((np.arange(n) + 0.5) / n))
+    return mean + std * (scores - scores.mean()) / scores.std(ddof=1)
+
+
+def frame(rows: Mapping[str, Row], scale: str = "cifar100", hardware: str = "cpu: one") -> pd.DataFrame:
+    """A frame of records as `spfde.results.collect` makes it."""
+    lines = [
+        {"row": row, "seed": seed, "scale": scale, "run_id": f"{scale}-{row}-{seed}", "environment.device": hardware}
+        | {"accuracy.test_last": float(value), "status": "finished"}
+        for row, (mean, std, n) in rows.items()
+        for seed, value in enumerate(spread(mean, std, n), start=1)
+    ]
+    return pd.DataFrame(lines)
+
+
+def claim(**changes: Any) -> Claim:
+    base = {"id": "some-claim", "claim": "It is better.", "source": "SpFDE, Sec. 1", "kind": "accuracy"}
+    return parse(Claim, {**base, **changes})
+
+
+SHARED = Sources("cifar100", Path("nowhere"))  # its rows and plans are read once for all tests
+
+
+@pytest.fixture
+def decide(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Holds a claim against a frame of records, and returns its entry in claims.json."""
+
+    rows, plan_of = Sources.rows, Sources.plan_of
+
+    def of(told: Claim, runs: pd.DataFrame, scale: str = "cifar100", reduced: dict[str, Any] | None = None) -> Any:
+        empty = pd.DataFrame(columns=["row", "scale"])
+        of_scale = runs if len(runs) else empty
+        monkeypatch.setattr(Sources, "has_records", lambda self, at: bool((of_scale["scale"] == at).any()))
+        monkeypatch.setattr(Sources, "runs", lambda self, at, experiment="": of_scale[of_scale["scale"] == at])
+        monkeypatch.setattr(Sources, "folders", lambda self, at: [])
+        monkeypatch.setattr(Sources, "rows", lambda self, at, experiment: rows(SHARED, at, experiment))
+        monkeypatch.setattr(Sources, "plan_of", lambda self, run: plan_of(SHARED, run))
+        claims = Claims(claims=[told], reduced=read().reduced if reduced is None else reduced)
+        return Evidence(scale, Path("nowhere"), claims).decide(told)
+
+    return of
+
+
+SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Row], str]] = {
+    "the published gain, clearly seen": (SUPERIOR, {A: (71.0, 0.3, 3), B: (69.6, 0.3, 3)}, "reproduced"),
+    "no gain, and a spread that would show half of it": (SUPERIOR, {A: (70, 0.2, 5), B: (70, 0.2, 5)}, "contradicted"),
+    "a gain above 0 and below half of what is published": (
+        SUPERIOR,
+        {A: (70.3, 0.1, 8), B: (70, 0.1, 8)},
+        "smaller than claimed",
+    ),
+    "the published gain, lost in the spread": (SUPERIOR, {A: (71.3, 1.5, 3), B: (70, 1.5, 3)}, "undecided"),
+    "a gain where nobody published a number, above 0.2 points": (
+        {"test": "superiority", "comparisons": [[A, B]]},
+        {A: (70.5, 0.2, 5), B: (70, 0.2, 5)},
+        "reproduced",
+    ),
+    "a loss where a gain is claimed": (SUPERIOR, {A: (69, 0.3, 3), B: (70, 0.3, 3)}, "contradicted"),
+    "no difference, at a spread that shows it": (
+        SIMILAR,
+        {A: (71, 0.2, 8), MEST: (71, 0.2, 8), **CONTROL},
+        "reproduced",
+    ),
+    "no difference, but the experiment shows none anywhere": (
+        SIMILAR,
+        {A: (71, 0.2, 8), MEST: (71, 0.2, 8), BASE: (71, 0.2, 8), STATIC: (71, 0.2, 8)},
+        "undecided",
+    ),
+    "no difference, but the control was not run": (SIMILAR, {A: (71, 0.2, 8), MEST: (71, 0.2, 8)}, "undecided"),
+    "no difference, at a spread that would hide one": (
+        SIMILAR,
+        {A: (71, 0.6, 3), MEST: (71, 0.6, 3), **CONTROL},
+        "undecided",
+    ),
+    "worse by far more than the margin": (SIMILAR, {A: (69, 0.3, 5), MEST: (71, 0.3, 5), **CONTROL}, "contradicted"),
+    "better by far more than the margin: not similar, and no contradiction": (
+        SIMILAR,
+        {A: (73, 0.3, 5), MEST: (71, 0.3, 5), **CONTROL},
+        "undecided",
+    ),
+    "a loss inside the margin": (NO_WORSE, {A: (70.95, 0.1, 8), **CONTROL, BASE: (71, 0.1, 8)}, "reproduced"),
+    "a gain where no loss is claimed": (NO_WORSE, {A: (72, 0.3, 3), **CONTROL}, "reproduced"),
+    "a loss beyond the margin, without the control": (
+        NO_WORSE,
+        {A: (69, 0.2, 5), BASE: (71, 0.2, 5)},
+        "contradicted",
+    ),
+    "two of three comparisons hold": (
+        THREE,
+        {A: (71, 0.3, 5), B: (70, 0.3, 5), C: (69, 0.3, 5), D: (70.9, 0.3, 5)},
+        "undecided",
+    ),
+    "all three hold": (THREE, {A: (71, 0.3, 5), B: (70, 0.3, 5), C: (69, 0.3, 5), D: (70, 0.3, 5)}, "reproduced"),
+    "one is contradicted and another was not run": (
+        THREE,
+        {A: (70, 0.2, 5), B: (72, 0.2, 5), D: (69, 0.2, 5)},
+        "contradicted",
+    ),
+    "two hold and one was not run": (THREE, {A: (71, 0.3, 5), B: (70, 0.3, 5), D: (70, 0.3, 5)}, "not run"),
+    "one of three looks contradicted at 5 %, not so at a third of it": (
+        THREE,  # 0.11 below the bound of 0.2, P = 0.03: enough for one comparison, not for one of three
+        {A: (70, 0.2, 8), B: (70.03, 0.25, 8), C: (68, 0.2, 8), D: (68, 0.2, 8)},
+        "undecided",
+    ),
+    "nothing was run": (SUPERIOR, {}, "not run"),
+    "two of three planned seeds": (SUPERIOR, {A: (71.4, 0.1, 2), B: (70, 0.1, 2)}, "undecided (interim)"),
+    "all accuracies are equal: no spread is known": (SUPERIOR, {A: (72, 0, 5), B: (70, 0, 5)}, "undecided"),
+}
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_a_situation(decide: Any, name: str) -> None:
+    told, rows, expected = SITUATIONS[name]
+    assert decide(claim(**told), frame(rows))["verdict"] == expected
+
+
+def test_the_same_difference_alone_is_contradicted(decide: Any) -> None:
+    """The situation above without the two comparisons that Holm's correction counts."""
+    rows = SITUATIONS["one of three looks contradicted at 5 %, not so at a third of it"][1]
+    alone = decide(claim(**{**THREE, "comparisons": [[A, B]]}), frame(rows))
+    assert alone["verdict"] == "contradicted"
+    p_value = alone["evidence"]["comparisons"][0]["p_against"]
+    assert 0.05 / 3 < p_value < 0.05
+    told = stats.ttest_ind_from_stats(70, 0.2, 8, 70.03 + 0.2, 0.25, 8, equal_var=False, alternative="less").pvalue
+    assert p_value == pytest.approx(told)
+
+
+def test_each_comparison_has_its_own_published_effect(decide: Any) -> None:
+    """Half of 1.36 and of 4.24 points: a gain of 2 points is enough over the one and too little over the other."""
+    gains = [
+        {"rows": [A, B], "expected": {"low": 1.36, "high": 1.36, "standing": "F"}},
+        {"rows": [A, C], "expected": {"low": 4.24, "high": 4.24, "standing": "F"}},
+    ]
+    rows = {A: (72.0, 0.05, 5), B: (70, 0.05, 5), C: (70, 0.05, 5)}
+    found = decide(claim(test="superiority", comparisons=gains), frame(rows))
+    assert found["published"]["smallest"] == pytest.approx([0.68, 2.12])
+    assert [line["verdict"] for line in found["evidence"]["comparisons"]] == ["reproduced", "smaller than claimed"]
+    assert found["verdict"] == "smaller than claimed"
+
+
+def magnitude(**expected: Any) -> Claim:
+    return claim(test="magnitude", comparisons=[[A, B]], margin=0.5, expected={"low": 1.36, "high": 1.36, **expected})
+
+
+def test_the_uncertainty_of_a_published_mean_counts(decide: Any) -> None:
+    near = frame({A: (71.56, 0.1, 8), B: (70, 0.1, 8)})
+    vague = decide(magnitude(standing="F"), near)
+    assert vague["verdict"] == "undecided" and vague["evidence"]["power"]["seeds_needed"] is None
+    said = vague["evidence"]["published_uncertainty"][0]
+    assert said["assumed"] and said["std"] == pytest.approx([0.29, 0.29])  # the median of the deviations of Table 2
+    assert said["error"] == pytest.approx(0.29 * math.sqrt(2 / 3))
+    sure = decide(magnitude(standing="F", std=0.05), near)
+    assert sure["verdict"] == "reproduced" and not sure["evidence"]["published_uncertainty"][0]["assumed"]
+    half = sure["evidence"]["interval"][1] - 1.56
+    error = math.sqrt(2 * (0.1**2 / 8 + 0.05**2 / 3))
+    assert half > stats.norm.ppf(0.95) * error and half < stats.t.ppf(0.95, 2) * error
+
+
+def test_a_larger_gain_than_published_contradicts_nothing_and_a_smaller_one_does(decide: Any) -> None:
+    sure = magnitude(standing="F", std=0.05)
+    assert decide(sure, frame({A: (74, 0.1, 8), B: (70, 0.1, 8)}))["verdict"] == "undecided"
+    assert decide(sure, frame({A: (70, 0.1, 8), B: (70, 0.1, 8)}))["verdict"] == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict"), [("F", "contradicted"), ("D", "undecided"), ("2nd", "undecided"), ("R", "undecided")]
+)
+def test_only_sentences_of_the_paper_are_contradicted(decide: Any, standing: str, verdict: str) -> None:
+    assert (
+        decide(magnitude(standing=standing, std=0.05), frame({A: (69, 0.1, 8), B: (70, 0.1, 8)}))["verdict"] == verdict
+    )
+
+
+def test_nothing_rests_on_an_unverified_number(decide: Any) -> None:
+    right = frame({A: (71.36, 0.1, 8), B: (70, 0.1, 8)})
+    found = decide(magnitude(standing="R", std=0.05), right)
+    assert found["verdict"] == "undecided" and "unverified" in found["evidence"]["reason"]
+
+
+def test_pairs_count_only_where_they_are_declared(decide: Any) -> None:
+    """Seeds that differ by two points, and the same gain of 1.4 in each of them."""
+    runs = frame({B: (70, 2, 5)})
+    better = runs.assign(row=A, **{"accuracy.test_last": runs["accuracy.test_last"] + 1.4 + [0.1, -0.1, 0, 0.1, -0.1]})
+    both = pd.concat([runs, better], ignore_index=True)
+    assert decide(claim(**SUPERIOR), both)["verdict"] == "undecided"
+    assert decide(claim(**SUPERIOR, paired=True), both)["verdict"] == "reproduced"
+
+
+def test_welch_decides_and_the_pooled_interval_stands_beside_it(decide: Any) -> None:
+    """Three runs that vary by 1.2 points beside twelve that hardly do: one variance for all would be far too sure."""
+    found = decide(claim(**SUPERIOR), frame({A: (71.2, 1.2, 3), B: (70, 0.1, 12)}))
+    line = found["evidence"]["comparisons"][0]
+    assert found["verdict"] == "undecided" and line["interval"][0] < 0
+    assert line["pooled_interval"][0] > 0
+    assert line["interval"] == pytest.approx(
+        [1.2 - (half := 2.916 * math.sqrt(1.2**2 / 3 + 0.1**2 / 12)), 1.2 + half], abs=0.01
+    )
+
+
+def test_a_diverged_run_makes_undecided_what_it_would_change(decide: Any) -> None:
+    """Left out, the gain stands; as chance (1 % of 100 classes) its row would be 14 points worse."""
+    runs = frame({A: (71.4, 0.2, 5), B: (70, 0.2, 5)})
+    lost = (runs["row"] == A) & (runs["seed"] == 2)
+    runs.loc[lost, ["status", "accuracy.test_last"]] = ["diverged", math.nan]
+    found = decide(claim(**SUPERIOR), runs)
+    assert found["verdict"] == "undecided" and "1 of 10 runs diverged" in found["evidence"]["reason"]
+    assert (found["evidence"]["diverged"], found["evidence"]["runs"]) == (1, 10)
+    assert found["evidence"]["n"] == 4 and found["evidence"]["effect"] == pytest.approx(1.4, abs=0.15)
+    # Where the row compared with diverges, the gain is no smaller in either analysis, but its spread is.
+    both = frame({A: (65, 0.2, 5), B: (70, 0.2, 5)})
+    lost = (both["row"] == A) & (both["seed"] < 5)
+    both.loc[lost, ["status", "accuracy.test_last"]] = ["diverged", math.nan]
+    assert decide(claim(**SUPERIOR), both)["verdict"] == "undecided"  # one run is left: no spread
+
+
+def test_rows_that_cost_other_than_the_sentence_says_decide_nothing(decide: Any) -> None:
+    """25%+25% costs 3.6 % more than MEST+EM&S at 95 %, which 5 % forgive and 0.2 % do not."""
+    rows = frame({A: (71, 0.2, 5), "mest-ems-s95": (70, 0.2, 5)})
+    told = {"test": "superiority", "comparisons": [[A, "mest-ems-s95"]]}
+    near = {"metric": "flops.paper", "relation": "equal", "tolerance": 0.05}
+    assert decide(claim(**told, costs=near), rows)["verdict"] == "reproduced"
+    found = decide(claim(**told, costs={**near, "tolerance": 0.002}), rows)
+    assert found["verdict"] == "undecided" and "costs +3.6 % against" in found["evidence"]["reason"]
+    less = claim(test="superiority", comparisons=[["mest-ems-s95", A]], costs={"relation": "at most"})
+    assert decide(less, frame({A: (70, 0.2, 5), "mest-ems-s95": (71, 0.2, 5)}))["verdict"] == "reproduced"
+
+
+def test_hardware_is_no_difference_between_rows(decide: Any) -> None:
+    """On the second machine both rows are 2 points better: within machines the gain of 1.2 is plain."""
+    first = frame({A: (71.2, 0.2, 3), B: (70, 0.2, 3)})
+    second = frame({A: (73.2, 0.2, 5), B: (72, 0.2, 3)}, hardware="cuda: two")
+    second["seed"] += 10
+    found = decide(claim(**SUPERIOR), pd.concat([first, second], ignore_index=True))
+    assert found["verdict"] == "reproduced" and found["evidence"]["effect"] == pytest.approx(1.2)
+    assert found["evidence"]["hardware"] == {"cpu: one": 6, "cuda: two": 8}
+    again = pd.concat([first, frame({A: (60, 0.2, 3)}, hardware="cuda: two")], ignore_index=True)
+    assert decide(claim(**SUPERIOR), again)["evidence"]["n"] == 3  # a seed that both have counts once, as ours
+
+
+def test_a_difference_of_differences(decide: Any) -> None:
+    rows = {"spfde-s90-f20": (71, 0.1, 8), "spfde-s90": (71, 0.1, 8)}
+    rows |= {"spfde-s60-f20": (73, 0.1, 8), "spfde-s60": (73.6, 0.1, 8)}
+    told = claim(test="superiority", relation="interaction", experiment="tableA8", comparisons=[list(rows)])
+    found = decide(told, frame(rows))
+    assert found["evidence"]["effect"] == pytest.approx(0.6) and found["verdict"] == "reproduced"
+
+
+def test_one_run_is_a_check_of_the_implementation(decide: Any) -> None:
+    """Inside or outside of the prediction interval of the published value: 3 runs of a deviation of 0.3 behind it."""
+    told = claim(
+        test="magnitude", relation="value", comparisons=[[A]], margin=0.5,
+        expected={"low": 71.02, "high": 71.02, "standing": "D", "std": 0.3},
+    )  # fmt: skip
+    half = 4.302652729911275 * 0.3 * math.sqrt(4 / 3)
+    for value, inside in ((71.0 + half - 0.1, True), (71.1 + half, False)):
+        found = decide(told, frame({A: (value, 0, 1)}))
+        assert found["verdict"] == "undecided (interim)"
+        assert found["evidence"]["one_run"]["inside"] is inside
+        assert found["evidence"]["one_run"]["interval"] == pytest.approx([71.02 - half, 71.02 + half])
+
+
+def test_every_claim_on_accuracy_says_how_many_seeds_it_needs_and_what_those_at_hand_decide(decide: Any) -> None:
+    nothing = decide(claim(**SUPERIOR), frame({}))["evidence"]["power"]
+    assert nothing["std"] == pytest.approx(0.29) and nothing["std_from"] == "median of table2" and nothing["n"] == 3
+    seen = decide(claim(**SUPERIOR), frame({A: (71, 0.6, 5), B: (70, 0.8, 5)}))["evidence"]["power"]
+    assert seen["std"] == pytest.approx(math.sqrt((0.36 + 0.64) / 2)) and seen["std_from"] == "records"
+    assert seen["effect"] == 1.36 and seen["n"] == 5
+    told = stats.nct.sf(stats.t.ppf(0.95, 8), 8, 1.36 / (seen["std"] * math.sqrt(2 / 5)))
+    assert seen["at_n"] == pytest.approx(told, abs=1e-3) and seen["seeds_needed"] <= 5
+    assert 0 < seen["decides"] < 1.36
+
+
+def test_false_verdicts_are_as_rare_as_the_level_says() -> None:
+    """At the worst case of each side 5 % of the verdicts are wrong: no gain is reproduced, half of it contradicted."""
+    random, times = np.random.default_rng(5), 400
+    test, wrong = make("superiority", smallest=0.68), {0.0: 0, 0.68: 0}
+    for truth, word in (
+        (0.0, ("reproduced", "smaller than claimed")),
+        (0.68, ("contradicted", "smaller than claimed")),
+    ):
+        for _ in range(times):
+            rows = [
+                {("cpu", seed): value for seed, value in enumerate(random.normal(mean, 0.3, 4))}
+                for mean in (truth, 0.0)
+            ]
+            wrong[truth] += judge([test], [contrast(rows, (1, -1))])[0].word in word
+    for count in wrong.values():
+        assert count / times == pytest.approx(0.05, abs=0.035)  # three standard errors
+
+
+# At a reduced scale: other margins, two looks at 3 %, and words that are never the paper's.
+
+GAP = {BASE: (60, 0.3, 8), STATIC: (56, 0.3, 8)}
+TREND = {"spfde-s90-f25-d25-t16": (50, 0.3, 4), "spfde-s90-t16": (51, 0.3, 4)}
+TREND |= {"spfde-s90-f25-d25-t64": (65, 0.3, 4), "spfde-s90-t64": (65.2, 0.3, 4)}
+
+
+def short(rows: Mapping[str, Row]) -> pd.DataFrame:
+    return frame(rows, SHORT)
+
+
+REDUCED: dict[str, tuple[dict[str, Any], dict[str, Row], str]] = {
+    "a gain above the smallest of interest": (SUPERIOR, {A: (61, 0.3, 5), B: (60, 0.3, 5)}, "supported"),
+    "no gain": (SUPERIOR, {A: (60, 0.1, 5), B: (60, 0.1, 5)}, "not supported"),
+    "a gain below the smallest of interest": (SUPERIOR, {A: (60.1, 0.03, 5), B: (60, 0.03, 5)}, "not supported"),
+    "a gain lost in the spread, at the last look": (SUPERIOR, {A: (60.3, 1, 8), B: (60, 1, 8)}, "undecided"),
+    "the same at the first look": (SUPERIOR, {A: (60.3, 1, 5), B: (60, 1, 5)}, "undecided (interim)"),
+    "a clear gain before the first look": (SUPERIOR, {A: (63, 0.2, 4), B: (60, 0.2, 4)}, "undecided (interim)"),
+    "no loss": (NO_WORSE, {A: (60, 0.3, 8), **GAP, **TREND}, "supported"),
+    "no loss, but nobody knows how it goes on with longer training": (
+        NO_WORSE,
+        {A: (60, 0.3, 8), **GAP},
+        "undecided (interim)",
+    ),
+    "a loss of less than a point that is more than half of what dynamic sparsity gains": (
+        NO_WORSE,
+        {A: (59.4, 0.1, 8), **TREND, BASE: (60, 0.1, 8), STATIC: (59.3, 0.1, 8)},
+        "not supported",
+    ),
+    "a loss of two points": (NO_WORSE, {A: (58, 0.3, 8), **GAP, **TREND}, "not supported"),
+    "nothing was run": (SUPERIOR, {}, "not run"),
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_words_at_a_reduced_scale(decide: Any, name: str) -> None:
+    told, rows, expected = REDUCED[name]
+    found = decide(claim(**told), short(rows), SHORT)
+    assert found["verdict"] == "not run"  # never the paper's
+    assert found["reduced"]["verdict"] == expected and found["reduced"]["scale"] == SHORT
+
+
+def test_a_reduced_verdict_stands_with_its_numbers(decide: Any) -> None:
+    found = decide(claim(**SUPERIOR), short({A: (61, 0.3, 5), B: (60, 0.3, 5)}), SHORT)["reduced"]
+    half = stats.t.ppf(0.97, 8) * 0.3 * math.sqrt(2 / 5)
+    assert (found["n"], found["effect"], found["level"]) == (5, pytest.approx(1.0), 0.03)
+    assert (found["low"], found["high"]) == (pytest.approx(1 - half), pytest.approx(1 + half))
+    told = stats.nct.sf(stats.t.ppf(0.97, 8), 8, 0.3 / (0.3 * math.sqrt(2 / 5)))
+    assert found["power"] == pytest.approx(told, abs=1e-3) and found["margin"] == 0.3
+
+
+def test_seeds_after_a_look_change_nothing_before_the_next(decide: Any) -> None:
+    """Decided at five seeds, it stays; undecided there, six and seven say nothing; beyond eight none count."""
+    for n in (5, 6, 7):
+        runs = short({A: (61, 0.3, 5), B: (60, 0.3, 5)})
+        more = short({A: (50, 0.3, n), B: (60, 0.3, n)})
+        more = more[more["seed"] > 5]
+        found = decide(claim(**SUPERIOR), pd.concat([runs, more], ignore_index=True), SHORT)["reduced"]
+        assert (found["verdict"], found["n"]) == ("supported", 5)
+        vague = short({A: (60.3, 1, 5), B: (60, 1, 5)})
+        clear = short({A: (99, 0.1, n), B: (1, 0.1, n)})
+        both = pd.concat([vague, clear[clear["seed"] > 5]], ignore_index=True)
+        assert decide(claim(**SUPERIOR), both, SHORT)["reduced"]["verdict"] == "undecided (interim)"
+    last = short({A: (60.3, 1, 8), B: (60, 1, 8)})
+    clear = short({A: (99, 0.1, 12), B: (1, 0.1, 12)})
+    both = pd.concat([last, clear[clear["seed"] > 8]], ignore_index=True)
+    assert decide(claim(**SUPERIOR), both, SHORT)["reduced"]["verdict"] == "undecided"
+
+
+def test_the_trend_points_at_the_papers_schedule(decide: Any) -> None:
+    """Gaps of -1, -0.6 and -0.2 at 16, 32 and 64 epochs rise by 0.4 a doubling: +0.33 at 160."""
+    rows = {A: (59.4, 0.3, 4), **TREND, BASE: (60, 0.3, 4), STATIC: (56, 0.3, 4)}
+    trend = decide(claim(**NO_WORSE), short(rows), SHORT)["reduced"]["trend"]
+    assert trend["at"] == 160 and trend["slope"] == pytest.approx(0.4)
+    assert trend["extrapolated"] == pytest.approx(-0.2 + 0.4 * math.log2(160 / 64))
+    assert trend["low"] < trend["extrapolated"] < trend["high"]
+
+
+def test_magnitudes_and_other_data_get_no_reduced_verdict(decide: Any) -> None:
+    rows = short({A: (61, 0.3, 5), B: (60, 0.3, 5)})
+    assert decide(magnitude(standing="F"), rows, SHORT)["reduced"] is None
+    how = read().reduced[SHORT]
+    for scale in ("digits", "smoke"):  # not even where somebody declares it
+        told = {scale: parse(Reduced, how.model_dump())}
+        found = decide(claim(**SUPERIOR), frame({A: (61, 0.3, 5), B: (60, 0.3, 5)}, scale), scale, told)
+        assert found["verdict"] == "not run" and found["reduced"] is None
+    assert set(read().reduced) == {SHORT}
+
+
+def test_a_claim_whose_rows_are_only_partly_there_says_so(decide: Any) -> None:
+    """Tiers hold 30 % alone of the comparisons at 30 and 35 %."""
+    told = next(each for each in read().claims if each.id == "sieving-beats-freezing-90")
+    found = decide(
+        told.model_copy(update={"costs": None}),
+        short({"spfde-s90-d30": (61, 0.3, 5), "spfde-s90-f30": (60, 0.3, 5)}),
+        SHORT,
+    )
+    assert found["reduced"]["verdict"] == "supported"
+    assert "1 more comparisons of the claim have no rows here" in found["reduced"]["reason"]
