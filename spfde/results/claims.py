@@ -5,14 +5,13 @@ decide it. How the test works: `spfde.results.hypotheses`; where its evidence co
 """
 
 import math
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
 from spfde.errors import SpfdeError
-from spfde.experiments.files import SHIPPED
+from spfde.experiments.files import config_file
 from spfde.results.hypotheses import Better, Kind, Test, make
 from spfde.settings import Section, parse
 
@@ -220,8 +219,7 @@ def read() -> Claims:
     Raises:
         SpfdeError: the file is not YAML, or a claim has not the shape of one.
     """
-    local = Path("config/claims.yaml")
-    path = local if local.is_file() else SHIPPED / "claims.yaml"
+    path = config_file("claims.yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from spfde.experiments.files import read_scale, scale_names
+from spfde.experiments.files import config_file, read_scale
 from spfde.results.accuracy import evidence_of, power_of, settings_of, trial_of, worst
 from spfde.results.claims import Claim, Comparison, Reduced
 from spfde.results.hypotheses import Test, make
@@ -31,7 +31,7 @@ def words(claim: Claim, sources: Sources, scales: Mapping[str, Reduced]) -> dict
 
     None where there is no such scale for it, or none of its comparisons has its rows there.
     """
-    name = next((scale for scale, how in scales.items() if how.of == claim.scale and scale in scale_names()), None)
+    name = next((scale for scale, how in scales.items() if how.of == claim.scale and _known(scale)), None)
     if claim.test == "magnitude" or name is None or read_scale(name).paper:
         return None
     if settings_of(name).data.name != settings_of(claim.scale).data.name:
@@ -69,6 +69,10 @@ def words(claim: Claim, sources: Sources, scales: Mapping[str, Reduced]) -> dict
         "trend": trend,
         "evidence": {key: evidence[key] for key in ("comparisons", "control", "diverged", "runs", "hardware")},
     }
+
+
+def _known(scale: str) -> bool:
+    return config_file("scales", f"{scale}.yaml").is_file()
 
 
 def _renamed(claim: Claim, how: Reduced) -> Claim:

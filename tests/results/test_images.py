@@ -46,7 +46,8 @@ def test_images_alone_where_runs_are_alike() -> None:
 
 
 def test_the_interval_holds_the_truth_of_the_population_as_often_as_it_says() -> None:
-    random, covered, times = np.random.default_rng(3), 0, 150
+    random, times = np.random.default_rng(3), 150
+    covered: float = 0
     truth = np.mean([_population(random, skill) for skill in (0.55,) * 20]) - np.mean(
         [_population(random, skill) for skill in (0.45,) * 20]
     )
@@ -65,7 +66,8 @@ def _population(random: np.random.Generator, skill: float) -> float:
 def test_one_byte_an_image_is_read(tmp_path: Path) -> None:
     assert read_correct(tmp_path) is None
     save_file({"correct": np.array([1, 0, 1], dtype=np.uint8)}, tmp_path / FILE)
-    assert read_correct(tmp_path).tolist() == [True, False, True]  # type: ignore[union-attr]
+    found = read_correct(tmp_path)
+    assert found is not None and found.tolist() == [True, False, True]
     save_file({"classes": np.array([7, 0, 99], dtype=np.uint8)}, tmp_path / FILE)
     assert read_correct(tmp_path) is None  # classes say nothing without the labels
     (tmp_path / FILE).write_bytes(b"no tensors")

@@ -54,13 +54,19 @@ def test_headline_is_relative_to_dense(smoke: Path) -> None:
 def test_verdicts_are_counted(smoke: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke, tmp_path / "results")
     assert "not run</p>" in page("smoke", tmp_path / "results")  # no claims yet
-    verdicts = ["reproduced"] * 3 + ["contradicted"] + ["not run"] * 2
+    verdicts = ["reproduced"] * 3 + ["contradicted"] + ["by construction"] * 4 + ["not run"] * 2
     path = tmp_path / "results/smoke/claims.json"
-    path.write_text(json.dumps([{"verdict": verdict, "claim": f"{verdict} < 1"} for verdict in verdicts]))
+    entries = [{"verdict": each, "claim": f"{each} < 1", "evidence": {"error_rate": 0.05}} for each in verdicts]
+    path.write_text(json.dumps(entries))
     text = page("smoke", tmp_path / "results")
     assert "<li>contradicted &lt; 1</li>" in text and "reproduced &lt; 1" not in text
-    boxes = re.findall(r"<div><strong>(\d+)</strong>(.*?)</div>", text)
-    assert boxes == [("3", "reproduced"), ("0", "within noise"), ("1", "contradicted"), ("2", "not run")]
+    counts = {name: count for count, name in re.findall(r"<div><strong>(\d+)</strong>(.*?)</div>", text)}
+    assert counts == {
+        "reproduced": "3", "smaller than claimed": "0", "undecided": "0", "undecided (interim)": "0",
+        "contradicted": "1", "by construction": "4", "not run": "2",
+    }  # fmt: skip
+    assert "10 claims: 4 decided (3 reproduced, 1 contradicted)" in text
+    assert "at most 0.2 false ones are to be expected" in text
     path.write_text("[{")
     with pytest.raises(SpfdeError, match=r"claims\.json cannot be read"):
         page("smoke", tmp_path / "results")

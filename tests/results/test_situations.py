@@ -24,7 +24,7 @@ from spfde.settings import parse
 Row = tuple[float, float, int]  # mean, standard deviation, runs
 A, B, C, D = "spfde-s90-f25-d25", "set-s90", "deepr-s90", "dsr-s90"
 BASE, STATIC, MEST = "spfde-s90", "static-s90", "mest-ems-s90"
-SHORT = "cifar100-short"
+SHORT, VALUE = "cifar100-short", "accuracy.test_last"
 SUPERIOR = {"test": "superiority", "comparisons": [[A, B]], "expected": {"low": 1.36, "high": 1.36, "standing": "F"}}
 SIMILAR = {"test": "equivalence", "comparisons": [[A, MEST]], "margin": 0.5, "control": [BASE, STATIC]}
 NO_WORSE = {
@@ -50,7 +50,7 @@ def frame(rows: Mapping[str, Row], scale: str = "cifar100", hardware: str = "cpu
     """A frame of records as `spfde.results.collect` makes it."""
     lines = [
         {"row": row, "seed": seed, "scale": scale, "run_id": f"{scale}-{row}-{seed}", "environment.device": hardware}
-        | {"accuracy.test_last": float(value), "status": "finished"}
+        | {VALUE: float(value), "status": "finished"}
         for row, (mean, std, n) in rows.items()
         for seed, value in enumerate(spread(mean, std, n), start=1)
     ]
@@ -224,7 +224,7 @@ def test_nothing_rests_on_an_unverified_number(decide: Any) -> None:
 def test_pairs_count_only_where_they_are_declared(decide: Any) -> None:
     """Seeds that differ by two points, and the same gain of 1.4 in each of them."""
     runs = frame({B: (70, 2, 5)})
-    better = runs.assign(row=A, **{"accuracy.test_last": runs["accuracy.test_last"] + 1.4 + [0.1, -0.1, 0, 0.1, -0.1]})
+    better = runs.assign(row=A, **{VALUE: runs[VALUE] + 1.4 + [0.1, -0.1, 0, 0.1, -0.1]})
     both = pd.concat([runs, better], ignore_index=True)
     assert decide(claim(**SUPERIOR), both)["verdict"] == "undecided"
     assert decide(claim(**SUPERIOR, paired=True), both)["verdict"] == "reproduced"
@@ -245,7 +245,7 @@ def test_a_diverged_run_makes_undecided_what_it_would_change(decide: Any) -> Non
     """Left out, the gain stands; as chance (1 % of 100 classes) its row would be 14 points worse."""
     runs = frame({A: (71.4, 0.2, 5), B: (70, 0.2, 5)})
     lost = (runs["row"] == A) & (runs["seed"] == 2)
-    runs.loc[lost, ["status", "accuracy.test_last"]] = ["diverged", math.nan]
+    runs["status"], runs[VALUE] = lost.map({True: "diverged", False: "finished"}), runs[VALUE].mask(lost)
     found = decide(claim(**SUPERIOR), runs)
     assert found["verdict"] == "undecided" and "1 of 10 runs diverged" in found["evidence"]["reason"]
     assert (found["evidence"]["diverged"], found["evidence"]["runs"]) == (1, 10)
@@ -253,7 +253,7 @@ def test_a_diverged_run_makes_undecided_what_it_would_change(decide: Any) -> Non
     # Where the row compared with diverges, the gain is no smaller in either analysis, but its spread is.
     both = frame({A: (65, 0.2, 5), B: (70, 0.2, 5)})
     lost = (both["row"] == A) & (both["seed"] < 5)
-    both.loc[lost, ["status", "accuracy.test_last"]] = ["diverged", math.nan]
+    both["status"], both[VALUE] = lost.map({True: "diverged", False: "finished"}), both[VALUE].mask(lost)
     assert decide(claim(**SUPERIOR), both)["verdict"] == "undecided"  # one run is left: no spread
 
 
@@ -282,7 +282,7 @@ def test_hardware_is_no_difference_between_rows(decide: Any) -> None:
 
 
 def test_a_difference_of_differences(decide: Any) -> None:
-    rows = {"spfde-s90-f20": (71, 0.1, 8), "spfde-s90": (71, 0.1, 8)}
+    rows: dict[str, Row] = {"spfde-s90-f20": (71, 0.1, 8), "spfde-s90": (71, 0.1, 8)}
     rows |= {"spfde-s60-f20": (73, 0.1, 8), "spfde-s60": (73.6, 0.1, 8)}
     told = claim(test="superiority", relation="interaction", experiment="tableA8", comparisons=[list(rows)])
     found = decide(told, frame(rows))
@@ -334,8 +334,8 @@ def test_false_verdicts_are_as_rare_as_the_level_says() -> None:
 
 # At a reduced scale: other margins, two looks at 3 %, and words that are never the paper's.
 
-GAP = {BASE: (60, 0.3, 8), STATIC: (56, 0.3, 8)}
-TREND = {"spfde-s90-f25-d25-t16": (50, 0.3, 4), "spfde-s90-t16": (51, 0.3, 4)}
+GAP: dict[str, Row] = {BASE: (60, 0.3, 8), STATIC: (56, 0.3, 8)}
+TREND: dict[str, Row] = {"spfde-s90-f25-d25-t16": (50, 0.3, 4), "spfde-s90-t16": (51, 0.3, 4)}
 TREND |= {"spfde-s90-f25-d25-t64": (65, 0.3, 4), "spfde-s90-t64": (65.2, 0.3, 4)}
 
 
@@ -403,7 +403,7 @@ def test_seeds_after_a_look_change_nothing_before_the_next(decide: Any) -> None:
 
 def test_the_trend_points_at_the_papers_schedule(decide: Any) -> None:
     """Gaps of -1, -0.6 and -0.2 at 16, 32 and 64 epochs rise by 0.4 a doubling: +0.33 at 160."""
-    rows = {A: (59.4, 0.3, 4), **TREND, BASE: (60, 0.3, 4), STATIC: (56, 0.3, 4)}
+    rows: dict[str, Row] = {A: (59.4, 0.3, 4), **TREND, BASE: (60, 0.3, 4), STATIC: (56, 0.3, 4)}
     trend = decide(claim(**NO_WORSE), short(rows), SHORT)["reduced"]["trend"]
     assert trend["at"] == 160 and trend["slope"] == pytest.approx(0.4)
     assert trend["extrapolated"] == pytest.approx(-0.2 + 0.4 * math.log2(160 / 64))
