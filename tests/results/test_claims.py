@@ -202,7 +202,8 @@ def test_no_record_changes_what_holds_by_construction(
     before = [(entry["id"], entry["verdict"]) for entry in decide_all(claims, "smoke", tmp_path)]
     for scale in ("smoke", "cifar100"):
         for seed in (1, 2, 3):
-            folder = fakes.write_record(fakes.settings(scale, "spfde", 0.9, 0.2, seed), tmp_path / scale / "runs")
+            run = fakes.settings(scale, "spfde", 0.9, 0.2, seed)
+            folder = fakes.write_record(run, tmp_path / scale / "runs", last=0.1)
             trace, epochs = pd.read_csv(folder / "layers.csv"), pd.read_csv(folder / "epochs.csv")
             trace["forward_density"] = trace["epoch"] / 200
             epochs["samples"] = trace.groupby("epoch")["samples"].first() + epochs["epoch"]
@@ -210,7 +211,7 @@ def test_no_record_changes_what_holds_by_construction(
             trace.to_csv(folder / "layers.csv", index=False)
             epochs.to_csv(folder / "epochs.csv", index=False)
             summary = json.loads((folder / "summary.json").read_text())
-            summary["accuracy"]["test_last"], summary["sparsity"]["achieved"] = 0.1, 0.1
+            summary["sparsity"]["achieved"] = 0.1
             summary["flops"] = dict.fromkeys(summary["flops"], 1.0)
             summary["memory"] = dict.fromkeys(summary["memory"], 1.0)
             seal(folder, summary)
