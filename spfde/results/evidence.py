@@ -229,8 +229,10 @@ def _by_construction(claim: Claim, outcome: Outcome) -> tuple[Verdict, str]:
     assert claim.by_construction is not None
     because = f"{claim.by_construction.by}: {claim.by_construction.reason}"
     from_records = claim.kind == "invariance" and not CHECKS[claim.metric].plans
-    if outcome.verdict not in ("contradicted", "undecided"):
+    if outcome.verdict == "reproduced" or (from_records and outcome.verdict == "not run"):
         return "by construction", because
+    if outcome.verdict == "not run":
+        return "not run", outcome.reason
     if from_records:
         print(f"warning: records violate what holds by construction: {claim.id}", file=sys.stderr)
         return "by construction", f"{because}; but records violate it, so the code that made them is at fault"
