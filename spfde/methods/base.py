@@ -1,4 +1,4 @@
-"""What a method is: a small class that says how dense a layer is when, and what its mask updates drop and grow.
+"""What a method is: a small class that says how dense each layer is over time, and what its mask updates drop and grow.
 
 A method plans (densities by epoch, known before training) and acts (on masks, at boundary events). To add one: derive
 from `Method` or `DropAndGrow`, override what differs, and decorate the class with `@register`. It then appears in
@@ -23,19 +23,19 @@ from spfde.settings import RunSettings, Section, SparsitySettings, parse
 from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.schemes import scheme
 
-PAPER_STEPS = 160 * 782  # steps of the paper's CIFAR runs; intervals in steps are stated at that length
+PAPER_STEPS = 160 * 782  # steps of the paper's CIFAR runs; intervals in steps refer to runs of that length
 
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """What a method knows before training.
+    """What a method knows before training starts.
 
     Attributes:
         settings: the run's settings.
         densities: density of each sparse layer at the end of training, by name, in model order.
         steps_per_epoch: steps of an epoch over the whole training set.
         shapes: weight shape of each sparse layer, by name.
-        steps: steps of the whole training; fewer than over the whole training set where data are sieved.
+        steps: steps of the whole training; where data are sieved, fewer than over the whole training set.
     """
 
     settings: RunSettings
@@ -53,16 +53,17 @@ class MethodPlan:
 
         Args:
             steps: the interval in a training of `of` steps.
-            of: steps of the training in which the method's authors state it.
-            scaled: whether it is the same share of all steps here, at least 10; or as many steps at any length.
+            of: total steps of the training for which the method's authors state the interval.
+            scaled: if true, the interval is the same share of all steps here, but at least 10 steps; if false, it is
+                the same number of steps in a training of any length.
 
-        All steps are those over the whole training set: sieving leaves intervals as they are.
+        All steps are counted over the whole training set, so sieving does not change intervals.
         """
         return max(10, half_up(steps * self.whole_steps / of)) if scaled else steps
 
     @property
     def whole_steps(self) -> int:
-        """Steps of the whole training, were no data sieved."""
+        """Steps that the whole training would have without sieving."""
         return self.epochs * self.steps_per_epoch
 
     def epoch_at(self, share: float) -> int:
@@ -76,14 +77,14 @@ class Skipping(Protocol):
 
     @property
     def skips_zeros(self) -> bool:
-        """Whether forward and backward passes skip weights outside the masks, at least in some layers."""
+        """Whether the forward and backward passes skip weights outside the masks in at least some layers."""
 
     @property
     def executed_layers(self) -> Set[str]:
-        """Names of the layers that did in the last forward pass."""
+        """Names of the layers that skipped them in the last forward pass."""
 
     def sample(self, extra: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-        """Within it, passes that skip zeros also give the gradients at these places, booleans by layer name."""
+        """A context in which passes that skip zeros also compute the gradients at these places, by layer name."""
 
 
 class Run(Protocol):
@@ -97,7 +98,7 @@ class Run(Protocol):
 
     @property
     def execution(self) -> Skipping:
-        """The kernels that it runs on."""
+        """The kernels that the training runs on."""
 
     def generator(self, *key: object) -> torch.Generator:
         """The run's own random stream for `key`."""
@@ -111,7 +112,7 @@ class Run(Protocol):
 
     @property
     def partial_set(self) -> Tensor | None:
-        """Which samples training sees, (samples,) booleans; none where it sees all."""
+        """The samples that training sees, (samples,) booleans; None if it sees all."""
 
 
 class Options(Section):
@@ -128,14 +129,14 @@ class Method:
     kind: ClassVar[Literal["dense", "static", "before training", "dynamic", "iterative", "sparse and dense"]]
     scope: ClassVar[Literal["none", "layer", "global"]] = "layer"
     needs_dense_gradient: ClassVar[bool] = False
-    dense_kernels: ClassVar[str] = ""  # why it cannot train on kernels that skip the zeros, where it cannot
+    dense_kernels: ClassVar[str] = ""  # the reason, for a method that cannot train on kernels that skip the zeros
     dense_masters: ClassVar[bool] = False  # True: all weights train; masks say which of them the forward pass uses
     sparse: ClassVar[bool] = True  # False: no layer is masked
-    uses_target: ClassVar[bool] = True  # False: the target says nothing and is 0
+    uses_target: ClassVar[bool] = True  # False: the target has no meaning and is 0
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
-    decays: ClassVar[bool] = True  # False: the optimizer's weight decay spares the sparse weights
-    unplannable: bool = False  # True: layer densities, and so costs, depend on weights and data; a record knows them
-    structured: ClassVar[bool] = False  # True: masks can have any scheme; False: unstructured alone
+    decays: ClassVar[bool] = True  # False: sparse weights get no weight decay
+    unplannable: bool = False  # True: densities, and so costs, depend on weights and data; a record has them
+    structured: ClassVar[bool] = False  # True: masks can have any scheme; False: only unstructured ones
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # this method's own defaults, nested; what a user sets wins
 
@@ -145,12 +146,12 @@ class Method:
 
     @classmethod
     def adjust(cls, settings: RunSettings) -> RunSettings:
-        """Resolved settings as the method needs them, where it sets one of them itself."""
+        """The resolved settings, changed where the method sets one of them itself."""
         return settings
 
     @property
     def rounds(self) -> int:
-        """How often the whole training is run; all but the last count as extra work."""
+        """How many times the whole training is run; all rounds but the last count as extra work."""
         return 1
 
     # planning: pure functions of epoch and step
@@ -178,15 +179,15 @@ class Method:
         return np.zeros(len(layers))
 
     def executed_extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
-        """The same as masked dense kernels run them."""
+        """The MACs that masked dense kernels run for this work."""
         return self.extra_macs(epoch, layers, samples)
 
     def mask_updates(self, epoch: int, steps: range) -> int:
-        """Mask updates of an epoch, whose steps these are: of each sparse layer that trains."""
+        """Mask updates per sparse layer that trains, in an epoch with these steps."""
         return int(self.uses_interval and epoch % self.plan.settings.sparsity.interval == 0)
 
     def scored_samples(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> int:
-        """Samples whose activations are kept at once where an epoch begins with scoring the dense network."""
+        """How many samples' activations are kept at once if the epoch begins with scoring the dense network."""
         return 0
 
     def peak_density(self, density: np.ndarray) -> np.ndarray:
@@ -200,7 +201,7 @@ class Method:
     # acting: boundary events
 
     def attach(self, run: Run) -> None:
-        """Called once when training is set up, resumed or not: for methods that change a layer's forward."""
+        """Called once when training is set up, resumed or not; for methods that change the forward pass of a layer."""
 
     def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         shape = tuple(layer.weight.shape)
@@ -212,7 +213,7 @@ class Method:
             layer.start(self.initial_mask(layer, run.generator("masks", "start", layer.name)))
 
     def update(self, run: Run, epoch: int, layers: list[SparseLayer]) -> None:
-        """Mask update of the layers that stay in training, before an epoch on the interval's grid."""
+        """Updates the masks of the layers that train, before an epoch on the grid of the interval."""
 
     def settle(self, run: Run, layer: SparseLayer) -> None:
         """A layer about to freeze is pruned to its final density and not grown."""
@@ -224,11 +225,11 @@ class Method:
         return False
 
     def before_step(self, run: Run, step: int) -> bool:
-        """Called with dense gradients in place. False: no optimizer step is taken on this one."""
+        """Called when the dense gradients are there. If it returns False, the optimizer leaves out this step."""
         return True
 
     def after_step(self, run: Run, step: int) -> None:
-        """Called after the optimizer's step, masks applied."""
+        """Called after the optimizer's step, when the masks have been applied."""
 
     def next_round(self, run: Run) -> None:
         """Called between the rounds of a method that trains more than once."""
@@ -237,7 +238,7 @@ class Method:
         """Called after the last epoch: leaves plain weights with exact zeros behind."""
 
     def drop_score(self, layer: SparseLayer) -> Tensor:
-        """What a weight is worth: the lowest go first."""
+        """Scores of the weights; those with the lowest are dropped first."""
         return layer.weight.detach().abs()
 
     # resuming
@@ -247,7 +248,7 @@ class Method:
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
+        """Restores what `state_dict` returned."""
 
 
 DROP_FRACTION = "share of the active weights that an update drops and grows"
@@ -265,14 +266,14 @@ class DropAndGrowOptions(Options):
 
 
 class DropAndGrow(Method):
-    """Dynamic sparse training: every update drops the weights worth least and grows others."""
+    """Dynamic sparse training: every update drops the weights with the lowest scores and grows others."""
 
     kind = "dynamic"
     structured = True
     Options: ClassVar[type[Options]] = DropAndGrowOptions
 
     def grow_score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
-        """Where to grow: the highest first; at random unless overridden."""
+        """Scores of the places to grow at, the highest first; random by default."""
         shape = layer.weight.shape
         return torch.rand(shape, generator=generator).to(layer.weight.device)
 
@@ -291,7 +292,7 @@ M = TypeVar("M", bound=type[Method])
 
 
 def scoring_macs(layers: Sequence[LayerProfile], samples: float) -> np.ndarray:
-    """MACs of so many samples going forward and backward through the dense network, shape (layers,)."""
+    """MACs of a forward and a backward pass of so many samples through the dense network, shape (layers,)."""
     return np.array([samples * layer.macs * (3 if layer.input_block >= 0 else 2) for layer in layers])
 
 

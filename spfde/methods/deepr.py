@@ -1,4 +1,4 @@
-"""DeepR: connections walk at random under noise, die where they would change sign, and others wake for them."""
+"""DeepR: active weights move under noise; one that would change its sign is dropped, and another is grown for it."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +12,13 @@ from spfde.methods.base import Method, MethodPlan, Options, Run, register
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 
-TEMPERATURES = ((0.0, 1e-5), (0.125, 1e-8), (0.4, 1e-12), (0.7, 1e-15))  # from this share of training on
-START = 1e-12  # theta of a connection that wakes: above 0, or it would count as dormant at once
+TEMPERATURES = (
+    (0.0, 1e-5),
+    (0.125, 1e-8),
+    (0.4, 1e-12),
+    (0.7, 1e-15),
+)  # (from this share of training on, T)
+START = 1e-12  # theta of a connection that wakes; above 0, otherwise it would be dormant again at once
 
 
 class DeeprOptions(Options):
@@ -28,11 +33,12 @@ class DeeprOptions(Options):
 class Deepr(Method):
     """Deep rewiring: w = s theta with a sign s fixed for every connection (Bellec et al. 2018, Algorithm 1).
 
-    Each step adds -lr alpha + sqrt(2 lr T) noise to the active theta, after the optimizer's own step. Where theta falls
-    below 0 the connection is dormant, and as many dormant ones, drawn evenly, wake: the total never changes. After the
-    last rewiring masks stay, and a weight that would change sign is held at 0. Sparse weights have no weight decay.
+    After the optimizer's own step, each step adds -lr alpha + sqrt(2 lr T) noise to every active theta. A connection
+    whose theta falls below 0 becomes dormant, and as many dormant ones, drawn evenly, become active; their total never
+    changes. After the last rewiring the masks stay, and a weight that would change its sign is held at 0. Sparse
+    weights have no weight decay.
 
-    Rewiring is a part of every step, so all of it stays on the device: counts are tensors, noise is drawn there.
+    Rewiring happens in every step, so all of it stays on the device: counts are tensors, and the noise is drawn there.
     """
 
     name = "deepr"
@@ -89,7 +95,7 @@ class Deepr(Method):
         return self.signs[layer.name] * layer.weight < 0
 
     def _rewire(self, run: Run, layers: Sequence[SparseLayer], draws: torch.Generator) -> None:
-        """Lets the connections below 0 die and wakes as many of all that are dormant then."""
+        """Makes the connections below 0 dormant, and wakes as many of those that are dormant then."""
         kept = torch.cat([(layer.active & ~self._below(layer)).flatten() for layer in layers])
         before = torch.cat([layer.active.flatten() for layer in layers]).sum()
         woken = pick(~kept, before - kept.sum(), draws)
@@ -100,7 +106,7 @@ class Deepr(Method):
             layer.weight.add_(START * wake * self.signs[layer.name])
 
     def settle(self, run: Run, layer: SparseLayer) -> None:
-        """A layer freezes with the connections it has: the total is at its target already."""
+        """A layer freezes with the connections that it has, since the total has its target already."""
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.signs
@@ -110,7 +116,7 @@ class Deepr(Method):
 
 
 def pick(candidates: Tensor, count: Tensor, draws: torch.Generator) -> Tensor:
-    """So many of the candidates at random, as booleans of shape (n,); `count` may be on the device, and stays there."""
+    """`count` of the candidates at random, as booleans of shape (n,); `count` may be a tensor on the device."""
     order = torch.rand(candidates.shape, generator=draws, device=candidates.device).masked_fill_(~candidates, 2.0)
     places = torch.arange(len(candidates), device=candidates.device)
     return torch.zeros_like(candidates).scatter_(0, order.argsort(), places < count)

@@ -1,4 +1,4 @@
-"""DSR: one magnitude threshold for all layers, and weights move to the layers where more survive it."""
+"""DSR: one magnitude threshold for all layers; weights move to the layers in which more weights survive it."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -28,9 +28,9 @@ class Dsr(Method):
     """Dynamic sparse reparameterization: Mostafa and Wang 2019, Algorithm 1.
 
     Prunes every weight below H, then grows as many at random, layer by layer in proportion to the survivors. H is
-    halved where more than (1 + tolerance) N_p went, doubled where fewer than (1 - tolerance) N_p did. Each layer keeps
-    one weight at least; what a full layer cannot take goes to the others. The paper gives N_p as a number of weights
-    for each network; as a share it fits them all.
+    halved when more than (1 + tolerance) N_p weights were pruned and doubled when fewer than (1 - tolerance) N_p were.
+    Each layer keeps at least one weight; what a full layer cannot take goes to the others. The paper gives N_p as a
+    number of weights for each network; here it is a share, which fits any network.
     """
 
     name = "dsr"
@@ -55,7 +55,7 @@ class Dsr(Method):
         pruned = active - sum(survivors)
 
         outside = [mask.numel() - int(mask.sum()) for mask in old]
-        exclude = self.options.regrown == "exclude" and pruned <= sum(outside)  # else nothing could take the rest
+        exclude = self.options.regrown == "exclude" and pruned <= sum(outside)  # otherwise no layer could take the rest
         room = outside if exclude else [mask.numel() - count for mask, count in zip(kept, survivors, strict=True)]
         growth = share_out(pruned, survivors, room, run.generator("method", epoch, "remainder"))
         for layer, was, stay, count in zip(layers, old, kept, growth, strict=True):
@@ -70,13 +70,13 @@ class Dsr(Method):
             self.threshold *= 2
 
     def _survivors(self, layer: SparseLayer) -> Tensor:
-        """The active weights of at least H; the largest one where there is none."""
+        """The active weights of at least H, or the largest weight if there is none."""
         score = self.drop_score(layer)
         above = int((layer.active & (score >= self.threshold)).sum())
         return top(score, layer.active, max(1, above))
 
     def settle(self, run: Run, layer: SparseLayer) -> None:
-        """A layer freezes with the weights it has: the total is at its target already."""
+        """A layer freezes with the weights that it has, since the total has its target already."""
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"threshold": torch.tensor(self.threshold, dtype=torch.float64)}
@@ -88,7 +88,7 @@ class Dsr(Method):
 def share_out(total: int, survivors: Sequence[int], room: Sequence[int], draws: torch.Generator) -> list[int]:
     """How many weights each layer grows: survivors / all survivors x total, rounded down, the rest to a random layer.
 
-    What a layer has no room for is shared out again among those that have some.
+    What does not fit into a full layer is shared out again among the layers with room.
     """
     growth = [0] * len(room)
     while total and (open_layers := [index for index, most in enumerate(room) if growth[index] < most]):

@@ -1,4 +1,4 @@
-"""GraSP: prune before training what hinders the flow of gradients least."""
+"""GraSP: before training, prune the weights whose removal harms the flow of gradients least."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from spfde.methods.base import Options, Run, register, scoring_macs
 from spfde.methods.ranked import Scored, gradient
 
 P = TypeVar("P")
-CHUNK = 256  # samples looked at together in the search for enough of each class
+CHUNK = 256  # samples fetched at a time in the search for enough of each class
 
 
 class GraspOptions(Options):
@@ -31,7 +31,7 @@ class Grasp(Scored):
     """Removes the weights with the highest -w (H g) of the dense network at initialisation: Wang et al. 2020, Eq. 8.
 
     g is the gradient and H the Hessian of the loss, summed over the parts; BatchNorm uses each part's own statistics.
-    All convolutions and the classifier are ranked together, unless `sparsity.dense_layers` is told.
+    All convolutions and the classifier are ranked together, unless `sparsity.dense_layers` says otherwise.
     """
 
     name = "grasp"
@@ -53,7 +53,7 @@ class Grasp(Scored):
 
     @torch.no_grad()
     def _samples(self, run: Run, network: nn.Module) -> tuple[Tensor, Tensor]:
-        """Random samples, as many of each class (or all there are of a rare one), sorted by class."""
+        """Random samples, equally many of each class (all of a class that has fewer), sorted by class."""
         order = torch.randperm(run.samples, generator=run.generator("method", "samples"))
         network.eval()
         found: list[tuple[Tensor, Tensor]] = []
@@ -64,7 +64,7 @@ class Grasp(Scored):
                 classes = network(images[:1]).shape[1]
                 missing = torch.full((classes,), self.options.per_class, device=labels.device)
             member = F.one_hot(labels, len(missing))
-            taken = ((member.cumsum(0) <= missing) & member.bool()).any(dim=1)  # the first so many of each class
+            taken = ((member.cumsum(0) <= missing) & member.bool()).any(dim=1)  # the first `per_class` of each class
             found.append((images[taken], labels[taken]))
             missing = missing - member[taken].sum(0)
             if not missing.any():

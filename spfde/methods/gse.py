@@ -1,4 +1,4 @@
-"""GSE: guided stochastic exploration, with three ways to draw the connections whose gradient is looked at."""
+"""GSE: guided stochastic exploration, with three ways to draw the connections whose gradients are evaluated."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ from spfde.sparsity.layers import layers as find_layers
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import Layout, top
 
-WHOLE = 0.5  # a layer at this density or a higher one offers all its positions
+WHOLE = 0.5  # in a layer of this density or more, all positions are candidates
 GSE_STEPS = 200 * 391  # steps of GSE's CIFAR runs (200 epochs, batch 128), where its interval is stated
 
 
@@ -46,7 +46,7 @@ class GseOptions(Options):
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """The buffers of a network (BatchNorm's statistics) are afterwards what they were before."""
+    """A context after which the buffers of a network (BatchNorm's statistics) are what they were before it."""
     buffers = list(network.buffers())
     before = [buffer.clone() for buffer in buffers]
     try:
@@ -61,10 +61,10 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 class GseUniform(Method):
     """Grows where |gradient| is largest in a random sample of connections: Heddes et al. 2024, Algorithm 2.
 
-    Of each layer ceil(gamma |A|) positions are drawn with replacement; those that are not active are the sample S. A
-    layer of which half or more is active offers all its positions, as in the authors' code. The
-    k = min(ceil(alpha_t |A|), |S|) of largest |gradient| grow and the k smallest |w| of those active before go, so what
-    has just grown is safe. alpha_t falls by a cosine to 0 at the end of the updates.
+    In each layer ceil(gamma |A|) positions are drawn with replacement; those that are not active are the sample S. In a
+    layer of which at least half is active all positions are candidates, as in the authors' code. The
+    k = min(ceil(alpha_t |A|), |S|) positions with the largest |gradient| grow, and of the weights that were active
+    before, the k smallest go; what has just grown stays. alpha_t falls by a cosine to 0 at the end of the updates.
 
     Gradients come from extra batches after an ordinary step, on a copy of the network that leaves BatchNorm statistics
     alone, and are looked at on S only. An update costs (2 + gamma) f_S on these samples, or a little less: |S| counts.
@@ -97,7 +97,7 @@ class GseUniform(Method):
         return (step + 1) % interval == 0 and step + 1 < self.options.end * self.plan.steps
 
     def drop_fraction(self, step: int) -> float:
-        """alpha_t: share of the active weights that the update after a step replaces."""
+        """alpha_t: the share of the active weights that the update after a step replaces."""
         done = (step + 1) / (self.options.end * self.plan.steps)
         return float(self.options.drop_fraction / 2 * (1 + math.cos(math.pi * done)))
 
@@ -131,7 +131,7 @@ class GseUniform(Method):
         return samples
 
     def draws(self, active: int) -> int:
-        """Positions to draw of a layer with so many active weights."""
+        """How many positions to draw in a layer with so many active weights."""
         return up(self.options.gamma * active)
 
     def _replace(self, run: Run, part: Sequence[tuple[SparseLayer, Tensor, Tensor]], share: float) -> None:
@@ -293,7 +293,7 @@ class Guided(GseUniform):
     sums_first = True
 
     def term(self, values: Tensor) -> Tensor:
-        """What of h and delta is summed up."""
+        """The values of h and delta that are summed up."""
         return values
 
     def signs(self, like: Tensor, draws: torch.Generator) -> Tensor:

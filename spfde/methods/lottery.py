@@ -43,12 +43,12 @@ class Lottery(Ranked):
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
-        self.initial: dict[str, Tensor] = {}  # the network as it started
-        self.past = np.zeros((0, len(plan.densities)))  # real density of each sparse layer in the rounds behind us
+        self.initial: dict[str, Tensor] = {}  # the initial network
+        self.past = np.zeros((0, len(plan.densities)))  # density of each sparse layer in the rounds that are over
 
     @property
     def prunings(self) -> int:
-        """Times that a share of the rest is pruned until the target is met."""
+        """How many times a share of the remaining weights is pruned until the target is met."""
         return math.ceil(math.log(self.density) / math.log(1 - self.options.drop_fraction) - 1e-9)
 
     @property
@@ -60,7 +60,7 @@ class Lottery(Ranked):
         return max(self.density, (1 - self.options.drop_fraction) ** prunings)
 
     def earlier_density(self, layers: Sequence[LayerProfile]) -> np.ndarray:
-        """Real densities of the rounds that are over, those of equal pruning in all layers for the rounds to come."""
+        """The real densities of the rounds that are over; for later rounds, those of equal pruning in all layers."""
         to_come = sum(self.density_after(done) for done in range(len(self.past), self.prunings))
         total = dict(zip(self.plan.densities, self.past.sum(axis=0) + to_come, strict=True))
         return np.array([total.get(layer.name, self.prunings) for layer in layers], dtype=float)
@@ -78,13 +78,13 @@ class Lottery(Ranked):
 
     def next_round(self, run: Run) -> None:
         self.past = np.vstack([self.past, run.masks.counts.cpu().numpy() / run.masks.sizes])
-        scores = [self.drop_score(layer).masked_fill(~layer.active, -1.0) for layer in run.masks]  # gone is gone
+        scores = [self.drop_score(layer).masked_fill(~layer.active, -1.0) for layer in run.masks]  # pruned for good
         masks = best(scores, self.density_after(len(self.past)))
         run.model.load_state_dict(self.initial)
         run.optimizer.state.clear()
         for layer, mask in zip(run.masks, masks, strict=True):
             layer.set_mask(mask, None)
-            layer.first = mask  # the mask that this round starts with; explored goes on counting over all rounds
+            layer.first = mask  # the mask that this round starts with; `explored` counts over all rounds
 
     def state_dict(self) -> dict[str, Tensor]:
         initial = {f"initial.{name}": value for name, value in self.initial.items()}

@@ -70,7 +70,7 @@ class Mest(DropAndGrow):
         self.gradients = state
 
     def bounds(self, layer: SparseLayer, epoch: int) -> tuple[float, float]:
-        """Densities (lower, upper) of an update before `epoch`: prune to the one, grow to the other."""
+        """Densities (lower, upper) of an update before `epoch`: it prunes to the lower and grows to the upper one."""
         return (1 - self.options.drop_fraction) * layer.density, layer.density
 
     def update(self, run: Run, epoch: int, layers: list[SparseLayer]) -> None:
@@ -87,7 +87,7 @@ class BoundedMest(Mest, ABC):
         """Distance of the first bound from the target density, as a share of all weights."""
 
     def factor(self, epoch: int) -> float:
-        """The bound in force as a multiple of the target density's distance: 1, 1/2, 0."""
+        """The present bound's distance from the target density, relative to the first bound's: 1, 1/2 or 0."""
         return (1.0, 0.5, 0.0)[sum(epoch >= self.plan.epoch_at(share) for share in DECAY)]
 
     def relative(self, epoch: int) -> float:

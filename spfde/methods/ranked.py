@@ -1,4 +1,4 @@
-"""Methods that rank all weights of the network together, and so leave each layer the density that the ranking gives."""
+"""Methods that rank all weights of the network together, so that the ranking decides the density of each layer."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ def best(scores: Sequence[Tensor], density: float) -> list[Tensor]:
 
 
 class Ranked(Method):
-    """A mask by a ranking over all sparse layers, fixed while training runs.
+    """A mask that follows from a ranking over all sparse layers, and does not change during training.
 
     How dense a layer gets depends on data, so plans have the distribution's densities and traces the real ones.
     """
@@ -37,14 +37,14 @@ class Ranked(Method):
         return 1 - self.plan.settings.sparsity.target
 
     def settle(self, run: Run, layer: SparseLayer) -> None:
-        """A fixed mask is final as it is, whatever density the layer was planned to have."""
+        """Does nothing: a fixed mask is final, whatever density was planned for the layer."""
 
 
 class Scored(Ranked, ABC):
     """Pruning before training: scores every weight of the dense network on a few samples and keeps the best.
 
-    The network is scored on a copy of itself: what starts to train are the scored weights, with no trace of the
-    scoring in gradients, BatchNorm statistics or random streams.
+    The scores are computed on a copy of the network. Training starts from the scored weights, and scoring changes no
+    gradient, no BatchNorm statistics and no random stream of the network itself.
     """
 
     kind = "before training"
@@ -52,7 +52,7 @@ class Scored(Ranked, ABC):
 
     @abstractmethod
     def scores(self, run: Run, network: nn.Module, weights: list[Tensor]) -> list[Tensor]:
-        """What each weight is worth, highest kept; `weights` are the sparse layers' weights in `network`, a copy."""
+        """The score of each weight, the highest are kept; `weights` are those of the sparse layers in the copy."""
 
     def start(self, run: Run) -> None:
         network = copy.deepcopy(run.model)
@@ -64,5 +64,5 @@ class Scored(Ranked, ABC):
 
 
 def gradient(value: Tensor, weights: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
-    """Gradient of a scalar by each weight; zeros where a weight is not used."""
+    """Gradient of a scalar with respect to each weight; zeros for a weight that is not used."""
     return torch.autograd.grad(value, weights, create_graph=create_graph, materialize_grads=True)

@@ -56,7 +56,8 @@ class Rigl(DropAndGrow):
     def cycle(self) -> Fraction:
         """Steps from one update to the next: dT + 1, since the update takes a step of its own.
 
-        On ImageNet as many that there are as many updates as in RigL's own runs, 250, at any batch size and length.
+        On ImageNet the interval is such that there are 250 updates, as in RigL's own runs, at any batch size and
+        length.
         """
         options, plan = self.options, self.plan
         if options.scale_interval and plan.settings.data.name == "imagenet":
@@ -87,7 +88,7 @@ class Rigl(DropAndGrow):
         return density + (1 - density) * self._updates(steps) / max(1, len(steps))
 
     def _updates(self, steps: range) -> int:
-        """How many of the steps are updates, in closed form."""
+        """How many of these steps are updates, in closed form."""
         every, stop = self.cycle, min(steps.stop, up(self.end))
         return max(0, stop // every - steps.start // every)
 

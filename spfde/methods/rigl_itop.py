@@ -1,4 +1,4 @@
-"""RigL-ITOP: RigL with updates so far apart that what was grown is trained before it is judged."""
+"""RigL-ITOP: RigL with updates so far apart that grown weights can train before they may be dropped."""
 
 from typing import Any, ClassVar
 
@@ -32,7 +32,7 @@ class RiglItop(SetItop):
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
-        self.gradients: dict[str, Tensor] = {}  # dense gradients, kept from before a step until its update is done
+        self.gradients: dict[str, Tensor] = {}  # dense gradients, kept from before a step until its mask update is done
 
     def weight_grad_density(self, density: np.ndarray, steps: range) -> np.ndarray:
         return density + (1 - density) * self.mask_updates(0, steps) / max(1, len(steps))

@@ -1,4 +1,4 @@
-"""SET-ITOP: SET with updates so far apart that what was grown is trained before it is judged."""
+"""SET-ITOP: SET with updates so far apart that grown weights can train before they may be dropped."""
 
 import math
 from typing import Any, ClassVar
@@ -63,7 +63,7 @@ class SetItop(DropAndGrow):
         return (step + 1) % self.interval == 0 and step + 1 < self.plan.steps
 
     def mask_updates(self, epoch: int, steps: range) -> int:
-        """Those of `is_update`, in closed form."""
+        """The number of steps for which `is_update` is true, in closed form."""
         return max(0, min(steps.stop, self.plan.steps - 1) // self.interval - steps.start // self.interval)
 
     def after_step(self, run: Run, step: int) -> None:

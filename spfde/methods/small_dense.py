@@ -15,7 +15,7 @@ from spfde.settings import RunSettings
 from spfde.sparsity.distributions import densities
 from spfde.sparsity.layers import dense_layers, layers
 
-WIDTHS = range(1, 1001)  # thousandths of the width that the network would have
+WIDTHS = range(1, 1001)  # widths are tried in thousandths of the network's own
 
 
 @register
@@ -37,7 +37,7 @@ class SmallDense(Method):
 
     @classmethod
     def adjust(cls, settings: RunSettings) -> RunSettings:
-        """Puts the narrower width in the place of the one that was asked for."""
+        """Replaces the width in the settings by the narrower one."""
         sparsity = settings.sparsity
         told = (sparsity.target, sparsity.distribution, sparsity.dense_layers)
         width = matching_width(settings.model.name, info(settings.data.name), settings.model.width, *told)
@@ -48,7 +48,7 @@ class SmallDense(Method):
 def matching_width(name: str, data: DataInfo, width: float, target: float, distribution: str, dense_rule: str) -> float:
     """The width whose dense forward pass comes nearest to that of the sparse network in multiply-accumulates.
 
-    Forward and backward are the same multiple of it in the `paper` column, so training is equal too.
+    In the `paper` column the whole training is a fixed multiple of the forward pass, so training is equal too.
     """
     positions = output_positions(name, data, width)
     model = without_storage(name, data, width)
@@ -72,7 +72,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 @functools.cache
 def output_positions(name: str, data: DataInfo, width: float) -> dict[str, int]:
-    """How often each layer uses each of its weights for one sample: output elements a channel, at every width."""
+    """How often each layer uses each of its weights for one sample: its output elements per channel, at any width."""
     positions: dict[str, int] = {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = build(name, data.classes, data.channels, data.size, width).eval()
@@ -86,13 +86,13 @@ def output_positions(name: str, data: DataInfo, width: float) -> dict[str, int]:
 
 @functools.cache
 def without_storage(name: str, data: DataInfo, width: float) -> nn.Module:
-    """A network whose weights have shapes and nothing else."""
+    """A network whose weights have shapes but no values."""
     with torch.device("meta"), _Unfilled():
         return build(name, data.classes, data.channels, data.size, width)
 
 
 class _Unfilled(TorchFunctionMode):
-    """Skips what initialises a tensor in place: there is nothing to fill, and finding that out takes long."""
+    """Skips the initialisation of tensors: there are no values to fill, and torch takes long to find that out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.__name__, kwargs or {}

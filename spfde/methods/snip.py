@@ -1,4 +1,4 @@
-"""SNIP: prune before training what the loss is least sensitive to."""
+"""SNIP: before training, prune the weights to which the loss is least sensitive."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal

@@ -34,7 +34,7 @@ class SwatOptions(Options):
 
 @register
 class Swat(Method):
-    """The k largest weights of a layer work, all of them learn; sparsity is the same in all layers but the first.
+    """A layer computes with its k largest weights, and all of them learn; all layers but the first are equally sparse.
 
     Forward and input gradient use the weights at or above the magnitude of the k-th largest, k = ceil((1 - s) size);
     the weight gradient is dense and uses the activations at or above that of their own k-th largest, over the whole
@@ -55,7 +55,7 @@ class Swat(Method):
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         sizes = {name: math.prod(shape) for name, shape in plan.shapes.items()}
-        self.shares = dict(plan.densities)  # of each layer's activations, what the weight gradient uses
+        self.shares = dict(plan.densities)  # the share of each layer's activations that the weight gradient uses
         self.counts = {name: up(density * sizes[name]) for name, density in plan.densities.items()}
         exact = {name: count / sizes[name] for name, count in self.counts.items()}
         super().__init__(dataclasses.replace(plan, densities=exact), options)
@@ -71,7 +71,7 @@ class Swat(Method):
         return density
 
     def mask_updates(self, epoch: int, steps: range) -> int:
-        """Every step chooses its weights anew."""
+        """One per step, because every step chooses its weights anew."""
         return len(steps)
 
     # acting
@@ -88,7 +88,7 @@ class Swat(Method):
         return layer.weight.detach().abs() >= kth_largest(layer.weight, self.counts[layer.name])
 
     def after_step(self, run: Run, step: int) -> None:
-        """What the next step uses: exact thresholds, found as it begins, or the weights that are above the old ones."""
+        """Selects the weights of the next step: by exact thresholds as it begins, or by those that are kept."""
         exact = (step + 1) % self.period == 0
         if exact:
             self.share_out(run)
@@ -99,10 +99,10 @@ class Swat(Method):
                 forward.select_weights()
 
     def share_out(self, run: Run) -> None:
-        """Decides anew how many weights each layer has; only SWAT-M does."""
+        """Decides again how many weights each layer has; only SWAT-M does this."""
 
     def settle(self, run: Run, layer: SparseLayer) -> None:
-        """A layer about to freeze keeps its sparse weights alone."""
+        """Sets the weights outside the mask to 0 in a layer that is about to freeze."""
         forward = self.forwards[layer.name]
         self.counts[layer.name] = forward.wanted = forward.count
         self._fold(layer, run.optimizer)
@@ -154,8 +154,8 @@ class SwatErk(Swat):
 class SwatM(Swat):
     """SWAT whose layers get weights in proportion to the mean |momentum| of their active weights.
 
-    Shared out anew before every exact threshold, over the layers that still train; starts uniform, the first layer
-    sparse too. Waits for the device then, since the counts depend on it.
+    The weights are shared out again before every exact threshold, over the layers that still train. Training starts
+    with uniform layers, the first one sparse too. Sharing out waits for the device, because the counts depend on it.
     """
 
     name = "swat-m"
@@ -173,7 +173,7 @@ class SwatM(Swat):
             )
 
     def attach(self, run: Run) -> None:
-        """Refuses an optimizer of whose momentum it knows nothing: weights would never be shared out.
+        """Refuses an optimizer whose momentum cannot be read: weights would never be shared out.
 
         Raises:
             SpfdeError: naming the optimizers that it knows.
@@ -235,6 +235,6 @@ def shares(momentum: Sequence[float], sizes: Sequence[int], budget: int) -> list
     wanted = np.clip(wanted, 1, size)
     counts = np.floor(wanted).astype(int)
     counts[np.argsort(counts - wanted, kind="stable")[: max(0, budget - counts.sum())]] += 1
-    while counts.sum() > budget:  # where layers got the one weight that their share does not give them
+    while counts.sum() > budget:  # layers that got one weight though their share was less
         counts[counts.argmax()] -= 1
     return counts.tolist()
