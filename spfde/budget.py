@@ -6,8 +6,8 @@ epoch. What counts against a budget:
 
 * flops: the `paper` column of the whole training.
 * memory: the paper's ledger in bytes, its mean over training (`paper_avg`; the minimum is reached at its end).
-* time: seconds of all steps and updates, as `spfde bench` measured them: epochs x seconds per epoch. Freezing and
-  sieving save independently there, and masks save no time, so a time budget says nothing about sparsity.
+* time: seconds of all steps and updates, as `spfde bench epochs` measured them: epochs x seconds per epoch. Freezing
+  and sieving save independently there, and one sparsity is measured, so a time budget says nothing about sparsity.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,6 +21,7 @@ import pandas as pd
 from spfde import freezing
 from spfde.cost.flops import paper_flops
 from spfde.cost.memory import paper_memory
+from spfde.data import info
 from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.experiments.resolve import resolve
@@ -70,14 +71,16 @@ class StepTimes:
 
     Args:
         path: what `spfde bench --out` wrote.
-        settings: of the runs that are planned; the network and the batch size must be those measured.
+        settings: of the runs that are planned; the network and the batch size must be those measured. The measured
+            epochs may have fewer samples: seconds grow with them.
 
     Raises:
         SpfdeError: no measurements there, or those of another network.
     """
 
     def __init__(self, path: Path, settings: RunSettings) -> None:
-        remedy = f"run `spfde bench --scale {settings.scale} --out {path}`, or name another file by --bench"
+        command = f"spfde bench epochs --scale {settings.scale} --model scale --out {path}"
+        remedy = f"run `{command}`, or name another file by --bench"
         try:
             frame = pd.read_csv(path)
             kinds = {kind: rows.set_index("flops_reduction") for kind, rows in frame.groupby("kind")}
@@ -87,6 +90,7 @@ class StepTimes:
                 for rows in (kinds["freezing"], kinds["sieving"])
             )
             measured = str(frame.scale[0]), str(frame.model[0]), int(frame.batch_size[0])
+            self.larger = info(settings.data.name).training_samples(settings.data) / int(frame["samples"].iloc[0])
         except (OSError, KeyError, AttributeError, ValueError) as error:
             cause = f"no measured step times in {path} ({error.__class__.__name__})"
             raise SpfdeError(cause, remedy) from None
@@ -102,7 +106,8 @@ class StepTimes:
             if share not in times:
                 remedy = f"choose one of {', '.join(f'{level:g}' for level in times)}"
                 raise SpfdeError(f"no step time was measured at a {name} share of {share:g}", remedy)
-        return settings.training.epochs * self.freezing[wanted[0]] * self.sieving[wanted[1]] / self.base
+        epoch = self.larger * self.freezing[wanted[0]] * self.sieving[wanted[1]] / self.base
+        return settings.training.epochs * epoch
 
 
 def combinations(

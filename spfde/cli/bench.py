@@ -1,31 +1,70 @@
 """`spfde bench`."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from spfde.cli.options import Device
+from spfde.cli.options import Device, Json
+
+What = Annotated[
+    Literal["speed", "epochs"],
+    typer.Argument(
+        help="speed: steps, loader, updates and start-up against the best dense ones. epochs: what freezing and "
+        "sieving save."
+    ),
+]
 
 
 def bench(
-    scale: Annotated[str, typer.Option("--scale", help="Scale whose network is timed.")] = "cifar100",
-    out: Annotated[Path, typer.Option("--out", help="CSV file for the means; the repeats go beside it.")] = Path(
-        "bench.csv"
-    ),
+    what: What = "speed",
+    rows: Annotated[
+        list[str] | None, typer.Option("--row", help="Of speed: a row; repeatable; all by default.")
+    ] = None,
+    as_json: Json = False,
+    repeats: Annotated[
+        int | None, typer.Option(min=2, help="How often everything takes its turn; 7, of epochs 2, by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV file of epochs or scaling; the repeats of epochs go beside it.")
+    ] = None,
+    scale: Annotated[str, typer.Option("--scale", help="Scale whose data and recipe are timed.")] = "cifar100",
     device: Device = None,
-    steps: Annotated[int, typer.Option(min=1, help="Timed steps of a case in a repeat.")] = 4,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; by default the scale's.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="How often each case is timed.")] = 5,
+    model: Annotated[str, typer.Option(help="Of epochs: the network; scale: that of the scale.")] = "resnet20",
+    epochs: Annotated[int, typer.Option(min=2, help="Of epochs: how many consecutive ones.")] = 50,
+    samples: Annotated[int, typer.Option(min=1, help="Of epochs: random images of the training set.")] = 2000,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Of epochs: samples a step; the scale's unless told.")
+    ] = None,
 ) -> None:
-    """Measure what freezing and sieving save in time, on random images: no data are needed."""
+    """Measure speed, on random images: no data are needed."""
+    from spfde.errors import lookup
     from spfde.files import write_text
-    from spfde.training.bench import bench as measure
-    from spfde.training.bench import summarise
-    from spfde.training.device import choose
+    from spfde.training.bench import turns
 
-    timed = measure(scale, choose(device), steps, repeats, batch_size=batch_size)
-    means = summarise(timed)
-    write_text(out.with_suffix(".repeats.csv"), timed.to_csv(index=False))
-    write_text(out, means.to_csv(index=False))
-    typer.echo(means[["kind", "flops_reduction", "seconds_per_epoch", "std", "speedup", "n"]].to_string(index=False))
+    if what == "speed":
+        from spfde.training.bench import speed
+
+        for name in rows or ():
+            lookup("row", name, speed.ROWS)
+        found = []
+        for one in speed.bench(rows or list(speed.ROWS), repeats or 7):
+            found.append(one)
+            if not as_json:
+                typer.echo(turns.line(one))
+        if as_json:
+            typer.echo(json.dumps([one._asdict() for one in found], indent=2))
+    else:
+        from spfde.training.bench import epochs as measured
+        from spfde.training.device import choose
+
+        of_scale = model == "scale"
+        timed = measured.bench(
+            scale, choose(device), None if of_scale else model, epochs, samples, repeats or 2, batch_size
+        )
+        means, path = measured.summarise(timed), out or Path("bench.csv")
+        write_text(path.with_suffix(".repeats.csv"), timed.to_csv(index=False))
+        write_text(path, means.to_csv(index=False))
+        columns = ["kind", "flops_reduction", "seconds_per_epoch", "std", "speedup", "n"]
+        typer.echo(means[columns].to_string(index=False))

@@ -1,92 +1,138 @@
-"""The benchmark's arithmetic, with step times put in by hand."""
+"""The benchmarks' arithmetic, with seconds put in by hand; and that each of them runs."""
 
+from functools import partial
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from spfde.experiments.resolve import resolve
 from spfde.planning import plan_settings
-from spfde.sieving import Sieve
-from spfde.training import bench
-from spfde.training.clock import Clock
+from spfde.training.bench import composed, epochs, speed, turns
+from spfde.training.bench.networks import Network, dense_step, fixed_masks, sparse_step
+from spfde.training.bench.random_data import random_splits
+from spfde.training.bench.research_loop import ResearchLoop
 from spfde.training.run import Training
+
+SHORT: dict[str, Any] = {"model": None, "epochs": 20, "samples": 48, "repeats": 2, "batch_size": 16}
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """A dense step takes 1 s, a masked one 2 s less half a second a frozen block, a sieved one 4 s less its level.
+def hand(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that training moves: dense steps take 1 s, sparse ones 4 s less 1 s per frozen block; updates 2 s."""
+    now, begin = [0.0], Training.begin
 
-    A mask update takes 15, 30, 45 and 60 s by block, a sieve update 300 s times its level.
-    """
+    def step(run: Training, *batch: Any) -> None:
+        now[0] += 4.0 - run.sparse.frozen_blocks if len(run.sparse.masks) else 1.0
+        run.done += 1
 
-    def seconds(case: bench.Case, steps: int) -> float:
-        if case.training.sparse.sieve:
-            return 4.0 - case.training.settings.sieving.removed
-        return 2.0 - 0.5 * case.frozen if len(case.training.sparse.masks) else 1.0
+    def between(run: Training, epoch: int) -> None:
+        begin(run, epoch)
+        run.sparse.history.samples[run.sparse.epoch] = run.sparse.history.steps[run.sparse.epoch] = 1
+        now[0] += 2.0
 
-    def exchange(sieve: Sieve) -> float:
-        assert len(sieve.partial) == 384  # of the data set, not of the random images
-        return 300 * sieve.settings.removed
-
-    monkeypatch.setattr(bench.Case, "seconds", seconds)
-    monkeypatch.setattr(bench, "mask_update_seconds", lambda training: [15.0, 30.0, 45.0, 60.0])
-    monkeypatch.setattr(bench, "sieve_update_seconds", exchange)
-    return bench.bench("smoke", torch.device("cpu"), steps=1, repeats=2)
+    monkeypatch.setattr(epochs, "step", step)
+    monkeypatch.setattr(Training, "begin", between)
+    monkeypatch.setattr(epochs, "_now", lambda device: now[0])
+    monkeypatch.setattr("spfde.api.SparseTraining._end_epoch", lambda run: None)
+    return now
 
 
-def test_epochs_are_weighted_by_the_schedule(timed: pd.DataFrame) -> None:
-    frame = bench.summarise(timed).set_index(["kind", "flops_reduction"])
-    steps = 4  # of 384 samples in batches of 96
-    assert frame.seconds_per_epoch["dense", 0.0] == steps
-    masks = 150 * 15 / 30  # 15 mask updates in 30 epochs, every second one from the first on
-    assert frame.seconds_per_epoch["masks", 0.0] == 2 * steps + masks
-    told = {"sparsity.method": "spfde", "freezing.flops_reduction": 0.2, "sieving.removed": 0}
-    counts = plan_settings(resolve("smoke", told)).schedule.counts
-    by_hand = sum(2.0 - 0.5 * count for count in counts) / len(counts)
-    updates = sum(sum([15, 30, 45, 60][count:]) for count in counts[::2]) / len(counts)  # none of a frozen block
-    assert updates < masks
-    assert frame.seconds_per_epoch["freezing", 0.2] == pytest.approx(steps * by_hand + updates)
-    assert frame.speedup["freezing", 0.2] == pytest.approx((2 * steps + masks) / (steps * by_hand + updates))
+def test_seconds_are_those_of_consecutive_epochs(hand: list[float]) -> None:
+    frame = epochs.summarise(epochs.bench("smoke", torch.device("cpu"), **SHORT)).set_index(["kind", "flops_reduction"])
+    assert frame.seconds_per_epoch["dense", 0.0] == 3 * 1 + 2  # 48 samples in batches of 16
+    assert frame.seconds_per_epoch["masks", 0.0] == 3 * 4 + 2
+    told = {"training.epochs": 20, "sparsity.interval": 2, "training.batch_size": 16, "sieving.removed": 0.0}
+    for level in epochs.LEVELS:
+        settings = resolve("smoke", {**told, "sparsity.method": "spfde", "freezing.flops_reduction": level})
+        counts = np.array(plan_settings(settings).schedule.counts)
+        assert frame.seconds_per_epoch["freezing", level] == pytest.approx((3 * (4 - counts) + 2).mean())
+        assert frame.speedup["freezing", level] == pytest.approx(14 / (3 * (4 - counts) + 2).mean())
+    assert frame.seconds_per_epoch["sieving", 0.25] == 3 * 4 + 2  # 36 of 48 samples are three batches too
     assert (frame.n == 2).all() and (frame["std"] == 0).all()
+    assert set(frame.reset_index().kind) == {"dense", "masks", "freezing", "sieving", "both"}
 
 
-def test_every_sieving_level_is_timed_by_itself(timed: pd.DataFrame) -> None:
-    frame = bench.summarise(timed).set_index(["kind", "flops_reduction"])
-    masks, exchanges = 75.0, 300 * 14 / 30  # no sieve update before the first epoch
-    for level, steps in {0.1: 4, 0.15: 4, 0.2: 4, 0.25: 3}.items():  # 346, 326, 307 and 288 samples in batches of 96
-        by_hand = steps * (4 - level) + masks + exchanges * level
-        assert frame.seconds_per_epoch["sieving", level] == pytest.approx(by_hand)
+def test_real_epochs_are_timed_in_every_case() -> None:
+    frame = epochs.bench("smoke", torch.device("cpu"), **{**SHORT, "epochs": 4, "repeats": 1, "samples": 20})
+    assert len(frame) == 14 and (frame.seconds_per_epoch > 0).all() and (frame.mask_updates > 0).all()
+    steps = frame.set_index(["kind", "flops_reduction"]).steps
+    assert steps["masks", 0.0] == 2 and steps["sieving", 0.25] == 1  # 20 and 15 samples in batches of 16
 
 
-def test_both_is_composed_of_its_measured_parts(timed: pd.DataFrame) -> None:
-    parts = timed[timed.repeat == 0].set_index(["kind", "flops_reduction"])
-    both, freezing, sieving = (parts.loc[kind, 0.25] for kind in ("both", "freezing", "sieving"))
-    assert both.step_seconds == pytest.approx(freezing.step_seconds * 3.75 / 2)
-    assert (both.steps, both.mask_updates) == (sieving.steps, freezing.mask_updates)
-    by_hand = both.steps * both.step_seconds + freezing.mask_updates + sieving.sieve_updates
-    assert both.seconds_per_epoch == pytest.approx(by_hand)
+def test_ratios_are_medians_over_the_turns() -> None:
+    found = turns.ratio("x", [2, 9, 4, 2, 2], [1, 3, 1, 1, 2], goal=2.0)
+    assert found == ("x", 2.0, 1.0, 4.0, 2.0, True, 5)
+    assert turns.ratio("x", [3], [1], goal=2.0, at_most=True).met is False
+    assert turns.ratio("x", [3], [1]).met is None
+    many = turns.ratio("x", np.arange(1, 22), np.ones(21))
+    assert (many.ratio, many.low, many.high) == (11, 5 + 1, 17 - 1)  # five values on either side are outside: 2.7 %
 
 
-def test_a_levels_steps_are_of_its_own_partial_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = resolve("smoke", {"sparsity.method": "spfde", "sieving.removed": 0.25, "training.batch_size": 16})
-    run = Training(settings, bench.random_splits("smoke", 64), torch.device("cpu"), Clock())
-    run.begin(0)
-    seen: list[int] = []
-    count = run.sparse.count
-
-    def counted(indices: torch.Tensor, correct: torch.Tensor) -> None:
-        seen.extend(indices.tolist())
-        count(indices, correct)
-
-    monkeypatch.setattr(run.sparse, "count", counted)
-    assert bench.Case(run).seconds(4) > 0  # of 48 samples in batches of 16: begins anew after the third
-    assert run.sparse.sieve and set(seen) == set(run.sparse.sieve.partial.nonzero().flatten().tolist())
-    assert len(bench.mask_update_seconds(run)) == 4 and all(run.sparse.masks.moves()[:, 3] > 0)  # every layer changed
-    before = run.sparse.sieve.updates
-    assert bench.sieve_update_seconds(run.sparse.sieve) > 0 and run.sparse.sieve.updates == before + 1
+def test_jobs_take_turns_and_the_first_turn_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(turns, "clock", lambda: float(len(order)))
+    frame = turns.take_turns({name: partial(order.append, name) for name in "ab"}, 2)
+    assert order == ["a", "b"] * 3 and frame.to_numpy().tolist() == [[1.0, 1.0]] * 2
 
 
-def test_a_real_timing_counts_every_case() -> None:
-    frame = bench.bench("smoke", torch.device("cpu"), steps=1, repeats=1, samples=128)
-    assert set(frame.kind) == {"dense", "masks", "freezing", "sieving", "both"}
-    assert (frame.seconds_per_epoch > 0).all() and frame.device.str.startswith("cpu").all()
+def test_an_epoch_is_composed_of_the_schedules_steps() -> None:
+    """Steps take 10 s less half a second a frozen block, evaluation batches 2 s, updates 5 s, exchanges 7 s."""
+    plan = plan_settings(resolve("cifar100", speed.SPFDE))
+    points = composed.points(plan)
+    distinct = list(dict.fromkeys(points))
+    assert len(distinct) == 12 and max(point.frozen for point in points) == 10
+    seconds: dict[str, Any] = {"dense step": np.array([20.0]), "dense evaluation": np.array([3.0])}
+    seconds["update"] = np.array([5.0])
+    for number, point in enumerate(distinct):
+        seconds[f"step {number}"] = np.array([10 - point.frozen / 2])
+        seconds[f"evaluation {number}"] = np.array([2.0])
+    spfde, dense = composed.compose(plan, 50_000, seconds, 7.0)
+    frozen = np.array(plan.schedule.counts)
+    updates = 5 * 32 + 7 * 31  # masks from epoch 0 on, samples from epoch 5 on, every fifth
+    assert spfde == pytest.approx((586 * (10 - frozen / 2) + 20 * 2).mean() + updates / 160)  # 37,500 samples
+    assert dense == 782 * 20 + 20 * 3
+
+
+def test_points_are_arranged_as_the_plan_has_them() -> None:
+    plan = plan_settings(resolve("smoke", {**speed.SPFDE, "freezing.flops_reduction": 0.2}))
+    network = Network("resnet8", 8)
+    point = composed.points(plan)[-1]
+    assert point.frozen > 0
+    settings = plan.settings
+    sparse = composed.arranged(network, plan, point)
+    known = dict(zip((layer.name for layer in plan.profile.layers), point.densities, strict=True))
+    for layer in sparse.masks:
+        assert float(layer.mask.mean()) == pytest.approx(known[layer.name], abs=0.02)
+    assert sparse.frozen_blocks == point.frozen and settings.sparsity.target == sparse.settings.sparsity.target
+
+
+def test_steps_train() -> None:
+    network = Network("resnet8", 8)
+    sparse = fixed_masks(network, 0.8, "dense")
+    before = [parameter.clone() for parameter in sparse.model.parameters()]
+    sparse_step(network, 0.8, frozen=1, wanted="dense")()
+    dense_step(network, frozen=1)()
+    dense_step(network, bf16=True)()
+    assert before and network.images().shape == (64, 3, 8, 8)
+
+
+def test_the_research_loop_counts_what_is_forgotten() -> None:
+    splits = random_splits("cifar100", 12)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 100))
+    mask = (torch.arange(307_200).view(100, 3072) % 2).float()
+    loop = ResearchLoop(model, torch.optim.SGD(model.parameters(), 0.1), {"1.weight": mask}, splits.train, 4)
+    for _ in range(6):
+        loop.step()
+    assert not model[1].weight[mask == 0].any() and model[1].weight[mask == 1].all()
+    assert len(loop.right) == 12 and set(loop.right.values()) <= {0, 1}
+
+
+def test_rows_have_what_the_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "take_turns", lambda jobs, count: pd.DataFrame({name: [1.0, 2.0] for name in jobs}))
+    monkeypatch.setattr(speed, "sparse_step", lambda *told: None)
+    (first, *_) = speed.bench(["resnet20"], 2)
+    assert first == ("resnet20 at 80%", 1.0, 1.0, 1.0, 2.5, False, 2)
+    assert "MISSED" in turns.line(first)

@@ -13,7 +13,7 @@ from spfde.experiments.resolve import nested, resolve
 from spfde.models import build
 from spfde.settings import RunSettings, parse
 from spfde.training import checkpoint
-from spfde.training.bench import random_splits
+from spfde.training.bench.random_data import random_splits
 from spfde.training.clock import Clock
 from spfde.training.layout import memory_format
 from spfde.training.loop import evaluate, step
@@ -84,6 +84,7 @@ def test_training_a_model_in_channels_last_is_the_same_training(method: str) -> 
                 F.cross_entropy(model(images[batch]), labels[batch]).backward()
                 optimizer.step()
                 optimizer.zero_grad()
+                sparse.count(batch)
         for layer in sparse.masks:
             buffer = optimizer.state[layer.weight]["momentum_buffer"]
             assert _order(layer.mask) == _order(layer.weight) == _order(buffer)
