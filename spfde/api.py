@@ -16,7 +16,7 @@ gradients, schedulers. Boundary events happen in `begin_epoch`: mask update, sie
 in this order. Between them the step is static; gradients and weights are masked by hooks around `optimizer.step`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -25,24 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spfde import rng
-from spfde.compatibility import (
-    check_alone,
-    check_blocks,
-    check_classes,
-    check_decay,
-    check_optimizer,
-    check_state,
-    check_steps,
-    check_weights,
-    training_set,
-    unwrapped,
-)
+from spfde import compatibility, rng
 from spfde.cost.profile import Profile, profile
 from spfde.errors import SpfdeError
 from spfde.execution import Execution, Wanted
 from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters, freezing_together
-from spfde.guards import Guards
+from spfde.guards import Guards, check_epoch, check_finish
 from spfde.history import History
 from spfde.learning_rates import BlockRates
 from spfde.models import Block
@@ -50,7 +38,7 @@ from spfde.models import blocks as find_blocks
 from spfde.planning import Plan, plan_run
 from spfde.settings import RunSettings
 from spfde.sieving import SCHEDULES, PartialSetSampler, Sieve, update_epochs
-from spfde.stepping import AroundSteps
+from spfde.stepping import AroundSteps, momentum_buffers
 
 
 class SparseTraining:
@@ -67,6 +55,7 @@ class SparseTraining:
             name.
         samples: size of the training set; by default that of the same data set.
         blocks: freezing blocks in forward order; by default those found in the model.
+        dense: names of layers, or of modules that hold layers, that stay dense beside `sparsity.dense_layers`.
         fetch: gives images and labels at indices (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
         learning_rates: "cosine" makes each block's rate follow its own cosine, from the optimizer's `lr` on (SpFDE,
@@ -93,21 +82,25 @@ class SparseTraining:
         input_shape: tuple[int, ...] | None = None,
         samples: int | None = None,
         blocks: list[Block] | None = None,
+        dense: Collection[str] = (),
         fetch: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         learning_rates: Literal["cosine", "own"] = "cosine",
         costs: Profile | None = None,
         kernels: Wanted = "auto",
     ) -> None:
-        self.model = model = unwrapped(model, settings)
-        check_optimizer(optimizer)
+        self.model = model = compatibility.unwrapped(model, settings)
+        compatibility.check_optimizer(optimizer)
         self.optimizer = optimizer
         self.settings = settings
-        input_shape, self.samples = training_set(settings, input_shape, samples)
+        input_shape, self.samples = compatibility.training_set(settings, input_shape, samples)
         self.blocks = find_blocks(model) if blocks is None else blocks
-        check_blocks(model, self.blocks)
+        compatibility.check_blocks(model, self.blocks)
         costs = costs or profile(model, input_shape, self.blocks)
-        self.plan: Plan = plan_run(settings, model, self.samples, costs)
+        compatibility.check_order(self.blocks, costs, freezing=settings.freezing.flops_reduction > 0)
+        self.plan: Plan = plan_run(settings, model, self.samples, costs, dense)
+        self.plan = replace(self.plan, momentum=momentum_buffers(optimizer))
         self.method = self.plan.method
+        compatibility.check_head(self.method, costs)
         block_of = blocks_of_parameters(model, self.blocks)
         self._criterion = GradientCriterion(self.plan.candidates(), settings.sparsity.interval, costs.blocks, block_of)
         self.epochs = settings.training.epochs * self.method.rounds
@@ -119,7 +112,7 @@ class SparseTraining:
         self._frozen: dict[int, FrozenBlock] = {}
         self._together = freezing_together(model, self.blocks)
 
-        check_weights(model, optimizer, self.method.plan.densities)
+        compatibility.check_weights(model, optimizer, self.method, costs)
         self.masks = self.plan.masks(model)
         self._start_round()
         self._rates: BlockRates | None = None
@@ -127,8 +120,9 @@ class SparseTraining:
         if learning_rates == "cosine":
             self._rates = BlockRates(optimizer, settings.training, block_of, len(self.blocks), undecayed)
         else:
-            check_decay(optimizer, self.method.name, undecayed)
-        self._guards = Guards(optimizer, block_of, [block.name for block in self.blocks])
+            compatibility.check_decay(optimizer, self.method.name, undecayed)
+        idle = {model.get_parameter(name) for name in costs.idle}
+        self._guards = Guards(optimizer, block_of, [block.name for block in self.blocks], idle)
         self.method.attach(self)
         batch = settings.training.batch_size
         self.execution = Execution(model, self.masks, self.method, kernels, batch, input_shape)
@@ -144,12 +138,7 @@ class SparseTraining:
             SpfdeError: the epoch is not the next one or beyond the plan, or something went wrong in the one before
                 (`spfde.guards`) or with the learning rates.
         """
-        if self.finished or epoch >= self.epochs:
-            cause = f"epoch {epoch} begins after finish()" if self.finished else f"epoch {epoch} is beyond the plan"
-            remedy = f"the settings plan epochs 0 to {self.epochs - 1}; make training.epochs as many as the loop has"
-            raise SpfdeError(cause, remedy)
-        if epoch != self.begun:
-            raise SpfdeError(f"epoch {epoch} where epoch {self.begun} is next", "begin the epochs in order, each once")
+        check_epoch(epoch, self.begun, self.epochs, self.finished)
         if self._rates:
             self._rates.check()
         if epoch:
@@ -157,7 +146,7 @@ class SparseTraining:
         self.begun += 1
         self.epoch = epoch % self.settings.training.epochs
         if epoch == 0:
-            check_steps(self.optimizer)
+            compatibility.check_steps(self.optimizer)
             self.method.start(self)
             for layer in self.masks:  # an optimizer may have gathered momentum before
                 if not layer.dense_master:
@@ -191,8 +180,8 @@ class SparseTraining:
         """
         if not self.sieve:
             return self.count(indices)
-        check_alone()
-        check_classes(indices, logits, labels)
+        compatibility.check_alone()
+        compatibility.check_classes(indices, logits, labels)
         self.count(indices, logits.detach().argmax(dim=1) == labels)
 
     def count(self, indices: Tensor, correct: Tensor | None = None) -> None:
@@ -210,10 +199,7 @@ class SparseTraining:
         if not self.begun:
             raise SpfdeError("samples are observed before the first epoch began", "call begin_epoch(0) first")
         if self.sieve:
-            if correct is None or correct.dtype != torch.bool or correct.shape != (len(indices),):
-                cause = "sieving needs a boolean for each sample of the batch: whether it was predicted right"
-                raise SpfdeError(cause, "give count(indices, correct) both, of shape (batch,)")
-            self.sieve.observe(indices, correct)
+            self.sieve.observe(indices, compatibility.checked_correct(indices, correct))
         self.history.samples[self.epoch] += len(indices)
 
     def finish(self) -> None:
@@ -222,9 +208,7 @@ class SparseTraining:
         Raises:
             SpfdeError: no epoch has begun, `finish` was called before, or something went wrong in the last epoch.
         """
-        if self.finished or not self.begun:
-            cause = "finish() was called before" if self.finished else "finish() comes before the first epoch"
-            raise SpfdeError(cause, "call it once, after the last epoch")
+        check_finish(self.begun, self.finished)
         self._end_epoch()
         self.finished = True
         self._hooks.remove()
@@ -341,7 +325,7 @@ class SparseTraining:
         Raises:
             SpfdeError: the state is of other settings or of another network.
         """
-        check_state(state, self.masks.state_dict(), self.settings)
+        compatibility.check_state(state, self.masks.state_dict(), self.settings)
         device = next(self.model.parameters()).device
         for part, of in self._parts.items():
             start = f"{part}."

@@ -179,7 +179,7 @@ def _sieved(plan: Plan, settings: RunSettings) -> Plan:
 
 def _takes(plan: Plan, bytes_by_epoch: np.ndarray | None, times: StepTimes | None) -> dict[str, float]:
     forward = np.where(plan.at_target, plan.settled, plan.forward)
-    macs = np.array([layer.macs for layer in plan.profile.layers], dtype=float)
+    macs = plan.profile.paper_macs
     # The method computes no weight gradient outside its masks.
     takes = {"flops": paper_flops(macs, plan.samples[:, None], forward, plan.frozen, forward)}
     if bytes_by_epoch is not None:

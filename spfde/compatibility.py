@@ -2,16 +2,19 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
+from spfde.cost.profile import Profile
 from spfde.data import SOURCES, info
 from spfde.errors import SpfdeError
+from spfde.methods import Method
 from spfde.models import Block
 from spfde.settings import RunSettings
 
@@ -118,6 +121,39 @@ def check_blocks(model: nn.Module, blocks: Sequence[Block]) -> None:
                     raise SpfdeError(cause, "put every module into one block at most")
 
 
+def check_order(blocks: Sequence[Block], costs: Profile, freezing: bool) -> None:
+    """Refuses to freeze blocks in another order than the forward one, or with reentrant checkpointing.
+
+    Raises:
+        SpfdeError: so it is.
+    """
+    if not freezing:
+        return
+    if costs.against_order:
+        first, later = (blocks[index].name for index in costs.against_order[0])
+        cause = f"block {first} reads what block {later} gives, which comes after it in the order of freezing"
+        raise SpfdeError(cause, "give SparseTraining blocks=[...] in forward order")
+    if "reentrant" in costs.checkpointing:
+        cause = "reentrant activation checkpointing gives no gradient to a block that reads frozen ones alone"
+        raise SpfdeError(cause, "use checkpoint(..., use_reentrant=False), or set freezing.flops_reduction=0")
+
+
+def check_head(method: Method, costs: Profile) -> None:
+    """Refuses a method that scores samples by classes where the network gives none.
+
+    Raises:
+        SpfdeError: the network's output is not one tensor of logits, two or more.
+    """
+    if method.scores_classes and costs.classes < 2:
+        gives = (
+            f"an output of shape (batch, {', '.join(map(str, costs.output))})" if costs.output else "no single tensor"
+        )
+        cause = (
+            f"method {method.name} scores samples by the cross-entropy of their classes, and the network gives {gives}"
+        )
+        raise SpfdeError(cause, "let the network give one logit a class, two or more, or use another method")
+
+
 def check_classes(indices: Tensor, logits: Tensor, labels: Tensor) -> None:
     """Refuses what is not one logit for each class and one class for each sample.
 
@@ -135,6 +171,18 @@ def check_classes(indices: Tensor, logits: Tensor, labels: Tensor) -> None:
     if labels.shape != (len(indices),) or labels.is_floating_point():
         cause = f"labels of shape {tuple(labels.shape)} and type {labels.dtype} are not one class per sample"
         raise SpfdeError(cause, f"give whole numbers of shape (batch,); or {remedy}")
+
+
+def checked_correct(indices: Tensor, correct: Tensor | None) -> Tensor:
+    """What sieving counts by: a boolean for each sample of a batch.
+
+    Raises:
+        SpfdeError: it is something else.
+    """
+    if correct is None or correct.dtype != torch.bool or correct.shape != (len(indices),):
+        cause = "sieving needs a boolean for each sample of the batch: whether it was predicted right"
+        raise SpfdeError(cause, "give count(indices, correct) both, of shape (batch,)")
+    return correct
 
 
 def check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], settings: RunSettings) -> None:
@@ -171,13 +219,14 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def check_weights(model: nn.Module, optimizer: Optimizer, layers: Iterable[str]) -> None:
+def check_weights(model: nn.Module, optimizer: Optimizer, method: Method, costs: Profile) -> None:
     """Refuses sparse layers whose weight a mask cannot govern.
 
     Args:
         model: the model.
         optimizer: its optimizer.
-        layers: qualified names of the layers to become sparse.
+        method: the method, which knows the layers that are to become sparse.
+        costs: the model's profile, which knows how their weights are used.
 
     Raises:
         SpfdeError: a weight is computed from others, shared, or not trained by the optimizer.
@@ -187,14 +236,21 @@ def check_weights(model: nn.Module, optimizer: Optimizer, layers: Iterable[str])
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             holders[parameter].append(f"{path}.{name}")
     trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    for name in layers:
+    uses = {layer.name: layer for layer in costs.layers}
+    for name in method.plan.densities:
+        stay = f'or keep it dense: SparseTraining(..., dense=["{name}"])'
         weight = model.get_submodule(name)._parameters.get("weight")
-        if weight is None:
-            cause = f"layer {name} computes its weight (weight norm, or another parametrization)"
-            raise SpfdeError(cause, "remove the parametrization, so that the layer has a weight to mask")
+        if weight is None or not uses[name].direct:
+            cause = f"layer {name} computes its weight (weight norm, weight standardisation or the like)"
+            raise SpfdeError(cause, f"let its parameter `weight` be what it multiplies by, {stay}")
+        if method.dense_masters and not uses[name].called:
+            cause = (
+                f"method {method.name} replaces a layer's forward pass, and layer {name} is used by its weight alone"
+            )
+            raise SpfdeError(cause, f"use a method that masks weights, {stay}")
         if len(holders[weight]) > 1:
             cause = f"one weight is shared by {' and '.join(holders[weight])}, and can have one mask only"
-            raise SpfdeError(cause, "give each its own weight, or keep the layer dense by sparsity.dense_layers")
+            raise SpfdeError(cause, f"give each its own weight, {stay}")
         if weight not in trained or not weight.requires_grad:
             cause = f"the optimizer does not train the weight of layer {name}"
             raise SpfdeError(

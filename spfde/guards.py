@@ -1,12 +1,43 @@
 """What goes wrong in a loop of somebody else without a word: found where the next epoch begins, and named."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 from torch.optim import Optimizer
 
 from spfde.errors import SpfdeError
 from spfde.sparsity.masks import Masks
+
+
+def check_epoch(epoch: int, begun: int, planned: int, finished: bool) -> None:
+    """Refuses an epoch that is not the next one of the plan.
+
+    Args:
+        epoch: the epoch that is to begin.
+        begun: epochs that have begun.
+        planned: epochs of the plan, all rounds together.
+        finished: whether training is over.
+
+    Raises:
+        SpfdeError: so it is.
+    """
+    if finished or epoch >= planned:
+        cause = f"epoch {epoch} begins after finish()" if finished else f"epoch {epoch} is beyond the plan"
+        remedy = f"the settings plan epochs 0 to {planned - 1}; make training.epochs as many as the loop has"
+        raise SpfdeError(cause, remedy)
+    if epoch != begun:
+        raise SpfdeError(f"epoch {epoch} where epoch {begun} is next", "begin the epochs in order, each once")
+
+
+def check_finish(begun: int, finished: bool) -> None:
+    """Refuses to finish twice, or what has not begun.
+
+    Raises:
+        SpfdeError: so it is.
+    """
+    if finished or not begun:
+        cause = "finish() was called before" if finished else "finish() comes before the first epoch"
+        raise SpfdeError(cause, "call it once, after the last epoch")
 
 
 class Guards:
@@ -16,14 +47,21 @@ class Guards:
         optimizer: the one whose steps are masked.
         block_of: freezing block of each parameter that is in one.
         names: the blocks' names; parameters in no block count as one block more, the head.
+        idle: parameters that take no part in the forward pass, and need no gradient.
     """
 
-    def __init__(self, optimizer: Optimizer, block_of: Mapping[nn.Parameter, int], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        block_of: Mapping[nn.Parameter, int],
+        names: Sequence[str],
+        idle: Collection[nn.Parameter] = (),
+    ) -> None:
         self._names = [f"block {name}" for name in names] + ["what is in no block (the head)"]
         self._parameters: dict[int, list[nn.Parameter]] = {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter.requires_grad:
+                if parameter.requires_grad and parameter not in idle:
                     self._parameters.setdefault(block_of.get(parameter, len(names)), []).append(parameter)
         self.begin(0)
 
@@ -64,7 +102,7 @@ class Guards:
             raise SpfdeError(f"no optimizer step was seen in epoch {epoch}", remedy)
         if not samples:
             cause = f"{steps} optimizer steps and no sample were seen in epoch {epoch}"
-            raise SpfdeError(cause, "call observe(positions, logits, labels) for every batch, or count")
+            raise SpfdeError(cause, "call observe(indices, logits, labels) for every batch, or count")
         if self._looked and self._waiting:
             cause = f"{self._names[min(self._waiting)]} trains, and got no gradient in epoch {epoch}"
             remedy = (

@@ -54,7 +54,7 @@ class History:
 
     def trace(self, plan: Plan) -> pd.DataFrame:
         """The trace: what happened where steps were done, else what is planned (columns: `spfde.cost.trace`)."""
-        sparse = np.array([layer.name in self.masks.layers for layer in plan.profile.layers])
+        sparse = np.array([layer.name in self.masks.layers for layer in plan.profile.rows])
         done = self.steps > 0
         forward = plan.forward.copy()
         mean = self._active.cpu().numpy()[done] / self.steps[done, None]

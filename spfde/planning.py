@@ -5,7 +5,7 @@ Training uses the same plan, so what is planned and what happens differ only whe
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -49,6 +49,8 @@ class Plan:
         first_steps: number of each epoch's first step, counted over all epochs, shape (epochs + 1,).
         forward: planned density of the forward weights, shape (epochs, layers).
         settled: density of each layer once frozen, shape (layers,).
+        momentum: buffers of a weight's size that the optimizer keeps for it; what the settings' momentum needs unless
+            told.
     """
 
     settings: RunSettings
@@ -60,6 +62,7 @@ class Plan:
     first_steps: np.ndarray
     forward: np.ndarray
     settled: np.ndarray
+    momentum: int | None = None
 
     def trace(
         self,
@@ -79,7 +82,7 @@ class Plan:
         if forward is None:
             forward = np.where(self.at_target, self.settled, self.forward)
         samples = self.samples if samples is None else samples
-        epochs, layers = range(self.settings.training.epochs), self.profile.layers
+        epochs, layers = range(self.settings.training.epochs), self.profile.rows
         weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
         activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
         seen = [(epoch, layers, int(samples[epoch])) for epoch in epochs]
@@ -108,8 +111,8 @@ class Plan:
 
         `density` is the density of each layer summed over these rounds, shape (layers,).
         """
-        layers = self.profile.layers
-        macs = np.array([layer.macs for layer in layers]) * density
+        layers = self.profile.rows
+        macs = self.profile.macs * density
         input_blocks = np.array([layer.input_block for layer in layers])
         propagates = input_blocks[None, :] >= np.array(self.schedule.counts)[:, None]
         return samples[:, None] * macs * (1.0 + propagates + ~self.frozen)
@@ -117,14 +120,14 @@ class Plan:
     @property
     def frozen(self) -> np.ndarray:
         """Which layer is frozen in which epoch, shape (epochs, layers)."""
-        blocks = np.array([layer.block for layer in self.profile.layers])
+        blocks = np.array([layer.block for layer in self.profile.rows])
         return blocks[None, :] < np.array(self.schedule.counts)[:, None]
 
     @property
     def at_target(self) -> np.ndarray:
         """Which layer has its final density in which epoch because it is or was frozen, shape (epochs, layers)."""
         settled = self.schedule.settled(self.profile.blocks, self.settings.sparsity.interval)
-        return settled[:, [layer.block for layer in self.profile.layers]]
+        return settled[:, [layer.block for layer in self.profile.rows]]
 
     @property
     def ledger(self) -> freezing.Ledger:
@@ -156,7 +159,7 @@ class Plan:
         The trace is compared with the same trace without freezing. There, a layer that was pruned to its final density
         because it is or was frozen would have had a higher density, by the factor that the plan gives for the pruning.
         """
-        layers = len(self.profile.layers)
+        layers = len(self.profile.rows)
         forward, weight_grad, activation = (
             matrix(trace, name, layers) for name in ("forward_density", "weight_grad_density", "activation_density")
         )
@@ -165,13 +168,13 @@ class Plan:
         work = np.stack(
             [self.weight_grad(epoch, row) * self.method.activation_density(row) for epoch, row in enumerate(free)]
         )
-        macs, ones = np.array([layer.macs for layer in self.profile.layers], dtype=float), np.ones((len(free), 1))
+        macs, ones = self.profile.paper_macs, np.ones((len(free), 1))
         without = paper_flops(macs, ones, free, np.zeros_like(self.frozen), work)
         return 1 - paper_flops(macs, ones, forward, self.frozen, weight_grad * activation) / without
 
     def masks(self, model: nn.Module) -> Masks:
         """Masks of the model's sparse layers, all of their weights still active."""
-        block_of = {layer.name: layer.block for layer in self.profile.layers}
+        block_of = {layer.name: layer.block for layer in self.profile.rows}
         form, found, dense = scheme(self.settings.sparsity.scheme), layers(model), self.method.dense_masters
         return Masks(
             SparseLayer(
@@ -183,12 +186,13 @@ class Plan:
     def costs(self, trace: pd.DataFrame) -> tuple[dict[str, float], Memory]:
         """FLOPs by column and memory in bytes of a trace."""
         training = self.settings.training
-        return flops(self.profile, trace), memory(
-            self.profile, trace, training.batch_size, momentum=training.momentum > 0
-        )
+        momentum = int(training.momentum > 0) if self.momentum is None else self.momentum
+        return flops(self.profile, trace), memory(self.profile, trace, training.batch_size, momentum)
 
 
-def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profile) -> Plan:
+def plan_run(
+    settings: RunSettings, model: nn.Module, samples: int, costs: Profile, dense: Collection[str] = ()
+) -> Plan:
     """Plans a run of any model.
 
     Args:
@@ -196,16 +200,18 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
         model: the network; it is left as it is.
         samples: size of the training set.
         costs: the model's profile.
+        dense: qualified names of modules whose layers stay dense beside those of `sparsity.dense_layers`.
 
     Raises:
-        SpfdeError: freezing cannot save the wanted share of FLOPs, or the method's options are wrong.
+        SpfdeError: no layer can become sparse, freezing cannot save the wanted share of FLOPs, or the method's options
+            are wrong.
     """
     found = layers(model)
     epochs, batch = settings.training.epochs, settings.training.batch_size
     sparse = settings.sparsity
     base = make(MethodPlan(settings, {}))
-    dense = dense_layers(model, sparse.dense_layers) if base.sparse else set(found)
-    shapes = {name: tuple(module.weight.shape) for name, module in found.items() if name not in dense}
+    stay = dense_layers(model, sparse.dense_layers, dense) if base.sparse else set(found)
+    shapes = {name: tuple(module.weight.shape) for name, module in found.items() if name not in stay}
     if base.sparse and not shapes:
         rule = f"sparsity.dense_layers = {sparse.dense_layers}"
         kept = f"keeps all {len(found)} of them dense ({rule})" if found else "has none of them"
@@ -217,9 +223,11 @@ def plan_run(settings: RunSettings, model: nn.Module, samples: int, costs: Profi
     targets = densities(
         sparse.distribution, {name: forms[name].layout.shape(shape) for name, shape in shapes.items()}, sparse.target
     )
-    method = make(MethodPlan(settings, targets, math.ceil(samples / batch), shapes, int(first_steps[-1])))
+    method = make(
+        MethodPlan(settings, targets, math.ceil(samples / batch), shapes, int(first_steps[-1]), costs.classes)
+    )
     exact = {name: _Exact(forms[name], shape) for name, shape in shapes.items()}
-    names = [layer.name for layer in costs.layers]
+    names = [layer.name for layer in costs.rows]
     forward = np.ones((epochs, len(names)))
     for epoch in range(epochs):
         planned = method.densities(epoch)

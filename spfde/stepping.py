@@ -1,9 +1,35 @@
-"""What happens around every step of an optimizer, closure or not."""
+"""What happens around every step of an optimizer, closure or not, and what it keeps for each parameter."""
 
+import copy
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+
+def momentum_buffers(optimizer: Optimizer) -> int | None:
+    """How many numbers an optimizer keeps for each weight: plain SGD none, SGD with momentum one, Adam two.
+
+    A copy of it, without the parameters and the state of the first, takes a step on a weight of its own. None where it
+    cannot be copied so (a wrapper of another optimizer).
+    """
+    most = 0
+    for group in optimizer.param_groups:
+        weight = nn.Parameter(torch.ones(2, 3))
+        weight.grad = torch.ones(2, 3)
+        try:
+            with torch.enable_grad():
+                twin = copy.copy(optimizer)  # without hooks: the base class copies defaults, groups and state alone
+                twin.param_groups, twin.state = [{**group, "params": [weight]}], defaultdict(dict)
+                twin.step()
+        except Exception:
+            return None
+        kept = twin.state[weight].values()
+        most = max(most, sum(isinstance(value, Tensor) and value.shape == weight.shape for value in kept))
+    return most
 
 
 class AroundSteps:

@@ -3,8 +3,9 @@
 * `paper`, what published rows use: convolutions and classifier, backward = 2 x forward of every unfrozen block, the
   density that is trained. RigL's amortised formula (3 f_S dT + 2 f_S + f_D) / (dT + 1) follows from its mean
   weight-gradient density (RigL, Evci et al. 2020, App. H); SWAT's (1 - s) + (1 - s) + (1 - a) thirds (Raihan and
-  Aamodt 2020) from its activation density.
-* `full`, exact: no input gradient where autograd computes none, all work outside ordinary steps, and mask updates.
+  Aamodt 2020) from its activation density. Products of activations (attention) are left out.
+* `full`, exact: no input gradient where autograd computes none, products of activations, all work outside ordinary
+  steps, and mask updates.
 * `executed`, what the hardware ran, as the trace says, and mask updates. Freezing and sieving always save here.
   Sparsity saves only where kernels skipped the zeros. A plan knows no hardware, so it assumes masked dense kernels.
 
@@ -31,7 +32,7 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
         SpfdeError: the trace is of another network.
     """
     check_layers(profile, trace)
-    macs = np.array([layer.macs for layer in profile.layers], dtype=float)
+    macs = profile.macs
     samples, forward, input_grad, weight_grad, activation, frozen, extra_macs, executed_extra = (
         matrix(trace, column, len(macs))
         for column in (
@@ -47,7 +48,7 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
     )
     work = samples * macs
     block, input_block = (
-        np.array([getattr(layer, name) for layer in profile.layers]) for name in ("block", "input_block")
+        np.array([getattr(layer, name) for layer in profile.rows]) for name in ("block", "input_block")
     )
     frozen_blocks = np.where(frozen, block + 1, 0).max(axis=1, keepdims=True)
     dense = 1.0 + (input_block >= frozen_blocks) + ~frozen  # a layer that has no weights left still runs dense kernels
@@ -56,7 +57,7 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
     updates = mask_update_flops(profile, trace)
     beyond_mask = np.where(frozen, 0.0, np.maximum(0.0, weight_grad - forward) * activation)
     return {
-        "paper": paper_flops(macs, samples, forward, frozen, weight_grad * activation),
+        "paper": paper_flops(profile.paper_macs, samples, forward, frozen, weight_grad * activation),
         "full": float(2 * (work * (forward + input_grad + weight_grad * activation) + extra_macs).sum()) + updates,
         "executed": float(2 * (work * kernels + executed_extra).sum()) + updates,
         "extra": float(2 * (work * beyond_mask + extra_macs).sum()),
@@ -65,7 +66,7 @@ def flops(profile: Profile, trace: pd.DataFrame) -> dict[str, float]:
 
 def mask_update_flops(profile: Profile, trace: pd.DataFrame) -> float:
     """FLOPs of a trace's mask updates, as the module says."""
-    weights = np.array([layer.weights for layer in profile.layers], dtype=float)
+    weights = np.array([layer.weights for layer in profile.rows], dtype=float)
     return float(UPDATE_OPERATIONS * (matrix(trace, "mask_updates", len(weights)) @ weights).sum())
 
 

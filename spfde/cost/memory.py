@@ -41,20 +41,21 @@ class Memory(TypedDict):
     breakdown: dict[str, float]
 
 
-def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool = True) -> Memory:
+def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int = 1) -> Memory:
     """Training memory of a trace.
 
     Args:
         profile: the network.
         trace: its epochs x layers.
         batch_size: samples per step.
-        momentum: whether the optimizer keeps a momentum buffer; frozen blocks keep theirs too.
+        momentum: buffers that the optimizer keeps for each parameter (plain SGD none, SGD with momentum one, Adam two);
+            frozen blocks keep theirs too.
 
     Raises:
         SpfdeError: the trace is of another network.
     """
     check_layers(profile, trace)
-    count = len(profile.layers)
+    count = len(profile.rows)
     paper = paper_memory(profile, trace, batch_size)
     samples = matrix(trace, "samples", count)[:, 0]
     moments = _full(profile, trace, batch_size, momentum), _scoring(profile, trace)
@@ -72,7 +73,7 @@ def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: boo
 def paper_memory(profile: Profile, trace: pd.DataFrame, batch_size: int) -> np.ndarray:
     """The paper's ledger in bytes by epoch, shape (epochs,): the text of SpFDE's Fig. 4, as the module says."""
     weights, outputs = (
-        np.array([getattr(layer, name) for layer in profile.layers], float) for name in ("weights", "output_elements")
+        np.array([getattr(layer, name) for layer in profile.rows], float) for name in ("weights", "output_elements")
     )
     active = ~matrix(trace, "frozen", len(weights))
     activations = outputs * matrix(trace, "activation_density", len(weights))
@@ -84,13 +85,13 @@ def _stored(trace: pd.DataFrame, layers: int) -> np.ndarray:
     return np.where(matrix(trace, "weight_grad_density", layers) == 1, 1.0, matrix(trace, "forward_density", layers))
 
 
-def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: bool) -> dict[str, np.ndarray]:
+def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int) -> dict[str, np.ndarray]:
     """The full ledger by part, each in bytes by epoch, shape (epochs,)."""
     # A weight's gradient takes memory only while its block trains, its momentum also while it is frozen. A layer whose
     # gradient is needed at more positions than it has weights (RigL at an update) is counted with all its positions,
     # since the peak is that step. What autograd saves depends on the number of frozen blocks alone; the profile has it.
-    layers = len(profile.layers)
-    weights, block = (np.array([getattr(layer, name) for layer in profile.layers]) for name in ("weights", "block"))
+    layers = len(profile.rows)
+    weights, block = (np.array([getattr(layer, name) for layer in profile.rows]) for name in ("weights", "block"))
     frozen = matrix(trace, "frozen", layers)
     stored = np.maximum(_stored(trace, layers), matrix(trace, "peak_density", layers))
     kept = (weights * stored).sum(axis=1)
@@ -118,7 +119,7 @@ def _sparse_activations(profile: Profile, trace: pd.DataFrame, frozen_blocks: np
     A layer that uses a share of its input keeps the values and as many positions; the input itself is gone where no
     other operation and no other layer still keeps it.
     """
-    layers = profile.layers
+    layers = profile.rows
     inputs, last = np.array([[layer.input_elements, max(layer.block, layer.input_block)] for layer in layers]).T
     share = matrix(trace, "activation_density", len(layers))
     in_graph = last >= frozen_blocks[:, None]
@@ -137,7 +138,7 @@ def _sparse_activations(profile: Profile, trace: pd.DataFrame, frozen_blocks: np
 
 def _scoring(profile: Profile, trace: pd.DataFrame) -> dict[str, np.ndarray]:
     """The full ledger of scoring the dense network before an epoch, each part of shape (epochs,); 0 without scoring."""
-    samples = matrix(trace, "scored_samples", len(profile.layers))[:, 0]
+    samples = matrix(trace, "scored_samples", len(profile.rows))[:, 0]
     parameters, nothing = BYTES * profile.parameters * (samples > 0), np.zeros(len(samples))
     return {
         "weights": parameters,

@@ -127,10 +127,10 @@ def make_trace(
     """
     frozen_blocks = np.broadcast_to(frozen_blocks, len(densities))[:, None]
     executed = np.asarray(executed, dtype=float)
-    frozen = np.array([layer.block for layer in profile.layers]) < frozen_blocks
-    propagates = np.array([layer.input_block for layer in profile.layers]) >= frozen_blocks
+    frozen = np.array([layer.block for layer in profile.rows]) < frozen_blocks
+    propagates = np.array([layer.input_block for layer in profile.rows]) >= frozen_blocks
     return build_trace(
-        [layer.name for layer in profile.layers],
+        [layer.name for layer in profile.rows],
         samples=samples,
         forward_density=densities,
         input_grad_density=np.where(propagates, densities, 0.0),
@@ -226,6 +226,6 @@ def matrix(frame: pd.DataFrame, column: str, layers: int) -> np.ndarray:
 
 def check_layers(profile: Profile, frame: pd.DataFrame) -> None:
     """Raises SpfdeError where a trace is of another network than the profile."""
-    names = [layer.name for layer in profile.layers]
+    names = [layer.name for layer in profile.rows]
     if frame["layer"].tolist() != names * (len(frame) // len(names)):
         raise SpfdeError("trace and profile have different layers", "profile the model that the trace was made with")

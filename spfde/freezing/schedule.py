@@ -82,8 +82,8 @@ class Ledger:
         self, interval: int, profile: Profile, trained: np.ndarray, weight_grad: np.ndarray, settled: np.ndarray
     ) -> None:
         self.interval, self.blocks, self.epochs = interval, profile.blocks, len(trained)
-        self._macs = np.array([layer.macs for layer in profile.layers], dtype=float)
-        self._block = np.array([layer.block for layer in profile.layers])
+        self._macs = profile.paper_macs
+        self._block = np.array([layer.block for layer in profile.rows])
         self._settled = settled
         self._active = 2 * trained + weight_grad  # backward is 2 x forward
         self._thawed = self._active - 3 * (trained - settled)  # thawed, but not grown again yet

@@ -36,6 +36,7 @@ class MethodPlan:
         steps_per_epoch: steps of an epoch over the whole training set.
         shapes: weight shape of each sparse layer, by name.
         steps: steps of the whole training; where data are sieved, fewer than over the whole training set.
+        classes: classes that the network tells apart.
     """
 
     settings: RunSettings
@@ -43,6 +44,7 @@ class MethodPlan:
     steps_per_epoch: int = 1
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     steps: int = 1
+    classes: int = 1
 
     @property
     def epochs(self) -> int:
@@ -137,6 +139,7 @@ class Method:
     decays: ClassVar[bool] = True  # False: sparse weights get no weight decay
     unplannable: bool = False  # True: densities, and so costs, depend on weights and data; a record has them
     structured: ClassVar[bool] = False  # True: masks can have any scheme; False: only unstructured ones
+    scores_classes: ClassVar[bool] = False  # True: takes the cross-entropy of samples that `fetch` gives
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # this method's own defaults, nested; what a user sets wins
 

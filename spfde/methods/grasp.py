@@ -80,21 +80,21 @@ class Grasp(Scored):
         multiplication of the two passes gives two in reverse, so 3 x 3 forward passes a layer, and 2 + 2 in a first
         layer, whose input has no gradient.
         """
-        scored = self._scored(epoch, layers, samples)
+        scored = self._scored(epoch, samples)
         product = [scored * layer.macs * (9 if layer.input_block >= 0 else 4) for layer in layers]
         return scoring_macs(layers, scored) + np.array(product)
 
     def executed_extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
         """torch's double backward of a convolution also computes the gradient of an input that needs none."""
         needless = np.array([layer.macs * (layer.kind == "conv" and layer.input_block < 0) for layer in layers])
-        return self.extra_macs(epoch, layers, samples) + self._scored(epoch, layers, samples) * needless
+        return self.extra_macs(epoch, layers, samples) + self._scored(epoch, samples) * needless
 
     def scored_samples(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> int:
         """Those of one part, twice: the graph of g keeps the activations' gradients beside them."""
-        return 2 * math.ceil(self._scored(epoch, layers, samples) / self.options.parts)
+        return 2 * math.ceil(self._scored(epoch, samples) / self.options.parts)
 
-    def _scored(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> int:
-        return min(self.options.per_class * layers[-1].output_elements, samples) if epoch == 0 else 0
+    def _scored(self, epoch: int, samples: int) -> int:
+        return min(self.options.per_class * self.plan.classes, samples) if epoch == 0 else 0
 
 
 def hessian_gradient(loss: Callable[[P], Tensor], parts: Sequence[P], weights: list[Tensor]) -> list[Tensor]:

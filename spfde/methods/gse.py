@@ -17,7 +17,6 @@ from spfde.errors import SpfdeError
 from spfde.methods.base import DROP_FRACTION, INTERVAL, SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
 from spfde.methods.gse_mass import Mass, channel_axis, unit_sums
 from spfde.rounding import up
-from spfde.sparsity.layers import layers as find_layers
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import Layout, top
 
@@ -76,6 +75,7 @@ class GseUniform(Method):
     paper = "Heddes et al."
     year = 2024
     kind = "dynamic"
+    scores_classes = True
     scope = "global"
     unplannable = True  # with the scope `layer` too: an update looks at a sample whose size is drawn
     Options: ClassVar[type[Options]] = GseOptions
@@ -180,8 +180,7 @@ class GseUniform(Method):
         training, member = self.plan.settings.training, run.partial_set
         able = torch.arange(run.samples) if member is None else member.cpu().nonzero().flatten()
         order = able[torch.randperm(len(able), generator=run.generator("method", "batches", step))]
-        outputs = len(list(find_layers(network).values())[-1].weight)
-        chosen = order[: self.samples(outputs, len(able))]
+        chosen = order[: self.samples(len(able))]
         totals = [torch.zeros_like(tensor) for tensor in by]
         device = next(network.parameters()).device
         with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -194,10 +193,10 @@ class GseUniform(Method):
                     torch._foreach_add_(totals, list(part))
         return totals
 
-    def samples(self, classes: int, available: int) -> int:
+    def samples(self, available: int) -> int:
         """Samples that gradients are taken from: whole batches, if the training set has as many."""
         batch = self.plan.settings.training.batch_size
-        return min(available, math.ceil(self.options.per_class * classes / batch) * batch)
+        return min(available, math.ceil(self.options.per_class * self.plan.classes / batch) * batch)
 
     def watch(self, layer: SparseLayer, module: nn.Module, draws: torch.Generator) -> Mass:
         """What the layer's positions are drawn by, complete once the extra batches have gone through."""
@@ -236,7 +235,7 @@ class GseUniform(Method):
             propagates = layer.input_block >= self.frozen_blocks[epoch]
             sketching = self.sketching(layer) if self._trains(layer, epoch) else 0.0
             macs[index] = density * (1 + propagates) + sampled + sketching
-        return macs * [layer.macs for layer in layers] * updates * self.samples(layers[-1].output_elements, samples)
+        return macs * [layer.macs for layer in layers] * updates * self.samples(samples)
 
     def executed_extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
         """Dense forward and backward passes, with the weight gradients of layers that train alone.
@@ -256,7 +255,7 @@ class GseUniform(Method):
                 ran += (1.0 + propagates) * self.sums_first
             sketches = self.sketching(layer) * updates if trains else 0.0
             macs[index] = layer.macs * ((updates - skipped) * dense + skipped * ran + sketches)
-        return macs * self.samples(layers[-1].output_elements, samples)
+        return macs * self.samples(samples)
 
     def mask_updates(self, epoch: int, steps: range) -> int:
         return int(self.updates[epoch]) or sum(map(self.is_update, steps))

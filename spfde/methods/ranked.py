@@ -49,6 +49,7 @@ class Scored(Ranked, ABC):
 
     kind = "before training"
     needs_dense_gradient: ClassVar[bool] = True
+    scores_classes: ClassVar[bool] = True
 
     @abstractmethod
     def scores(self, run: Run, network: nn.Module, weights: list[Tensor]) -> list[Tensor]:

@@ -95,7 +95,7 @@ def build() -> Callable[..., tuple[Method, FakeRun]]:
         densities = {f"l{index}": 1 - target for index in range(len(shapes))}
         sizes = {f"l{index}": shape for index, shape in enumerate(shapes)}
         run_settings = parse(RunSettings, values)
-        method = make(MethodPlan(run_settings, densities, steps, sizes, steps * run_settings.training.epochs))
+        method = make(MethodPlan(run_settings, densities, steps, sizes, steps * run_settings.training.epochs, 3))
         run = FakeRun(method, shapes)
         method.start(run)
         return method, run

@@ -194,7 +194,7 @@ def test_costs_of_scoring_are_those_that_are_counted(modules: tuple, name: str) 
         "grasp": lambda: hessian_gradient(loss, [slice(0, 25), slice(25, 50)], weights),
     }
     settings = nested({"sparsity.method": name, "sparsity.options": {"samples": 50} if name == "snip" else {}})
-    method = make(MethodPlan(parse(RunSettings, settings), {}))
+    method = make(MethodPlan(parse(RunSettings, settings), {}, classes=5))
     with FlopCounterMode(display=False) as counter:
         cases[name]()
     macs, executed = method.extra_macs(0, layers, samples=1000), method.executed_extra_macs(0, layers, samples=1000)

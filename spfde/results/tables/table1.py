@@ -91,7 +91,7 @@ def _flops(plan: "Plan") -> float:
 
 def _peak(plan: "Plan") -> float:
     """The most weights that the sparse layers train at a time, over those at the end of training."""
-    weights = [layer.weights if layer.name in plan.shapes else 0 for layer in plan.profile.layers]
+    weights = [layer.weights if layer.name in plan.shapes else 0 for layer in plan.profile.rows]
     return float((plan.forward @ weights).max() / (plan.settled @ weights))
 
 
