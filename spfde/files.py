@@ -1,7 +1,7 @@
 """Files: written under a temporary name and then renamed, so that they are whole or absent; read with care.
 
 Files from elsewhere are read with care. A FIFO or a device is refused before it is opened, because reading it might
-never end; a text has a maximum size; YAML must not have aliases or deep nesting, because a small file could unfold into
+never end; a text has a maximum size, and so has what a YAML text unfolds into, because a few aliases can stand for
 gigabytes.
 """
 
@@ -10,19 +10,24 @@ import errno
 import functools
 import json
 import os
+import secrets
 import shutil
 import socket
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from spfde.errors import SpfdeError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LARGEST_TEXT = 4 << 20  # bytes of a settings or config file: a thousand times their usual size
+MOST = 100_000  # values in a YAML text with its aliases unfolded; the project's own files have hundreds
 DEEPEST = 32  # levels of nesting in YAML; the project's own files have five
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser written in C is ten times faster
 
@@ -38,7 +43,8 @@ def writing(path: Path) -> Iterator[Path]:
     Raises:
         SpfdeError: no space left, or no right to write there.
     """
-    temporary = path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.part")
+    writer = f"{_machine()}.{os.getpid()}-{secrets.token_hex(4)}"  # two threads may be at it, or two containers
+    temporary = path.with_name(f".{path.name}.{writer}.part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         clean_up(path)
@@ -77,7 +83,8 @@ def clean_up(path: Path, everyone: bool = False) -> None:
             otherwise only those of processes of this machine that no longer exist are removed.
     """
     for left in path.parent.glob(f".{_escaped(path.name)}.*.part"):
-        machine, _, number = left.name[len(path.name) + 2 :].removesuffix(".part").removesuffix(".old").rpartition(".")
+        machine, _, writer = left.name[len(path.name) + 2 :].removesuffix(".part").removesuffix(".old").rpartition(".")
+        number = writer.partition("-")[0]
         gone = machine == _machine() and number.isdigit() and int(number) != os.getpid() and not _lives(int(number))
         if everyone or gone:
             remove(left)
@@ -190,25 +197,49 @@ def read_text(path: Path, what: str, remedy: str, largest: int = LARGEST_TEXT) -
 
 
 def parse_yaml(text: str, what: str, remedy: str) -> Any:
-    """The values of a YAML text, without aliases and without deep nesting.
+    """The values of a YAML text.
 
     Raises:
-        SpfdeError: it is not YAML, or holds what a settings file never needs.
+        SpfdeError: it is not YAML, is nested too deeply, or unfolds into too much.
     """
-    depth = 0
     try:
-        for event in yaml.parse(text, LOADER):
-            if isinstance(event, yaml.AliasEvent):
-                raise SpfdeError(f"{what} holds a YAML alias (*{event.anchor})", "write the value out in full")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise SpfdeError(f"{what} is nested more than {DEEPEST} levels deep", remedy)
+        _check_size(text, what, remedy)
         return yaml.load(text, LOADER)
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SpfdeError(f"{what} is not YAML ({error.problem}{where})", remedy) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date or a number that does not exist
         raise SpfdeError(f"{what} is not YAML ({_reason(error)})", remedy) from None
+
+
+def _check_size(text: str, what: str, remedy: str) -> None:
+    """Refuses a text whose aliases unfold into more than `MOST` values: nine lines can stand for a billion.
+
+    Goes through the text without building anything. An anchor's value has the size that was counted for it; so a value
+    that holds itself has none yet.
+    """
+    sizes: dict[str, int] = {}
+    open_ones: list[tuple[str | None, int]] = [(None, 0)]  # anchor and size so far of what has begun
+    for event in yaml.parse(text, LOADER):
+        anchor, size = getattr(event, "anchor", None), 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_ones.append((anchor, 1))
+            if len(open_ones) > DEEPEST:
+                raise SpfdeError(f"{what} is nested more than {DEEPEST} levels deep", remedy)
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_ones.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor not in sizes:
+                raise SpfdeError(f"{what} has an alias to nothing before it (*{anchor})", remedy)
+            anchor, size = None, sizes[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1
+        if anchor is not None:
+            sizes[anchor] = size
+        open_ones[-1] = (open_ones[-1][0], open_ones[-1][1] + size)
+        if open_ones[-1][1] > MOST:
+            raise SpfdeError(f"{what} unfolds into more than {MOST} values", remedy)
 
 
 def read_yaml(path: Path, what: str, remedy: str) -> Any:
@@ -230,6 +261,28 @@ def read_json(path: Path, what: str, remedy: str, largest: int = 16 * LARGEST_TE
         return json.loads(read_text(path, what, remedy, largest))
     except (ValueError, RecursionError) as error:
         raise SpfdeError(f"{what} {path} is not JSON ({_reason(error)})", remedy) from None
+
+
+def read_csv(path: Path, what: str, remedy: str, **options: Any) -> "pd.DataFrame":
+    """A CSV file as a frame.
+
+    Args:
+        path: its path.
+        what: what it is, for the error.
+        remedy: what to do where it cannot be read.
+        options: for `pandas.read_csv`.
+
+    Raises:
+        SpfdeError: as `check_file`; it is no CSV, or lacks a wanted column.
+    """
+    import pandas as pd  # here, since a command that reads no table shall not wait for it
+
+    check_file(path, what, remedy)
+    try:
+        frame: pd.DataFrame = pd.read_csv(path, **options)
+        return frame
+    except (OSError, ValueError) as error:
+        raise SpfdeError(f"{what} {path} cannot be read ({_reason(error)})", remedy) from None
 
 
 def _reason(error: BaseException) -> str:

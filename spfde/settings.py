@@ -19,6 +19,8 @@ from spfde.errors import SpfdeError, nearest
 # 2: methods as their authors have them (ERK without dense layers, schemes ranked by the L2 norm, MEST's patterns, SET's
 #    first update after the first interval, RigL-ITOP's order, SWAT's activations, RigL's updates on ImageNet).
 SCHEMA = 2
+# The largest numbers that a run can have: one digit too many shall be an error, not a machine without memory.
+LONG, MANY = 100_000, 1_000_000_000  # epochs; samples
 NO_RESULT = {"scale", "tag", "threads"}  # settings that change no result
 
 
@@ -42,9 +44,9 @@ class Section(BaseModel):
 
 class DataSettings(Section):
     name: str = Field("cifar100", description="data set: digits, cifar10, cifar100, imagenet or one of your own")
-    train_limit: int | None = Field(None, ge=1, description="use only the first so many training samples")
+    train_limit: int | None = Field(None, ge=1, le=MANY, description="use only the first so many training samples")
     validation: float = Field(0.0, ge=0, le=0.5, description="share of the training set held out for validation")
-    padding: int = Field(4, ge=0, description="pixels of zero padding before the random crop; 0: no crop")
+    padding: int = Field(4, ge=0, le=512, description="pixels of zero padding before the random crop; 0: no crop")
     flip: bool = Field(True, description="random horizontal flips")
 
 
@@ -64,7 +66,7 @@ class SparsitySettings(Section):
     dense_layers: Literal["first", "first+classifier", "first+shortcut+classifier", "none"] = Field(
         "first", description="layers that stay dense"
     )
-    interval: int = Field(5, ge=1, description="update interval in epochs")
+    interval: int = Field(5, ge=1, le=LONG, description="update interval in epochs")
 
 
 class FreezingSettings(Section):
@@ -92,7 +94,7 @@ class SievingSettings(Section):
         "circular", description="exchange samples at every update, or train on all of them first and remove some once"
     )
     start: float = Field(70 / 160, gt=0, lt=1, description="share of training before the removal of `schedule: once`")
-    interval: int | None = Field(None, ge=1, description="epochs between exchanges; none: the update interval")
+    interval: int | None = Field(None, ge=1, le=LONG, description="epochs between exchanges; none: the update interval")
     criterion: Literal["forgetting", "random"] = Field(
         "forgetting", description="what leaves: the least forgotten samples, or random ones (a control)"
     )
@@ -106,22 +108,30 @@ class SievingSettings(Section):
 
 
 class TrainingSettings(Section):
-    epochs: int = Field(160, ge=1, description="epochs")
-    batch_size: int = Field(64, ge=1, description="samples per step; a short last batch is trained on")
+    epochs: int = Field(160, ge=1, le=LONG, description="epochs")
+    batch_size: int = Field(64, ge=1, le=MANY, description="samples per step; a short last batch is trained on")
     lr: float = Field(0.1, gt=0, description="learning rate at the start of the cosine")
     lr_min: float = Field(4e-8, ge=0, description="learning rate at the end of the cosine")
-    warmup_epochs: int = Field(0, ge=0, description="epochs of linear warm-up")
+    warmup_epochs: int = Field(0, ge=0, le=LONG, description="epochs of linear warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
     nesterov: bool = Field(False, description="Nesterov momentum")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay, on all parameters")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
-    snapshots: int = Field(0, ge=0, description="keep the weights every so many epochs for analysis; 0: none")
+    snapshots: int = Field(0, ge=0, le=LONG, description="keep the weights every so many epochs for analysis; 0: none")
 
 
 class RunSettings(Section):
-    scale: str = Field("custom", description="scale the run belongs to; names its folder, does not change the result")
+    scale: str = Field(
+        "custom",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$",
+        max_length=64,
+        description="scale the run belongs to; names its folder, does not change the result",
+    )
     tag: str = Field(
-        "", pattern=r"^[a-z0-9.+_]*$", description="tells rows of an experiment apart; part of the row's name"
+        "",
+        pattern=r"^[a-z0-9.+_]*$",
+        max_length=64,
+        description="tells rows of an experiment apart; part of their names",
     )
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
@@ -130,8 +140,8 @@ class RunSettings(Section):
     sieving: SievingSettings = SievingSettings()
     training: TrainingSettings = TrainingSettings()
     precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="arithmetic of the training step")
-    threads: int = Field(1, ge=1, description="CPU threads of a run")
-    seed: int = Field(1, ge=0, description="root seed")
+    threads: int = Field(1, ge=1, le=4096, description="CPU threads of a run")
+    seed: int = Field(1, ge=0, lt=2**63, description="root seed")
 
     @property
     def row(self) -> str:

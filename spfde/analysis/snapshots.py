@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spfde.data import info
 from spfde.errors import SpfdeError
+from spfde.files import check_file, read_yaml
 from spfde.models import build
 from spfde.settings import RunSettings, parse
 from spfde.sparsity.layers import SHORTCUT, layers
@@ -39,7 +39,7 @@ class Snapshots:
         path = folder / "settings.yaml"
         if not path.is_file():
             raise SpfdeError(f"{folder} is not a record", "name the folder of a finished run")
-        settings = parse(RunSettings, yaml.safe_load(path.read_text(encoding="utf-8")))
+        settings = parse(RunSettings, read_yaml(path, "settings file", "train that run again"))
         found = (int(path.stem.removeprefix("epoch-")) for path in folder.glob("snapshots/epoch-*.safetensors"))
         kept = sorted(epoch for epoch in found if epoch < settings.training.epochs)
         if not kept:
@@ -74,6 +74,7 @@ class Snapshots:
 
     def _load(self, name: str) -> State:
         path = self.folder / f"{name}.safetensors"
+        check_file(path, "record", "train that run again")
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:

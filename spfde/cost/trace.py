@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike
 
 from spfde.cost.profile import Profile
 from spfde.errors import SpfdeError
-from spfde.files import writing
+from spfde.files import check_file, writing
 
 DTYPES = {
     "epoch": "int64",
@@ -201,6 +201,8 @@ def read_trace(path: Path) -> pd.DataFrame:
     Raises:
         SpfdeError: the file is missing, cannot be read, or holds no trace.
     """
+    if path.exists():
+        check_file(path, "trace", "remove it and train that run again")
     try:
         frame = pd.read_csv(path, dtype="str", keep_default_na=False)
         if frame.columns.intersection(EXECUTED).empty:  # a record older than these columns

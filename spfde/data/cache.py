@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from spfde import files
 from spfde.data.split import DataInfo, Split
 from spfde.errors import SpfdeError
+from spfde.files import check_file
 
 DECODING = 1  # part of the digest; raise it when the same source files come to decode to something else
 
@@ -64,6 +65,7 @@ class Decoded(ABC):
         return train, test
 
     def _read(self, path: Path) -> tuple[Split, Split]:
+        check_file(path, "decoded data", "delete that file and run again")
         try:
             tensors = load_file(path)
             train = Split(tensors["train_images"], tensors["train_labels"])
@@ -78,6 +80,7 @@ class Decoded(ABC):
         try:
             for role, paths in sources.items():
                 for path in paths:
+                    check_file(path, "data file", "replace it by an intact copy")
                     digest.update(f"\n{role} {path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
                     with path.open("rb") as file:
                         while chunk := file.read(1 << 20):

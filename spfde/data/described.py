@@ -10,23 +10,25 @@ test_samples: 600
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from spfde.data.imagefolder import ImageFolder, StreamedFolder
 from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError
+from spfde.files import read_yaml
 from spfde.settings import Section, parse
 
 
 class Description(Section):
     """What a file in config/data says; its name is the data set's."""
 
-    classes: int = Field(ge=2, description="folders in train and in val")
-    channels: int = Field(3, ge=1, description="1 or 3")
-    size: int = Field(ge=1, description="side of the square images in pixels, to which they are scaled and cropped")
-    train_samples: int = Field(ge=1, description="images in train")
-    test_samples: int = Field(ge=1, description="images in val")
+    classes: int = Field(ge=2, le=1_000_000, description="folders in train and in val")
+    channels: int = Field(3, ge=1, le=3, description="1 or 3")
+    size: int = Field(
+        ge=1, le=4096, description="side of the square images in pixels, to which they are scaled and cropped"
+    )
+    train_samples: int = Field(ge=1, le=1_000_000_000, description="images in train")
+    test_samples: int = Field(ge=1, le=1_000_000_000, description="images in val")
     mean: list[float] | None = Field(None, description="of each channel, of pixels scaled to 0..1; by default 0.5")
     std: list[float] | None = Field(None, description="of each channel; by default 0.25")
     streamed: bool = Field(False, description="images are decoded whenever they are needed, not once into memory")
@@ -42,10 +44,7 @@ def described(folder: Path = Path("config/data")) -> list[ImageFolder | Streamed
 
 
 def _source(path: Path) -> ImageFolder | StreamedFolder:
-    try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError:
-        raise SpfdeError(f"{path} is not YAML", "mend the file") from None
+    values: Any = read_yaml(path, "description", "mend the file") or {}
     told = parse(Description, values, str(path))
     mean, std = told.mean or [0.5] * told.channels, told.std or [0.25] * told.channels
     if not len(mean) == len(std) == told.channels:

@@ -1,6 +1,8 @@
 """Decodes many images into one uint8 tensor, with all processor cores: Pillow decodes without holding the lock."""
 
 import os
+import stat
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +16,21 @@ from torch import Tensor
 from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError
 
+LARGEST = 80_000_000  # pixels of an image; a small file can unfold into gigabytes, and the largest of ImageNet has 61e6
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's, from 89e6 pixels on
+
 
 def open_image(source: str | Path | IO[bytes], channels: int) -> Image.Image:
-    """An image as RGB, or as grey if there is one channel; OSError if it is not one or is cut short."""
-    with Image.open(source) as image:
-        return image.convert("L" if channels == 1 else "RGB")
+    """An image as RGB, or as grey if there is one channel; OSError if it is none, is cut short, or far too large."""
+    if isinstance(source, str | Path) and not stat.S_ISREG(os.stat(source).st_mode):
+        raise OSError("it is no ordinary file")  # reading a FIFO or a device need never end
+    try:
+        with Image.open(source) as image:
+            if image.width * image.height > LARGEST:
+                raise OSError(f"it has {image.width}x{image.height} pixels, more than {LARGEST} in all")
+            return image.convert("L" if channels == 1 else "RGB")
+    except Image.DecompressionBombError:
+        raise OSError(f"it has more than {LARGEST} pixels") from None
 
 
 def decode_images(

@@ -1,7 +1,9 @@
 """Batches of a data set that stays on disk: worker processes decode, crop and flip (the ImageNet recipe)."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -48,6 +50,8 @@ class StreamedLoader(LoaderBase):
         return images.to(self.device)
 
     def _batches(self, epoch: int, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.workers and batches:
+            _check_shared_memory(len(batches[0]) * self.info.channels * self.info.size**2)
         stream: DataLoader[Tensor | str] = DataLoader(
             _Images(self.split, self.settings, self.info, self.seed, epoch, self.train),
             batch_size=None,
@@ -55,12 +59,53 @@ class StreamedLoader(LoaderBase):
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=generator(self.seed, "workers", epoch),  # otherwise the global stream would be drawn from
+            worker_init_fn=_leave_signals_to_parent,
         )
-        for indices, images in zip(batches, stream, strict=True):
+        for indices, images in zip(batches, _explained(stream), strict=True):
             if isinstance(images, str):
                 raise SpfdeError(f"an image cannot be decoded: {images}", "replace it by an intact copy")
             indices = indices.to(self.device, non_blocking=True)
             yield self._normalise(images.to(self.device, non_blocking=True)), self._labels[indices]
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """A worker goes on when its whole process group is told to stop, and ends when its parent does.
+
+    The parent still needs its batches until it has written its checkpoint, and would take a worker's death for a crash.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _full() -> SpfdeError:
+    cause = "no shared memory is left in which workers hand over their batches (/dev/shm is full)"
+    return SpfdeError(cause, "enlarge or empty /dev/shm, or lower training.batch_size")
+
+
+def _check_shared_memory(batch: int) -> None:
+    """Refuses to start workers where not even one batch of so many bytes, and their queues, fit into shared memory."""
+    with contextlib.suppress(OSError):  # another system, which has none of this name
+        free = os.statvfs("/dev/shm")
+        if free.f_bavail * free.f_frsize < batch + (64 << 10):
+            raise _full()
+
+
+def _explained(stream: Iterable[Tensor | str]) -> Iterator[Tensor | str]:
+    """The batches; where a worker dies, an error that says why it may have.
+
+    Raises:
+        SpfdeError: a worker was killed, or there is no shared memory left to hand batches over in.
+    """
+    try:
+        yield from stream
+    except (RuntimeError, OSError) as error:
+        said = " ".join(str(error).split())
+        if any(word in said for word in ("shared memory", "/torch_", "No space left", "Bus error", "shm")):
+            raise _full() from None
+        if "DataLoader worker" in said:
+            cause = f"a worker that decodes images was killed ({said[:160]})"
+            raise SpfdeError(cause, "give the run more memory") from None
+        raise
 
 
 class _Images(Dataset[Tensor | str]):

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, Field
 
 from spfde.errors import SpfdeError, nearest
+from spfde.files import parse_yaml, read_text
 from spfde.settings import Section, parse
 
 SHIPPED = Path(__file__).parent.parent.parent / "config"
@@ -145,14 +145,12 @@ def _names(kind: str) -> list[str]:
 
 def _read(kind: str, name: str, shape: type[S]) -> S:
     path = config_file(kind, f"{name}.yaml")
-    if not NAME.fullmatch(name) or not path.is_file():
+    if not NAME.fullmatch(name) or not path.exists():
         raise SpfdeError(f'unknown {kind[:-1]} "{name}"', nearest(name, _names(kind)))
-    return parse(shape, copy.deepcopy(_values(path.read_text(encoding="utf-8"), path)), path.name)
+    text = read_text(path, kind[:-1], "mend the file")
+    return parse(shape, copy.deepcopy(_values(text, path)), path.name)
 
 
 @functools.cache  # hundreds of runs of one scale are resolved, and reading YAML takes milliseconds
 def _values(text: str, path: Path) -> Any:
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise SpfdeError(f"{path} is not YAML ({error.__class__.__name__})", "mend the file") from None
+    return parse_yaml(text, str(path), "mend the file") or {}

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from spfde.errors import SpfdeError, SpfdeWarning, lookup, nearest
 from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
+from spfde.files import check_file, parse_yaml
 from spfde.settings import RunSettings, parse
 
 LEVEL = ("freezing.flops_reduction", "sieving.removed")  # the settings that a level of a row sets
@@ -235,10 +235,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise SpfdeError(f'"{word}" is no setting', "write --set key=value, e.g. --set sparsity.target=0.95")
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise SpfdeError(f'"{text}" is no value for {key}', "quote it as YAML asks") from None
+        shown = text if len(text) < 80 else f"{text[:60]}..."
+        values[key] = parse_yaml(text, f'"{shown}", the value of {key},', "quote it as YAML asks")
     return values
 
 
@@ -273,6 +271,7 @@ def _with_digest(settings: RunSettings) -> BaseModel:
     path = settings.model.weights
     if path is None:
         return settings.model
+    check_file(Path(path), "model.weights =", "name a safetensors file")
     try:
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:

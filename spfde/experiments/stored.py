@@ -8,8 +8,8 @@ import yaml
 
 from spfde.errors import SpfdeError, lookup
 from spfde.experiments.resolve import layered, nested
-from spfde.files import write_text
-from spfde.settings import RunSettings
+from spfde.files import read_yaml, write_text
+from spfde.settings import RunSettings, parse
 
 
 def read_settings(
@@ -29,16 +29,13 @@ def read_settings(
     from spfde.models import MODELS
 
     remedy = "give a record's settings.yaml, or a file that `spfde plan --write` wrote"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpfdeError(f"settings file {path} cannot be read ({error.__class__.__name__})", remedy) from None
+    values = read_yaml(path, "settings file", remedy)
     if not isinstance(values, dict):
         raise SpfdeError(f"{path} holds no settings of a run", remedy)
     settings = layered(values, {}, nested(overrides or {}))
     lookup("data set", settings.data.name, SOURCES)
     lookup("model", settings.model.name, MODELS)
-    return [settings.model_copy(update={"seed": seed}) for seed in seeds] or [settings]
+    return [parse(RunSettings, {**settings.model_dump(), "seed": seed}) for seed in seeds] or [settings]
 
 
 def write_settings(path: Path, settings: RunSettings) -> None:

@@ -4,7 +4,7 @@ them, and results/published/<scale>/analysis/, which go with published records: 
 
 from pathlib import Path
 
-import pandas as pd
+from spfde.files import read_csv
 
 
 def analysis_path(name: str, scale: str, results: Path) -> Path:
@@ -27,4 +27,5 @@ def analysis_path(name: str, scale: str, results: Path) -> Path:
 
 def analysed_runs(path: Path) -> frozenset[str]:
     """The ids of the runs that an analysis is of."""
-    return frozenset(pd.read_csv(path, usecols=["run_id"], dtype="str")["run_id"])
+    frame = read_csv(path, "analysis", "remove it and make it again", usecols=["run_id"], dtype="str")
+    return frozenset(frame["run_id"])

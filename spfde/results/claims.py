@@ -7,11 +7,10 @@ decide it. How the test works: `spfde.results.hypotheses`; where its evidence co
 import math
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from spfde.errors import SpfdeError
 from spfde.experiments.files import config_file
+from spfde.files import read_yaml
 from spfde.results.hypotheses import Better, Kind, Test, make
 from spfde.settings import Section, parse
 
@@ -220,8 +219,5 @@ def read() -> Claims:
         SpfdeError: the file is not YAML, or a claim has not the shape of one.
     """
     path = config_file("claims.yaml")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
-        raise SpfdeError(f"{path} is not YAML", "mend the file") from None
+    values = read_yaml(path, "claims", "mend the file")
     return parse(Claims, values if isinstance(values, dict) else {"claims": values}, path.name)

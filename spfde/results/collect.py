@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.files import read_json, read_yaml, writing
+from spfde.files import read_csv, read_json, read_yaml, writing
 from spfde.settings import RunSettings, parse
 from spfde.training.trust import fault, remember_damage
 
@@ -65,16 +65,16 @@ def read_costs(scale: str, results: Path) -> dict[str, dict[str, float]]:
         SpfdeError: it cannot be read.
     """
     path = results / scale / "costs.csv"
-    if not path.is_file():
+    if not path.exists():
         return {}
+    remedy = f"write it again with `spfde cost --scale {scale} --results {results} --out {path}`"
     try:
-        frame = pd.read_csv(path, dtype="str").set_index("run_id")
+        frame = read_csv(path, "costs", remedy, dtype="str").set_index("run_id")
         return {
             str(run_id): {str(name): float(value) for name, value in row.dropna().items()}
             for run_id, row in frame.iterrows()
         }
-    except (OSError, ValueError, KeyError) as error:
-        remedy = f"write it again with `spfde cost --scale {scale} --results {results} --out {path}`"
+    except (ValueError, KeyError) as error:
         raise SpfdeError(f"costs {path} cannot be read", remedy) from error
 
 

@@ -1,6 +1,5 @@
 """What a table or figure is made of: the runs of a scale, the plan of its experiment, the reference values."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pandas as pd
 
 from spfde.errors import NotAtThisScale, NotRun, SpfdeError
 from spfde.experiments.files import read_experiment, read_scale, scale_of
+from spfde.files import read_csv, read_json
 from spfde.results import load
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import NEEDED, mixtures
@@ -103,7 +103,7 @@ class Material:
             experiment, kind = name.split(".")
             command = f"spfde analyse {kind} --scale {self.scale} --experiment {experiment}"
             raise NotRun(f"no analysis at {path}", f"write it with `{command}`")
-        return pd.read_csv(path)
+        return read_csv(path, "analysis", "remove it and make it again")
 
 
 def gather(scale: str, results: Path, experiment: str) -> Material:
@@ -121,14 +121,15 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
     command = f"spfde plan --scale {at} --experiment {experiment} --json > {plan}"
     if not plan.is_file():
         raise SpfdeError(f"no plan at {plan}", f"write it with `{command}`")
+    rows = read_json(plan, "plan", f"write it again with `{command}`")
     try:
-        rows = json.loads(plan.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SpfdeError(f"the plan {plan} cannot be read", f"write it again with `{command}`") from error
+        wanted = {row["row"]: row["row_digest"] for row in rows}
+    except (TypeError, KeyError) as error:
+        raise SpfdeError(f"the plan {plan} is none ({error})", f"write it again with `{command}`") from error
     if not rows and read_experiment(experiment).rows:
         remedy = "name another scale, or give it rows in config/"
         raise NotAtThisScale(f"no row of experiment {experiment} belongs to scale {at}", remedy)
-    runs = load(at, results, {row["row"]: row["row_digest"] for row in rows})
+    runs = load(at, results, wanted)
     return Material(at, runs, rows, reference, results)
 
 

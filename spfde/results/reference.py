@@ -11,6 +11,7 @@ import pandas as pd
 
 from spfde.errors import SpfdeError
 from spfde.experiments.files import config_file
+from spfde.files import read_csv
 
 STANDINGS = {
     "F": "found",
@@ -48,8 +49,8 @@ def read() -> pd.DataFrame:
         SpfdeError: a standing that is not known.
     """
     path = config_file("reference.csv")
-    values = pd.read_csv(path, dtype={"standing": str}, keep_default_na=True)
-    for standing in values["standing"]:
+    values = read_csv(path, "reference values", "mend the file", dtype={"standing": str}, keep_default_na=True)
+    for standing in values.get("standing", ["none"]):
         if standing not in STANDINGS:
             raise SpfdeError(f'standing "{standing}" in {path} is not known', f"use one of {', '.join(STANDINGS)}")
     return values

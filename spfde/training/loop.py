@@ -56,10 +56,10 @@ def train(
     """
     folder, path = out / settings.run_id, checkpoint.path_of(out, settings.run_id)
     device, clock, team = device or torch.device("cpu"), clock or Clock(), team or Team()
-    if finished_before(settings, folder, team):
+    if finished_before(settings, folder, path, team):
         return folder
     with alone(path, settings.run_id, team, clock):
-        if finished_before(settings, folder, team):  # another process was training it
+        if finished_before(settings, folder, path, team):  # another process was training it
             return folder
         if team.rank == 0:
             record.make_room(folder, path)
@@ -76,7 +76,7 @@ def train(
     return folder
 
 
-def finished_before(settings: RunSettings, folder: Path, team: Team) -> bool:
+def finished_before(settings: RunSettings, folder: Path, path: Path, team: Team) -> bool:
     """Whether there is the record of a finished run already.
 
     Raises:
@@ -87,6 +87,8 @@ def finished_before(settings: RunSettings, folder: Path, team: Team) -> bool:
     if ended == "diverged":
         raise Diverged(f"{settings.run_id} diverged before", f"remove {folder} to train it again")
     if ended:
+        if team.rank == 0:
+            record.discard(path)  # there is one where the run was killed right after it wrote its record
         say(f"{settings.run_id}: finished before, skipped")
     return bool(ended)
 

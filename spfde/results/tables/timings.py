@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from spfde.files import read_csv
 from spfde.results.material import Material
 from spfde.results.tables.table import Column, Table
 
@@ -26,7 +27,7 @@ def read(results: Path, scale: str) -> pd.DataFrame:
     """results/<scale>/bench.csv: a row a kind and level; empty where nothing was measured."""
     path = results / scale / "bench.csv"
     columns = ["kind", "flops_reduction", "seconds_per_epoch", "n", "std", "speedup", "speedup_std", "device"]
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
+    return read_csv(path, "timings", "run `spfde bench` again") if path.is_file() else pd.DataFrame(columns=columns)
 
 
 def build(material: Material, name: str, title: str, kind: str) -> Table:
