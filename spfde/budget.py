@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from spfde import freezing
 from spfde.cost.flops import paper_flops
@@ -24,7 +25,7 @@ from spfde.data import info
 from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.experiments.resolve import resolve
-from spfde.files import read_csv
+from spfde.files import check_file
 from spfde.planning import Plan, plan_settings
 from spfde.settings import RunSettings
 from spfde.sieving import samples_by_epoch
@@ -82,7 +83,9 @@ class StepTimes:
         command = f"spfde bench epochs --scale {settings.scale} --model scale --out {path}"
         remedy = f"run `{command}`, or name another file by --bench"
         try:
-            frame = read_csv(path, "step times", remedy)
+            if path.exists():
+                check_file(path, "step times", remedy)
+            frame = pd.read_csv(path)
             kinds = {kind: rows.set_index("flops_reduction") for kind, rows in frame.groupby("kind")}
             self.base = float(kinds["masks"].seconds_per_epoch.iloc[0])
             self.freezing, self.sieving = (

@@ -232,7 +232,7 @@ def _check_size(text: str, what: str, remedy: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
                 raise SpfdeError(f"{what} has an alias to nothing before it (*{anchor})", remedy)
-            anchor, size = None, sizes[event.anchor]
+            anchor, size = None, sizes[str(event.anchor)]
         elif isinstance(event, yaml.ScalarEvent):
             size = 1
         if anchor is not None:

@@ -163,7 +163,7 @@ def test_the_chosen_settings_are_written_and_read_again(tmp_path: Path, capsys: 
 def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(text)
-    with pytest.raises(SpfdeError, match=r"holds no settings|cannot be read|did you mean"):
+    with pytest.raises(SpfdeError, match=r"holds no settings|cannot be read|is not YAML|did you mean"):
         read_settings(path)
     with pytest.raises(SpfdeError, match="cannot be read"):
         read_settings(tmp_path / "none.yaml")
