@@ -1,12 +1,14 @@
-"""Compiles the sparse kernels as a part of every installation; all else is in pyproject.toml."""
+"""Compiles the sparse kernels and takes config/ along in every installation; all else is in pyproject.toml."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).absolute().parent
 # By its path: importing the package would need torch, which a build environment has not.
 spec = importlib.util.spec_from_file_location("build_kernels", HERE / "spfde/kernels/build.py")
 kernels = importlib.util.module_from_spec(spec)
@@ -29,6 +31,15 @@ class BuildKernels(build_ext):
         return {}
 
 
+class BuildPython(build_py):
+    """Puts the contents of config/ into the package, unless the installation is editable and reads the checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(HERE / "config", Path(self.build_lib, "spfde/config"), dirs_exist_ok=True)
+
+
 sources = sorted(str(path.relative_to(HERE)) for path in kernels.SOURCES.iterdir())
 extension = Extension(
     "spfde.kernels.lib",
@@ -36,4 +47,4 @@ extension = Extension(
     depends=[name for name in sources if name.endswith(".h")],
     optional=True,
 )
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildKernels, "build_py": BuildPython})

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
 from spfde.cost.profile import Profile
-from spfde.data import SOURCES, info
+from spfde.data import info, is_known
 from spfde.errors import SpfdeError
 from spfde.methods import Method
 from spfde.models import Block
@@ -47,7 +47,7 @@ def training_set(
     """
     if input_shape is not None and samples is not None:
         return input_shape, samples
-    if settings.data.name not in SOURCES:
+    if not is_known(settings.data.name):
         cause = "the size of the training set is not known, or the shape of its samples"
         raise SpfdeError(cause, "give SparseTraining input_shape=(channels, height, width) and samples=len(train_set)")
     known = info(settings.data.name)

@@ -2,7 +2,7 @@
 
 from spfde.data.indexed import Indexed
 from spfde.data.loader import Loader, LoaderBase
-from spfde.data.sources import SOURCES, info, load, open_loader, prepare, register_source
+from spfde.data.sources import SOURCES, info, is_known, load, open_loader, prepare, register_source, source
 from spfde.data.split import AnySplit, DataInfo, Split, Splits
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "Split",
     "Splits",
     "info",
+    "is_known",
     "load",
     "open_loader",
     "prepare",
     "register_source",
+    "source",
 ]

@@ -7,11 +7,11 @@ train_samples: 3000
 test_samples: 600
 """
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from spfde.configuration import config_file, config_files
 from spfde.data.imagefolder import ImageFolder, StreamedFolder
 from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError
@@ -34,16 +34,18 @@ class Description(Section):
     streamed: bool = Field(False, description="images are decoded whenever they are needed, not once into memory")
 
 
-def described(folder: Path = Path("config/data")) -> list[ImageFolder | StreamedFolder]:
-    """The data sets that the files of a folder describe.
+def described_names() -> list[str]:
+    """The names of the data sets that have a file in config/data."""
+    return [path.stem for path in config_files("data")]
+
+
+def described(name: str) -> ImageFolder | StreamedFolder:
+    """The data set that config/data/<name>.yaml describes.
 
     Raises:
-        SpfdeError: a file is not YAML, or not such a description.
+        SpfdeError: the file is not YAML, or not such a description.
     """
-    return [_source(path) for path in sorted(folder.glob("*.yaml"))]
-
-
-def _source(path: Path) -> ImageFolder | StreamedFolder:
+    path = config_file("data", f"{name}.yaml")
     values: Any = read_yaml(path, "description", "mend the file") or {}
     told = parse(Description, values, str(path))
     mean, std = told.mean or [0.5] * told.channels, told.std or [0.25] * told.channels

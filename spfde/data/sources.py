@@ -4,18 +4,20 @@ Folders of images of your own take a file in config/data (`spfde.data.described`
 `register_source`.
 """
 
+import functools
+import warnings
 from pathlib import Path
 
 import torch
 
 from spfde.data.cifar import Cifar
-from spfde.data.described import described
+from spfde.data.described import described, described_names
 from spfde.data.digits import Digits
 from spfde.data.imagefolder import StreamedFolder
 from spfde.data.loader import Loader, LoaderBase
 from spfde.data.split import AnySplit, DataInfo, FolderSplit, Source, Splits, divide
 from spfde.data.streaming import StreamedLoader
-from spfde.errors import lookup
+from spfde.errors import SpfdeError, nearest
 from spfde.settings import DataSettings
 
 SOURCES: dict[str, Source] = {}
@@ -26,13 +28,40 @@ def register_source(source: Source) -> None:
     SOURCES[source.info.name] = source
 
 
+def source(name: str) -> Source:
+    """A data set: one that is registered, or one that a file in config/data describes, which is read only now.
+
+    Raises:
+        SpfdeError: no such data set (naming the nearest), or its description is broken.
+    """
+    own = described_names()
+    if name in SOURCES:
+        if name in own:
+            _warn_of_namesake(name)
+        return SOURCES[name]
+    if name in own:
+        return described(name)
+    raise SpfdeError(f'unknown data set "{name}"', nearest(name, [*SOURCES, *own]))
+
+
+@functools.cache  # once for each name
+def _warn_of_namesake(name: str) -> None:
+    cause = f"config/data/{name}.yaml is not used: a data set of that name is built in"
+    warnings.warn(f"{cause}; describe yours under another name", stacklevel=4)
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a data set of that name."""
+    return name in SOURCES or name in described_names()
+
+
 def info(name: str) -> DataInfo:
     """What is known of a data set without its files.
 
     Raises:
         SpfdeError: no such data set.
     """
-    return lookup("data set", name, SOURCES).info
+    return source(name).info
 
 
 def load(settings: DataSettings, data_root: Path | None, cache: Path | None) -> Splits:
@@ -45,7 +74,7 @@ def load(settings: DataSettings, data_root: Path | None, cache: Path | None) -> 
     Raises:
         SpfdeError: no such data set, or its files are missing, damaged or incomplete.
     """
-    train, test = lookup("data set", settings.name, SOURCES).open(data_root, cache)
+    train, test = source(settings.name).open(data_root, cache)
     return Splits(*divide(train, settings), test)
 
 
@@ -57,7 +86,7 @@ def prepare(name: str, data_root: Path | None, cache: Path) -> Path:
     Raises:
         SpfdeError: no such data set, a failed download, or files missing, damaged or incomplete.
     """
-    return lookup("data set", name, SOURCES).prepare(data_root, cache)
+    return source(name).prepare(data_root, cache)
 
 
 def open_loader(
@@ -108,5 +137,3 @@ register_source(
     )
 )
 register_source(StreamedFolder(IMAGENET))
-for _own in described():
-    register_source(_own)

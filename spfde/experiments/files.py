@@ -2,18 +2,16 @@
 
 import copy
 import functools
-import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
+from spfde.configuration import NAME, config_file, config_files
 from spfde.errors import SpfdeError, nearest
 from spfde.files import parse_yaml, read_text
 from spfde.settings import Section, parse
 
-SHIPPED = Path(__file__).parent.parent.parent / "config"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # of a scale or an experiment: part of paths and commands
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -116,27 +114,6 @@ def read_experiment(name: str) -> Experiment:
 def scale_of(experiment: str, scale: str) -> str:
     """The scale at which an experiment's rows are planned and trained when `scale` is asked for."""
     return read_experiment(experiment).scale or scale
-
-
-def config_file(*parts: str) -> Path:
-    """The path of a file of config/: in the working folder if the file is there, else in what came with spfde.
-
-    The file need not exist; the caller has to check.
-    """
-    local = Path("config", *parts)
-    return local if local.is_file() else SHIPPED.joinpath(*parts)
-
-
-def config_files(*folders: str) -> list[Path]:
-    """All YAML files in these folders of config/ (all where none is named), each as `config_file` finds it."""
-    found = {
-        path.relative_to(root).parts
-        for root in (SHIPPED, Path("config"))
-        for pattern in ([f"{folder}/*.yaml" for folder in folders] or ["*.yaml", "*/*.yaml"])
-        for path in root.glob(pattern)
-        if NAME.fullmatch(path.stem)
-    }
-    return [config_file(*parts) for parts in sorted(found)]
 
 
 def _names(kind: str) -> list[str]:

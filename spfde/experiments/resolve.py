@@ -94,13 +94,13 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
         seed: root seed, unless the overrides name one.
         tag: distinguishes rows that differ only in other settings than those in their names.
     """
-    from spfde.data import SOURCES
+    from spfde.data import source
     from spfde.methods import METHODS
     from spfde.models import MODELS
 
     at = {"scale": scale, "seed": seed, "tag": tag}
     settings = layered(read_scale(scale).settings, at, nested(overrides))
-    lookup("data set", settings.data.name, SOURCES)
+    source(settings.data.name)
     lookup("model", settings.model.name, MODELS)
     return METHODS[settings.sparsity.method].adjust(settings)
 

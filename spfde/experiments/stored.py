@@ -25,7 +25,7 @@ def read_settings(
     Raises:
         SpfdeError: the file cannot be read, or does not hold settings of a run.
     """
-    from spfde.data import SOURCES
+    from spfde.data import source
     from spfde.models import MODELS
 
     remedy = "give a record's settings.yaml, or a file that `spfde plan --write` wrote"
@@ -33,7 +33,7 @@ def read_settings(
     if not isinstance(values, dict):
         raise SpfdeError(f"{path} holds no settings of a run", remedy)
     settings = layered(values, {}, nested(overrides or {}))
-    lookup("data set", settings.data.name, SOURCES)
+    source(settings.data.name)
     lookup("model", settings.model.name, MODELS)
     return [parse(RunSettings, {**settings.model_dump(), "seed": seed}) for seed in seeds] or [settings]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from spfde.experiments.files import config_file
+from spfde.configuration import config_file
 from spfde.files import read_yaml
 from spfde.results.hypotheses import Better, Kind, Test, make
 from spfde.settings import Section, parse

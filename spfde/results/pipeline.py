@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from spfde.configuration import config_file, config_files
 from spfde.errors import SpfdeError, nearest
-from spfde.experiments.files import config_file, config_files, experiment_names, read_scale, scale_of
+from spfde.experiments.files import experiment_names, read_scale, scale_of
 from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, Artefact

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from spfde.configuration import config_file
 from spfde.errors import SpfdeError
-from spfde.experiments.files import config_file
 from spfde.files import read_csv
 
 STANDINGS = {
