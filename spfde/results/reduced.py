@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from spfde.experiments.files import config_file, read_scale
+from spfde.configuration import config_file
+from spfde.experiments.files import read_scale
 from spfde.results.accuracy import evidence_of, power_of, settings_of, trial_of, worst
 from spfde.results.claims import Claim, Comparison, Reduced
 from spfde.results.hypotheses import Test, make
