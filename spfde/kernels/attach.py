@@ -180,14 +180,14 @@ class Handle:
     def run(self, units: list[Unit], x: Tensor, pooled: bool) -> Tensor:
         """Runs units one after the other; the layout changes only where a dense and a sparse unit meet."""
         batch, threads = len(x), self.threads or torch.get_num_threads()
-        blocked = False
+        blocked, end = False, None
         for unit in units:
             if self.choices.get(unit.name) == "sparse":
-                x = unit.sparse(x if blocked else block(x, threads), batch, self.stage, threads)
+                x, end = unit.sparse(x if blocked else block(x, threads), batch, self.stage, threads, end)
                 blocked = True
             else:
                 x = unit.dense(unblock(x, batch, threads) if blocked else x)
-                blocked = False
+                blocked, end = False, None
         if pooled:
             return mean(x, batch) if blocked else x.mean((2, 3))
         return unblock(x, batch, threads) if blocked else x

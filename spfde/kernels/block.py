@@ -1,7 +1,8 @@
 """A residual basic block as one step of autograd: two 3x3 convolutions, three passes less than torch makes.
 
 BatchNorm's sums are taken while a convolution stores its output; normalisation and ReLU are applied while the next one
-reads it; ReLU's gradient, the sums for BatchNorm's gradients and the residual's addition ride on the input gradients.
+reads it; ReLU's gradient, the sums for BatchNorm's gradients and the residual's addition ride on the input gradients,
+and so does the gradient of the block before's last ReLU.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spfde.kernels import library as c
-from spfde.kernels.blocked import aligned, planes
 from spfde.kernels.convolution import Convolution, normalised, plain
-from spfde.kernels.library import LANES, library
+from spfde.kernels.ending import Ending
 from spfde.kernels.memory import borrow
 from spfde.kernels.norm import Affine, Sums, check_count, uses_batch
 from spfde.kernels.structure import Structure
@@ -47,14 +47,14 @@ class Padding:
     before: int
 
     def forward(self, z: Tensor, outputs: int) -> Tensor:
-        kept = z[:, :, :: self.stride, :: self.stride]
-        padded = z.new_zeros(z.shape[0], outputs, *kept.shape[2:])
-        padded[:, self.before : self.before + z.shape[1]] = kept
+        kept = z[:, :: self.stride, :, :: self.stride]
+        padded = z.new_zeros(*kept.shape[:2], outputs, *kept.shape[3:])
+        padded[:, :, self.before : self.before + z.shape[2]] = kept
         return padded
 
     def backward(self, g: Tensor, dz: Tensor) -> None:
-        """Adds the gradient of the block's input to dz."""
-        dz[:, :, :: self.stride, :: self.stride] += g[:, self.before : self.before + dz.shape[1]]
+        """Puts the gradient of the block's input into dz."""
+        dz.zero_()[:, :: self.stride, :, :: self.stride] = g[:, :, self.before : self.before + dz.shape[2]]
 
 
 @dataclass
@@ -74,17 +74,21 @@ class Block:
     def stages(self) -> list[Stage]:
         return [stage for stage in (self.first, self.second, self.shortcut) if isinstance(stage, Stage)]
 
-    def __call__(self, z: Tensor, batch: int) -> Tensor:
-        """The block's output for a blocked activation of `batch` images.
+    def __call__(self, z: Tensor, batch: int, before: Ending | None = None) -> tuple[Tensor, Ending | None]:
+        """The block's output for a blocked activation of `batch` images, and its end where it has a gradient.
 
         Where no gradient is wanted, as in a frozen prefix, nothing is kept; and where statistics are known beforehand
         too, BatchNorm, residual and ReLU are part of the convolutions.
+
+        Args:
+            before: end of the block whose output z is, if it is a block's.
         """
         parameters = [parameter for stage in self.stages for parameter in stage.parameters]
         wanted = z.requires_grad or any(p is not None and p.requires_grad for p in parameters)
         if wanted and torch.is_grad_enabled():
-            return _Residual.apply(self, batch, z, *parameters)
-        return self.infer(z, batch)
+            run = _Pass(self, batch, z, before)
+            return _Residual.apply(run, z, *parameters), run.ending
+        return self.infer(z, batch), None
 
     @torch.no_grad()
     def infer(self, z: Tensor, batch: int) -> Tensor:
@@ -95,7 +99,7 @@ class Block:
         h = first.apply(plain(z), self.first.conv.weight, Affine(self.first.bn, first.shape, None, 0), relu=True)
         residual = z
         if isinstance(self.shortcut, Padding):
-            residual = self.shortcut.forward(z, first.output[1])
+            residual = self.shortcut.forward(z, first.output[2])
         elif self.shortcut:
             conv = Convolution(self.shortcut.structure, batch, z.shape, self.threads)
             norm = Affine(self.shortcut.bn, conv.shape, None, 0)
@@ -107,17 +111,20 @@ class Block:
 class _Pass:
     """Forward and backward pass of one batch; tensors that both use go through autograd's hands."""
 
-    def __init__(self, block: Block, batch: int, z: Tensor) -> None:
-        self.block, self.batch, self.threads = block, batch, block.threads
-        self.convs = [Convolution(block.first.structure, batch, z.shape, self.threads)]
-        self.convs.append(Convolution(block.second.structure, batch, self.convs[0].output, self.threads))
+    ending: Ending
+
+    def __init__(self, block: Block, batch: int, z: Tensor, before: Ending | None = None) -> None:
+        self.block, self.batch, self.before = block, batch, before
+        self.stages = block.stages
+        self.convs = [Convolution(block.first.structure, batch, z.shape, block.threads)]
+        self.convs.append(Convolution(block.second.structure, batch, self.convs[0].output, block.threads))
         if isinstance(block.shortcut, Stage):
-            self.convs.append(Convolution(block.shortcut.structure, batch, z.shape, self.threads))
-        for stage, conv in zip(block.stages, self.convs, strict=True):
+            self.convs.append(Convolution(block.shortcut.structure, batch, z.shape, block.threads))
+        for stage, conv in zip(self.stages, self.convs, strict=True):
             check_count(stage.bn, conv.count)
 
     def _stage(self, index: int, x: c.Source) -> tuple[Tensor, Affine]:
-        stage, conv = self.block.stages[index], self.convs[index]
+        stage, conv = self.stages[index], self.convs[index]
         y, sums = conv.forward(x, stage.conv.weight, sums=uses_batch(stage.bn))
         return y, Affine(stage.bn, conv.shape, sums, conv.count)
 
@@ -125,59 +132,54 @@ class _Pass:
         """Outputs of the convolutions (first, second, shortcut's if it has one) and of the block."""
         y1, n1 = self._stage(0, plain(z))
         y2, n2 = self._stage(1, normalised(y1, n1))
-        self.norms = [n1, n2]
-        kept, residual, ra, rb = [y1, y2], z, None, None
+        self.norms, kept = [n1, n2], [y1, y2]
+        self.ending = Ending(self.batch, self.block.threads, y2, n2, z)
         if isinstance(self.block.shortcut, Padding):
-            residual = self.block.shortcut.forward(z, y1.shape[1])
+            self.ending.residual = self.block.shortcut.forward(z, y1.shape[2])
         elif self.block.shortcut:
-            residual, norm = self._stage(2, plain(z))
+            y, norm = self._stage(2, plain(z))
             self.norms.append(norm)
-            kept.append(residual)
-            ra, rb = norm.a, norm.b
-        out = borrow(*y2.shape)
-        library().residual_end(
-            planes(self.batch, y2.shape, self.threads), out.data_ptr(), y2.data_ptr(), n2.a, n2.b, residual.data_ptr(),
-            ra, rb,
-        )  # fmt: skip
-        return [*kept, out]
+            kept.append(y)
+            self.ending.residual, self.ending.residual_norm = y, norm
+        return [*kept, self.ending.forward()]
 
     def backward(
         self, dz: Tensor, z: Tensor, kept: list[Tensor], weights: list[Tensor], needed: list[bool]
     ) -> list[Tensor | None]:
         """Gradients of the input and of each stage's weight, BatchNorm weight and bias; those `needed` of them."""
-        shortcut, stages = self.block.shortcut, self.block.stages
+        shortcut = self.block.shortcut
         n1, n2, *rest = self.norms
         y1, y2, *ys, out = kept
-        g, sums = borrow(*out.shape), torch.empty(*out.shape[:2], 3, LANES)
-        dz, own = aligned(dz), (ys[0].data_ptr(), rest[0].mean) if ys else (None, None)
-        library().residual_end_backward(
-            planes(self.batch, out.shape, self.threads), g.data_ptr(), dz.data_ptr(), out.data_ptr(),
-            y2.data_ptr(), n2.mean, *own, sums.data_ptr(),
-        )  # fmt: skip
-        where = [stage.positions if need else None for stage, need in zip(stages, needed[1::3], strict=True)]
+        g, sums = self.ending.backward(dz, out)
+        where = [stage.positions if need else None for stage, need in zip(self.stages, needed[1::3], strict=True)]
 
         dy2, *norm2 = n2.backward(g, y2, Sums(sums, 1))
         g1 = borrow(*y1.shape)
         dw2, sums1 = self.convs[1].backward(normalised(y1, n1), dy2, weights[1], where[1], g1, through=(y1, n1))
         assert sums1 is not None
-        dy1, *norm1 = n1.backward(g1, y1, sums1)
+        dy1, *norm1 = n1.backward(g1, y1, Sums(sums1, 1))
+
+        # The residual's share of the input gradient is there first; the first convolution adds its own.
         dx = (g if shortcut is None else borrow(*z.shape)) if needed[0] else None
-        dw1, _ = self.convs[0].backward(plain(z), dy1, weights[0], where[0], dx, add=shortcut is None)
-        found = [dx, dw1, *norm1, dw2, *norm2]
+        found = []
         if ys:
             dys, *norm = rest[0].backward(g, ys[0], Sums(sums, 2))
-            dw, _ = self.convs[2].backward(plain(z), dys, weights[2], where[2], dx, add=True)
-            found += [dw, *norm]
+            dw, _ = self.convs[2].backward(plain(z), dys, weights[2], where[2], dx)
+            found = [dw, *norm]
         elif isinstance(shortcut, Padding) and dx is not None:
             shortcut.backward(g, dx)
-        return found
+        end = (z, self.before) if self.before and dx is not None else None
+        dw1, sums_before = self.convs[0].backward(plain(z), dy1, weights[0], where[0], dx, add=True, end=end)
+        if self.before and dx is not None and sums_before is not None:
+            self.before.note(dx, sums_before)
+        return [dx, dw1, *norm1, dw2, *norm2, *found]
 
 
 class _Residual(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, block: Block, batch: int, z: Tensor, *parameters: Tensor | None) -> Tensor:
-        ctx.run = _Pass(block, batch, z)
-        *kept, out = ctx.run.run(z)
+    def forward(ctx: Any, run: _Pass, z: Tensor, *parameters: Tensor | None) -> Tensor:
+        ctx.run = run
+        *kept, out = run.run(z)
         ctx.save_for_backward(z, *parameters, *kept, out)
         return out
 
@@ -185,7 +187,7 @@ class _Residual(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
         z, *rest = ctx.saved_tensors
-        count = 3 * len(ctx.run.convs)
+        count, needed = 3 * len(ctx.run.convs), ctx.needs_input_grad[1:]
         parameters, kept = rest[:count], rest[count:]
-        gradients = ctx.run.backward(dz, z, kept, parameters[::3], list(ctx.needs_input_grad[2:]))
-        return (None, None, *(g if need else None for g, need in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
+        gradients = ctx.run.backward(dz, z, kept, parameters[::3], list(needed))
+        return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))

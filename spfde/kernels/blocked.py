@@ -1,4 +1,4 @@
-"""The layout of the kernels, (batch / 16, channels, height, width, 16), and the ways in and out of it.
+"""The layout of the kernels, (batch / 16, height, channels, width, 16), and the ways in and out of it.
 
 Lanes of the last block beyond the batch are dead: they hold 0 in every activation and every gradient.
 """
@@ -20,26 +20,23 @@ def aligned(x: Tensor) -> Tensor:
     return x.clone() if x.data_ptr() % (4 * LANES) else x
 
 
-def planes(batch: int, shape: tuple[int, ...], threads: int) -> c.Planes:
-    """Of a blocked activation of this shape."""
-    return c.Planes(batch, shape[1], threads, shape[2] * shape[3])
-
-
-def _strided(x: Tensor) -> c.Strided:
-    return c.Strided(*x.stride(), *x.shape[2:])
+def activation(batch: int, z: Tensor, threads: int) -> c.Activation:
+    """What the kernels must know of a blocked activation."""
+    _, height, channels, width, _ = z.shape
+    return c.Activation(batch, height, channels, width, threads)
 
 
 def _block(x: Tensor, threads: int) -> Tensor:
     batch, channels, height, width = x.shape
-    z = borrow(-(-batch // LANES), channels, height, width, LANES)
-    library().blocks_from(planes(batch, z.shape, threads), x.data_ptr(), _strided(x), z.data_ptr())
+    z = borrow(-(-batch // LANES), height, channels, width, LANES)
+    library().blocks_from(activation(batch, z, threads), x.data_ptr(), c.Strided(*x.stride()), z.data_ptr())
     return z
 
 
 def _unblock(z: Tensor, batch: int, threads: int) -> Tensor:
-    _, channels, height, width, _ = z.shape
+    _, height, channels, width, _ = z.shape
     x = torch.empty(batch, channels, height, width, memory_format=torch.channels_last)
-    library().blocks_to(planes(batch, z.shape, threads), z.data_ptr(), x.data_ptr(), _strided(x))
+    library().blocks_to(activation(batch, z, threads), z.data_ptr(), x.data_ptr(), c.Strided(*x.stride()))
     return x
 
 
@@ -79,4 +76,4 @@ def unblock(z: Tensor, batch: int, threads: int) -> Tensor:
 
 def mean(z: Tensor, batch: int) -> Tensor:
     """Mean over the pixels, (batch, channels)."""
-    return z.mean((2, 3)).transpose(1, 2).reshape(-1, z.shape[1])[:batch]
+    return z.mean((1, 3)).transpose(1, 2).reshape(-1, z.shape[2])[:batch]

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spfde.kernels.block import Stage
-from spfde.kernels.blocked import aligned, planes
 from spfde.kernels.convolution import Convolution, plain
-from spfde.kernels.library import LANES, library
+from spfde.kernels.ending import Ending
 from spfde.kernels.memory import borrow
 from spfde.kernels.norm import Affine, Sums, check_count, uses_batch
 
@@ -22,35 +21,59 @@ class ConvBlock:
     stage: Stage
     threads: int
 
-    def __call__(self, z: Tensor, batch: int) -> Tensor:
-        """The output for a blocked activation of `batch` images; nothing is kept where no gradient is wanted."""
+    def __call__(self, z: Tensor, batch: int, before: Ending | None = None) -> tuple[Tensor, Ending | None]:
+        """The output for a blocked activation of `batch` images, and its end where it has a gradient.
+
+        Nothing is kept where no gradient is wanted.
+
+        Args:
+            before: end of the block whose output z is, if it is a block's.
+        """
         stage = self.stage
         wanted = z.requires_grad or any(p is not None and p.requires_grad for p in stage.parameters)
         if wanted and torch.is_grad_enabled():
-            return _ConvBlock.apply(self, batch, z, *stage.parameters)
+            run = _Pass(self, batch, z, before)
+            return _ConvBlock.apply(run, z, *stage.parameters), run.ending
         with torch.no_grad():
             if uses_batch(stage.bn):
-                return self.run(z, batch)[-1]
+                return _Pass(self, batch, z).run(z)[-1], None
             conv = Convolution(stage.structure, batch, z.shape, self.threads)
-            return conv.apply(plain(z), stage.conv.weight, Affine(stage.bn, conv.shape, None, 0), relu=True)
+            return conv.apply(plain(z), stage.conv.weight, Affine(stage.bn, conv.shape, None, 0), relu=True), None
 
-    def run(self, z: Tensor, batch: int) -> tuple[Convolution, Affine, Tensor, Tensor]:
-        """The convolution, its normalisation, its output and that of the block."""
-        stage, conv = self.stage, Convolution(self.stage.structure, batch, z.shape, self.threads)
-        check_count(stage.bn, conv.count)
-        y, sums = conv.forward(plain(z), stage.conv.weight, sums=uses_batch(stage.bn))
-        norm = Affine(stage.bn, conv.shape, sums, conv.count)
-        out = borrow(*y.shape)
-        shape = planes(batch, y.shape, self.threads)
-        library().residual_end(shape, out.data_ptr(), y.data_ptr(), norm.a, norm.b, None, None, None)
-        return conv, norm, y, out
+
+class _Pass:
+    """Forward and backward pass of one batch."""
+
+    ending: Ending
+
+    def __init__(self, block: ConvBlock, batch: int, z: Tensor, before: Ending | None = None) -> None:
+        self.block, self.batch, self.before = block, batch, before
+        self.conv = Convolution(block.stage.structure, batch, z.shape, block.threads)
+        check_count(block.stage.bn, self.conv.count)
+
+    def run(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of the convolution and of the block."""
+        bn = self.block.stage.bn
+        y, sums = self.conv.forward(plain(z), self.block.stage.conv.weight, sums=uses_batch(bn))
+        self.norm = Affine(bn, self.conv.shape, sums, self.conv.count)
+        self.ending = Ending(self.batch, self.block.threads, y, self.norm)
+        return y, self.ending.forward()
+
+    def backward(self, dz: Tensor, z: Tensor, weight: Tensor, y: Tensor, out: Tensor, needed: list[bool]) -> list[Any]:
+        """Gradients of the input, the weight, and BatchNorm's weight and bias."""
+        g, sums = self.ending.backward(dz, out)
+        dy, *norm = self.norm.backward(g, y, Sums(sums, 1))
+        positions = self.block.stage.positions if needed[1] else None
+        dx = borrow(*z.shape) if needed[0] else None
+        dw, _ = self.conv.backward(plain(z), dy, weight, positions, dx)
+        return [dx, dw, *norm]
 
 
 class _ConvBlock(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, block: ConvBlock, batch: int, z: Tensor, *parameters: Tensor | None) -> Tensor:
-        ctx.block, ctx.batch = block, batch
-        ctx.conv, ctx.norm, y, out = block.run(z, batch)
+    def forward(ctx: Any, run: _Pass, z: Tensor, *parameters: Tensor | None) -> Tensor:
+        ctx.run = run
+        y, out = run.run(z)
         ctx.save_for_backward(z, *parameters, y, out)
         return out
 
@@ -58,14 +81,6 @@ class _ConvBlock(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
         z, weight, _, _, y, out = ctx.saved_tensors
-        dz, g, sums = aligned(dz), borrow(*out.shape), torch.empty(*out.shape[:2], 3, LANES)
-        library().residual_end_backward(
-            planes(ctx.batch, out.shape, ctx.block.threads), g.data_ptr(), dz.data_ptr(), out.data_ptr(),
-            y.data_ptr(), ctx.norm.mean, None, None, sums.data_ptr(),
-        )  # fmt: skip
-        dy, *norm = ctx.norm.backward(g, y, Sums(sums, 1))
-        input_needed, weight_needed, *_ = ctx.needs_input_grad[2:]
-        dx = borrow(*z.shape) if input_needed else None
-        dw, _ = ctx.conv.backward(plain(z), dy, weight, ctx.block.stage.positions if weight_needed else None, dx)
-        gradients = (dx, dw, *norm)
-        return (None, None, *(g if need else None for g, need in zip(gradients, ctx.needs_input_grad[2:], strict=True)))
+        needed = ctx.needs_input_grad[1:]
+        gradients = ctx.run.backward(dz, z, weight, y, out, list(needed))
+        return None, *(g if need else None for g, need in zip(gradients, needed, strict=True))

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from spfde.kernels import library as c
+from spfde.kernels.ending import Ending
 from spfde.kernels.library import LANES, library
 from spfde.kernels.memory import borrow
-from spfde.kernels.norm import Affine, Sums
+from spfde.kernels.norm import Affine
 from spfde.kernels.structure import Structure
 
 
@@ -32,34 +33,34 @@ class Convolution:
     Args:
         structure: its nonzeros.
         batch: images.
-        x: shape of the input, (blocks, inputs, height, width, 16).
+        x: shape of the input, (blocks, height, inputs, width, 16).
         threads: to work with.
     """
 
     def __init__(self, structure: Structure, batch: int, x: Sequence[int], threads: int) -> None:
         self.structure = structure
-        self.height, self.width = x[2], x[3]
+        self.height, self.width = x[1], x[3]
         self.shape = structure.geometry(batch, self.height, self.width, threads)
         stride = structure.stride
-        self.output = (x[0], structure.shape[0], (self.height - 1) // stride + 1, (self.width - 1) // stride + 1, LANES)
+        self.output = (x[0], (self.height - 1) // stride + 1, structure.shape[0], (self.width - 1) // stride + 1, LANES)
 
     @property
     def count(self) -> int:
         """Values a channel of the output, over the whole batch."""
-        return self.shape.batch * self.output[2] * self.output[3]
+        return self.shape.batch * self.output[1] * self.output[3]
 
     def forward(self, x: c.Source, weight: Tensor, sums: bool = False) -> tuple[Tensor, Tensor | None]:
         """The convolution, and the sums for its BatchNorm where they are wanted."""
         found = None
         if sums:
-            found = torch.empty(library().conv_records(self.shape), self.output[1], 3, LANES)
+            found = torch.empty(library().conv_records(self.shape), self.output[2], 3, LANES)
         epilogue = c.Epilogue(found.data_ptr() if found is not None else None)
         return self._run(x, weight, epilogue, c.STATISTICS if sums else c.STORE), found
 
     def apply(self, x: c.Source, weight: Tensor, norm: Affine, relu: bool, residual: Tensor | None = None) -> Tensor:
         """The convolution with a BatchNorm of known statistics, plus a residual, through ReLU where asked for."""
         other = residual.data_ptr() if residual is not None else None
-        return self._run(x, weight, c.Epilogue(None, other, norm.a, norm.b, None, relu), c.APPLY)
+        return self._run(x, weight, c.Epilogue(other=other, a=norm.a, b=norm.b, relu=relu), c.APPLY)
 
     def _run(self, x: c.Source, weight: Tensor, epilogue: c.Epilogue, finish: int) -> Tensor:
         y = borrow(*self.output)
@@ -76,7 +77,8 @@ class Convolution:
         dx: Tensor | None,
         add: bool = False,
         through: tuple[Tensor, Affine] | None = None,
-    ) -> tuple[Tensor | None, Sums | None]:
+        end: tuple[Tensor, Ending] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Gradients of weights and input.
 
         Args:
@@ -87,24 +89,34 @@ class Convolution:
             dx: is overwritten with the gradient of the input where it is wanted.
             add: add to what is in dx.
             through: what the input was made of, relu(norm(y)), given as (y, norm): dx becomes the gradient of norm(y).
+            end: the input, and the end of the block whose output it is: what dx holds then is added to the gradient,
+                and dx becomes the gradient before that block's last ReLU.
 
         Returns:
-            The gradient of the weights, dense, zero but at the positions, and the sums that norm's gradients need.
+            The gradient of the weights, dense, zero but at the positions, and for `through` and `end` the sums that
+            the gradients of the BatchNorms before need: (records, inputs, 3, 16).
         """
         dw, sums = None, None
         backward = c.Backward(shape=self.shape, x=x, dy=dy, finish=c.ADD if add else c.STORE)
         if positions is not None:
             dw = torch.zeros_like(weight)
-            backward.dw = dw.data_ptr()
-            backward.positions = positions.forward(self.height, self.width).rows
+            if positions.entries:
+                backward.dw = dw.data_ptr()
+                backward.positions = positions.forward(self.height, self.width).rows
         if dx is not None:
             backward.dx = dx.data_ptr()
             backward.transposed = self.structure.transposed(self.height, self.width).gather(weight)
-            if through:
+            if through or end:
+                sums = torch.empty(library().conv_records(self.shape), self.shape.inputs, 3, LANES)
+            if through and sums is not None:
                 y, norm = through
-                values = torch.empty(library().conv_records(self.shape), self.shape.inputs, 2, LANES)
-                backward.epilogue = c.Epilogue(values.data_ptr(), y.data_ptr(), norm.a, norm.b, norm.mean)
+                backward.epilogue = c.Epilogue(
+                    sums=sums.data_ptr(), other=y.data_ptr(), a=norm.a, b=norm.b, mean=norm.mean
+                )
                 backward.finish = c.MASK
-                sums = Sums(values, 1)
-        library().conv_backward(backward)
+            elif end and sums is not None:
+                backward.epilogue = end[1].epilogue(sums, end[0])
+                backward.finish = c.END
+        if backward.dx or backward.dw:
+            library().conv_backward(backward)
         return dw, sums

@@ -41,7 +41,10 @@ class Source(Structure):
 
 
 class Epilogue(Structure):
-    _fields_ = [*((name, c_void_p) for name in ("sums", "other", "a", "b", "mean")), ("relu", c_int32)]
+    _fields_ = [
+        *((name, c_void_p) for name in ("sums", "other", "z", "second", "a", "b", "mean", "second_mean")),
+        ("relu", c_int32),
+    ]
 
 
 class Forward(Structure):
@@ -64,18 +67,16 @@ class Norm(Structure):
     ]  # fmt: skip
 
 
-class Planes(Structure):
-    _fields_ = [("batch", c_int32), ("channels", c_int32), ("threads", c_int32), ("area", c_int64)]
+class Activation(Structure):
+    _fields_ = [(name, c_int32) for name in ("batch", "height", "channels", "width", "threads")]
 
 
 class Strided(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("image", "channel", "row", "column")), ("height", c_int32), ("width", c_int32)
-    ]  # fmt: skip
+    _fields_ = [(name, c_int64) for name in ("image", "channel", "row", "column")]
 
 
 PLAIN, AFFINE_RELU, GRADIENT, SCALED = range(4)  # SourceMode
-STORE, STATISTICS, APPLY, ADD, MASK = range(5)  # Finish
+STORE, STATISTICS, APPLY, ADD, MASK, END = range(6)  # Finish
 
 _SIGNATURES = {
     "use_team": (None, [c_void_p]),
@@ -89,12 +90,12 @@ _SIGNATURES = {
     "conv_backward": (None, [POINTER(Backward)]),
     "batch_norm": (None, [POINTER(Norm), POINTER(Shape), c_void_p]),
     "batch_norm_backward": (
-        None, [POINTER(Norm), c_void_p, c_int32, c_int32, c_int32, c_double, *[c_void_p] * 5]
+        None, [POINTER(Norm), c_void_p, c_int32, c_int32, c_double, c_void_p]
     ),
-    "residual_end": (None, [POINTER(Planes), *[c_void_p] * 7]),
-    "residual_end_backward": (None, [POINTER(Planes), *[c_void_p] * 8]),
-    "blocks_from": (None, [POINTER(Planes), c_void_p, POINTER(Strided), c_void_p]),
-    "blocks_to": (None, [POINTER(Planes), c_void_p, c_void_p, POINTER(Strided)]),
+    "residual_end": (None, [POINTER(Activation), *[c_void_p] * 7]),
+    "residual_end_backward": (None, [POINTER(Activation), *[c_void_p] * 8]),
+    "blocks_from": (None, [POINTER(Activation), c_void_p, POINTER(Strided), c_void_p]),
+    "blocks_to": (None, [POINTER(Activation), c_void_p, c_void_p, POINTER(Strided)]),
 }  # fmt: skip
 
 
@@ -180,8 +181,9 @@ def available() -> bool:
     return status().available
 
 
+@functools.cache
 def library() -> ctypes.CDLL:
-    """The kernels in use.
+    """The kernels in use, from the first call on.
 
     Raises:
         SpfdeError: there are none.

@@ -14,12 +14,12 @@ class Sums:
     """Sums of g and g (y - mean), by record and lane.
 
     Attributes:
-        values: (records, channels, width, 16), sums of g first.
-        second: where in the width those of g (y - mean) are.
+        values: (records, channels, 3, 16), sums of g first.
+        which: 1 or 2, where those of g (y - mean) are.
     """
 
     values: Tensor
-    second: int
+    which: int
 
 
 class Affine:
@@ -39,10 +39,11 @@ class Affine:
         self.buffer = torch.empty(4, bn.num_features)  # mean, inverse, a, b
         self.count = count if batch_statistics else 0
         self._alive = [tensor.detach() for tensor in (bn.weight, bn.bias) if tensor is not None]  # read in `backward`
+        first, step = self.buffer.data_ptr(), 4 * bn.num_features
         self._norm = c.Norm(
             bn.num_features, batch_statistics, bn.eps, momentum, _address(bn.weight), _address(bn.bias),
             _address(bn.running_mean) if kept else None, _address(bn.running_var) if kept else None,
-            *(row.data_ptr() for row in self.buffer),
+            first, first + step, first + 2 * step, first + 3 * step,
         )  # fmt: skip
         library().batch_norm(self._norm, shape, _address(sums))
         self.mean, self.a, self.b = self._norm.mean, self._norm.a, self._norm.b
@@ -56,17 +57,15 @@ class Affine:
             sums: of g.
         """
         channels = self.buffer.shape[1]
-        values = torch.empty(5, channels)
-        addresses = [row.data_ptr() for row in values]
-        records, _, width, _ = sums.values.shape
+        out = torch.empty(5, channels)
         library().batch_norm_backward(
-            self._norm, sums.values.data_ptr(), records, width, sums.second, self.count, *addresses
+            self._norm, sums.values.data_ptr(), len(sums.values), sums.which, self.count, out.data_ptr()
         )
-        a, b, d = addresses[:3]
+        first, step = out.data_ptr(), 4 * channels
         mode = c.GRADIENT if self.count else c.SCALED
-        source = c.Source(mode, g.data_ptr(), y.data_ptr(), a, b, d)
-        source.keep = values, g, y
-        return source, values[3], values[4]
+        source = c.Source(mode, g.data_ptr(), y.data_ptr(), first, first + step, first + 2 * step)
+        source.keep = out, g, y
+        return source, out[3], out[4]
 
 
 def uses_batch(bn: nn.BatchNorm2d) -> bool:

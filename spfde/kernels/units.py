@@ -10,7 +10,11 @@ from torch.nn import functional
 
 from spfde.kernels.block import Block, Padding, Stage
 from spfde.kernels.conv_block import ConvBlock
+from spfde.kernels.ending import Ending
 from spfde.kernels.structure import supports
+
+GetStage = Callable[[str, nn.BatchNorm2d], Stage]
+Ended = tuple[Tensor, Ending | None]
 
 
 class Unit:
@@ -41,8 +45,15 @@ class Unit:
     def dense(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def sparse(self, z: Tensor, batch: int, stage: Callable[[str, nn.BatchNorm2d], Stage], threads: int) -> Tensor:
-        """Runs on a blocked activation; `stage` gives each layer with the structure it has at the moment."""
+    def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
+        """Runs on a blocked activation; `stage` gives each layer with the structure it has at the moment.
+
+        Args:
+            before: end of the sparse unit before, if there is one.
+
+        Returns:
+            The output, and the unit's own end.
+        """
         raise NotImplementedError
 
 
@@ -82,14 +93,14 @@ class BasicBlockUnit(Unit):
     def dense(self, x: Tensor) -> Tensor:
         return self.block(x)
 
-    def sparse(self, z: Tensor, batch: int, stage: Callable[[str, nn.BatchNorm2d], Stage], threads: int) -> Tensor:
+    def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
         first, second, *rest = self.layers
         shortcut: Stage | Padding | None = None
         if rest:
             shortcut = stage(rest[0], self.found[5])
         elif len(self.found) == 5:
             shortcut = Padding(self.found[4].stride, self.found[4].before)
-        return Block(stage(first, self.found[1]), stage(second, self.found[3]), shortcut, threads)(z, batch)
+        return Block(stage(first, self.found[1]), stage(second, self.found[3]), shortcut, threads)(z, batch, before)
 
 
 class ConvUnit(Unit):
@@ -114,8 +125,8 @@ class ConvUnit(Unit):
     def dense(self, x: Tensor) -> Tensor:
         return functional.relu(self.bn(self.conv(x)))
 
-    def sparse(self, z: Tensor, batch: int, stage: Callable[[str, nn.BatchNorm2d], Stage], threads: int) -> Tensor:
-        return ConvBlock(stage(self.layers[0], self.bn), threads)(z, batch)
+    def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
+        return ConvBlock(stage(self.layers[0], self.bn), threads)(z, batch, before)
 
 
 def has_class(module: nn.Module, where: str, name: str) -> bool:

@@ -19,7 +19,9 @@ def runnable() -> list[Any]:
 def isa(request, monkeypatch):
     """One instruction set after the other."""
     monkeypatch.setenv("SPFDE_KERNELS_ISA", request.param)
-    return request.param
+    library.library.cache_clear()
+    yield request.param
+    library.library.cache_clear()
 
 
 @pytest.fixture

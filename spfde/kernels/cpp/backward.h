@@ -68,8 +68,9 @@ void input_gradient_band(const Backward& f, const Layout& l, int top, const floa
                          const Epilogue& epilogue, const Vec& lanes, Prefetch* prefetch) {
     const Shape& s = f.shape;
     const Rows& rows = f.transposed;
-    const long row = long(s.width) * LANES;
-    const float* touched = FINISH == MASK ? epilogue.other : dx;
+    // What the finish reads, unless the mask's source was packed just now.
+    const float* touched[] = {FINISH == MASK || FINISH == END ? epilogue.other : dx, FINISH == END ? dx : nullptr,
+                              FINISH == END ? epilogue.z : nullptr, FINISH == END ? epilogue.second : nullptr};
     for (int cls = 0; cls < STRIDE * STRIDE; cls++) {
         const int down = cls / STRIDE, right = cls % STRIDE;  // parity
         const int height = (s.height - down + STRIDE - 1) / STRIDE - top;
@@ -77,7 +78,7 @@ void input_gradient_band(const Backward& f, const Layout& l, int top, const floa
         if (height <= 0) continue;
         if (FINISH == ADD && *rows.segment(cls, 0) == *rows.segment(cls + 1, 0)) continue;  // nothing to add
         for (int left = 0; left < width; left += TILE_COLUMNS) {
-            const long corner = (top * STRIDE + down) * row + (left * STRIDE + right) * LANES;
+            const long corner = (top * STRIDE + down) * l.in_row + (left * STRIDE + right) * LANES;
             const bool whole = height >= TILE_ROWS && width - left >= TILE_COLUMNS;
             for (int part = 0; part < rows.blocks; part++) {
                 const int32_t* segment = rows.segment(cls, part);
@@ -92,9 +93,12 @@ void input_gradient_band(const Backward& f, const Layout& l, int top, const floa
                     if (last) {
                         prefetch[0].step();
                         prefetch[1].step();
-                        if (FINISH != STORE && whole && c + 2 < s.inputs) {  // what the finish of the row after next reads
-                            const float* p = touched + (c + 2) * l.in_plane + corner;
-                            EACH_POSITION __builtin_prefetch(p + a * STRIDE * row + b * STRIDE * LANES, 0, 3);
+                        if (FINISH != STORE && whole && c + 2 < s.inputs) {  // for the row after next
+                            for (const float* p : touched) {
+                                if (!p) continue;
+                                p += (c + 2) * l.in_channel + corner;
+                                EACH_POSITION __builtin_prefetch(p + a * STRIDE * l.in_row + b * STRIDE * LANES, 0, 3);
+                            }
                         }
                     }
                     multiply<1>(tile, dy + left * LANES, l.dy_row, rows, segment[c], segment[c + 1]);
@@ -102,8 +106,8 @@ void input_gradient_band(const Backward& f, const Layout& l, int top, const floa
                         EACH_POSITION store(sofar + (a * TILE_COLUMNS + b) * LANES, tile[a][b]);
                         continue;
                     }
-                    finish<FINISH>(tile, height, width - left, epilogue, dx, c * l.in_plane + corner, STRIDE * row,
-                                   STRIDE * LANES, c, lanes, false);
+                    finish<FINISH>(tile, height, width - left, epilogue, dx, c * l.in_channel + corner,
+                                   STRIDE * l.in_row, STRIDE * LANES, c, lanes, false);
                 }
             }
         }
@@ -119,32 +123,32 @@ void backward_record(const Backward& f, const Layout& l, int record, float* sums
     float* partial = f.dx ? scratch.partial.get(long(s.inputs) * TILE * LANES) : nullptr;
     const int block = l.block(record);
     const Range bands = l.band_range(record);
-    const long from_x = block * s.inputs * l.in_plane, from_dy = block * s.outputs * l.out_plane;
+    const long from_x = block * l.in_block, from_dy = block * l.out_block;
     const Vec lanes = l.lanes(block);
     Epilogue epilogue = f.epilogue;
-    if (FINISH == MASK) {
+    if (FINISH == MASK || FINISH == END) {
         epilogue.other += from_x;
-        epilogue.sums += long(record) * s.inputs * 2 * LANES;
-        memset(epilogue.sums, 0, sizeof(float) * s.inputs * 2 * LANES);
+        epilogue.sums += long(record) * s.inputs * 3 * LANES;
+        memset(epilogue.sums, 0, sizeof(float) * s.inputs * 3 * LANES);
+    }
+    if (FINISH == END) {
+        epilogue.z += from_x;
+        if (epilogue.second) epilogue.second += from_x;
     }
     Prefetch next_dy[2], next_x;
     for (int at = bands.begin; at < bands.end; at++) {
         const int top = at * TILE_ROWS;
         pack(dy, f.dy, from_dy, s.outputs, l.out_height, l.out_width, top - 1, l.dy_rows, 1, l.dy_columns, lanes);
-        const bool more = at + 1 < l.bands, any = more || block + 1 < l.blocks;
-        const long step_dy = more ? 0 : s.outputs * l.out_plane, step_x = more ? 0 : s.inputs * l.in_plane;
         const int tiles = (l.out_width - 1) / TILE_COLUMNS + 1;
         if (f.dx) {
-            const int next = more ? top + TILE_ROWS + 1 : 0, rows = more ? TILE_ROWS : TILE_ROWS + 1;
-            const long steps = long(tiles) * s.inputs * STRIDE * STRIDE;
-            const float* q = f.dy.mode == GRADIENT ? f.dy.q + from_dy + step_dy : nullptr;
-            next_dy[0].start(any ? f.dy.p + from_dy + step_dy : nullptr, s.outputs, l.out_height, l.out_width, next, rows,
-                             steps);
-            next_dy[1].start(any ? q : nullptr, s.outputs, l.out_height, l.out_width, next, rows, steps);
+            const long next = long(block) * l.out_height + std::min(top - 1 + l.dy_rows, l.out_height);
+            const long count = long(l.blocks) * l.out_height, steps = long(tiles) * s.inputs * STRIDE * STRIDE;
+            next_dy[0].start(f.dy.p, l.out_row, next, next + TILE_ROWS + 1, count, steps);
+            if (f.dy.mode == GRADIENT) next_dy[1].start(f.dy.q, l.out_row, next, next + TILE_ROWS + 1, count, steps);
         }
         if (f.dw) {
-            next_x.start(any ? f.x.p + from_x + step_x : nullptr, s.inputs, s.height, s.width,
-                         more ? top * STRIDE - l.pad + l.x_rows : 0, more ? TILE_ROWS * STRIDE : l.x_rows - l.pad,
+            const long next = long(block) * s.height + std::min(top * STRIDE - l.pad + l.x_rows, s.height);
+            next_x.start(f.x.p, l.in_row, next, next + TILE_ROWS * STRIDE + l.pad, long(l.blocks) * s.height,
                          long(tiles) * s.outputs);
             pack(x, f.x, from_x, s.inputs, s.height, s.width, top * STRIDE - l.pad, l.x_rows, l.pad, l.x_columns, lanes);
             weight_gradient_band<STRIDE>(f, l, dy, x, sums_of_weights, next_x);
@@ -168,6 +172,8 @@ void backward(const Backward& f) {
         for (int record = records.begin; record < records.end; record++) {
             if (f.dx && f.finish == MASK)
                 backward_record<STRIDE, MASK>(f, l, record, own);
+            else if (f.dx && f.finish == END)
+                backward_record<STRIDE, END>(f, l, record, own);
             else if (f.dx && f.finish == ADD)
                 backward_record<STRIDE, ADD>(f, l, record, own);
             else

@@ -3,30 +3,34 @@
 
 #include "pack.h"
 
-// An activation: blocks * channels planes of `area` pixels.
-struct Planes {
-    int32_t batch, channels, threads;
-    int64_t area;
+// An activation: rows of all channels, each of `width` pixels.
+struct Activation {
+    int32_t batch, height, channels, width, threads;
 
     int blocks() const { return (batch + LANES - 1) / LANES; }
     Vec lanes(int block) const { return lane_mask(block == blocks() - 1 ? batch - block * LANES : LANES); }
 };
 
+// Calls work(part, channel, first float, lanes alive) for each channel of each row, in order within a part.
 template <class Work>
-void each_plane(const Planes& s, Work&& work) {
+void each_row(const Activation& s, Work&& work) {
     parallel(s.threads, [&](int part) {
-        Range range = share(long(s.blocks()) * s.channels, part, s.threads);
-        for (int i = range.begin; i < range.end; i++) work(i, i % s.channels, i * s.area * LANES, s.lanes(i / s.channels));
+        const Range rows = share(long(s.blocks()) * s.height, part, s.threads);
+        long at = long(rows.begin) * s.channels * s.width * LANES;
+        for (int row = rows.begin; row < rows.end; row++) {
+            const Vec lanes = s.lanes(row / s.height);
+            for (int c = 0; c < s.channels; c++, at += long(s.width) * LANES) work(part, c, at, lanes);
+        }
         end_of_streams();
     });
 }
 
 // z = relu(a y + b + residual), the residual plain, or with a BatchNorm of its own (ra, rb), or none.
-inline void block_end(const Planes& s, float* z, const float* y, const float* a, const float* b, const float* residual,
-                      const float* ra, const float* rb) {
-    each_plane(s, [&](int, int c, long at, const Vec& lanes) {
+inline void block_end(const Activation& s, float* z, const float* y, const float* a, const float* b,
+                      const float* residual, const float* ra, const float* rb) {
+    each_row(s, [&](int, int c, long at, const Vec& lanes) {
         const Vec va = broadcast(a[c]), vr = broadcast(ra ? ra[c] : 1), vb = broadcast(b[c] + (rb ? rb[c] : 0));
-        for (const float* end = y + at + s.area * LANES; y + at < end; at += LANES) {
+        for (long end = at + long(s.width) * LANES; at < end; at += LANES) {
             Vec v = multiply_add(va, load(y + at), vb);
             if (residual) v = multiply_add(vr, load(residual + at), v);
             stream(z + at, masked(relu(v), lanes));
@@ -34,21 +38,23 @@ inline void block_end(const Planes& s, float* z, const float* y, const float* a,
     });
 }
 
-// g = gradient of z before its ReLU, with sums [planes][3][16] of g, g (y - mean) and, where the residual had a
-// BatchNorm too, g (yr - mean_r).
-inline void block_end_backward(const Planes& s, float* g, const float* dz, const float* z, const float* y,
+// g = gradient of z before its ReLU, with sums [threads][channels][3][16] of g, g (y - mean) and, where the residual had
+// a BatchNorm too, g (yr - mean_r).
+inline void block_end_backward(const Activation& s, float* g, const float* dz, const float* z, const float* y,
                                const float* mean, const float* yr, const float* mean_r, float* sums) {
-    each_plane(s, [&](int plane, int c, long at, const Vec&) {
-        Vec s0 = zero(), s1 = zero(), s2 = zero();
+    const long own = long(s.channels) * 3 * LANES;
+    memset(sums, 0, sizeof(float) * s.threads * own);
+    each_row(s, [&](int part, int c, long at, const Vec&) {
+        float* to = sums + part * own + long(c) * 3 * LANES;
+        Vec s0 = load(to), s1 = load(to + LANES), s2 = load(to + 2 * LANES);
         const Vec m = broadcast(mean[c]), mr = broadcast(mean_r ? mean_r[c] : 0);
-        for (const float* end = z + at + s.area * LANES; z + at < end; at += LANES) {
+        for (long end = at + long(s.width) * LANES; at < end; at += LANES) {
             const Vec v = relu_gradient(load(z + at), load(dz + at));
             stream(g + at, v);
             s0 = s0 + v;
             s1 = multiply_add(v, load(y + at) - m, s1);
             if (yr) s2 = multiply_add(v, load(yr + at) - mr, s2);
         }
-        float* to = sums + long(plane) * 3 * LANES;
         store(to, s0);
         store(to + LANES, s1);
         store(to + 2 * LANES, s2);
@@ -58,28 +64,31 @@ inline void block_end_backward(const Planes& s, float* g, const float* dz, const
 // An ordinary activation [batch][channels][height][width] of any strides (in floats).
 struct Strided {
     int64_t image, channel, row, column;
-    int32_t height, width;
 };
 
-// To and from blocks of 16 images; dead lanes are written 0.
-inline void to_blocks(const Planes& s, const float* x, const Strided& t, float* z) {
-    each_plane(s, [&](int plane, int c, long at, const Vec&) {
-        const int first = plane / s.channels * LANES, live = std::min(LANES, s.batch - first);
-        for (int row = 0; row < t.height; row++)
-            for (int column = 0; column < t.width; column++, at += LANES) {
-                const float* from = x + first * t.image + c * t.channel + row * t.row + column * t.column;
-                for (int i = 0; i < LANES; i++) z[at + i] = i < live ? from[i * t.image] : 0;
-            }
+// To and from blocks of 16 images; dead lanes are written 0. `visit` gets the pixel's floats on both sides.
+template <class Visit>
+void each_pixel(const Activation& s, const Strided& t, Visit&& visit) {
+    parallel(s.threads, [&](int part) {
+        const Range rows = share(long(s.blocks()) * s.height, part, s.threads);
+        long at = long(rows.begin) * s.channels * s.width * LANES;
+        for (int row = rows.begin; row < rows.end; row++) {
+            const int first = row / s.height * LANES, live = std::min(LANES, s.batch - first);
+            for (int c = 0; c < s.channels; c++)
+                for (int column = 0; column < s.width; column++, at += LANES)
+                    visit(at, first * t.image + c * t.channel + row % s.height * t.row + column * t.column, live);
+        }
     });
 }
 
-inline void from_blocks(const Planes& s, const float* z, float* x, const Strided& t) {
-    each_plane(s, [&](int plane, int c, long at, const Vec&) {
-        const int first = plane / s.channels * LANES, live = std::min(LANES, s.batch - first);
-        for (int row = 0; row < t.height; row++)
-            for (int column = 0; column < t.width; column++, at += LANES) {
-                float* to = x + first * t.image + c * t.channel + row * t.row + column * t.column;
-                for (int i = 0; i < live; i++) to[i * t.image] = z[at + i];
-            }
+inline void to_blocks(const Activation& s, const float* x, const Strided& t, float* z) {
+    each_pixel(s, t, [&](long to, long from, int live) {
+        for (int i = 0; i < LANES; i++) z[to + i] = i < live ? x[from + i * t.image] : 0;
+    });
+}
+
+inline void from_blocks(const Activation& s, const float* z, float* x, const Strided& t) {
+    each_pixel(s, t, [&](long from, long to, int live) {
+        for (int i = 0; i < live; i++) x[to + i * t.image] = z[from + i];
     });
 }

@@ -24,21 +24,19 @@ void forward_record(const Forward& f, const Layout& l, int record) {
     float* partial = scratch.partial.get(long(s.outputs) * TILE * LANES);
     const int block = l.block(record);
     const Range bands = l.band_range(record);
-    const long from = block * s.inputs * l.in_plane;
+    const long from = block * l.in_block;
     const Vec lanes = l.lanes(block);
-    float* y = f.y + block * s.outputs * l.out_plane;
+    float* y = f.y + block * l.out_block;
     Epilogue epilogue = f.epilogue;
     if (FINISH == STATISTICS) epilogue.sums += long(record) * s.outputs * 3 * LANES;
-    if (FINISH == APPLY && epilogue.other) epilogue.other += block * s.outputs * l.out_plane;
+    if (FINISH == APPLY && epilogue.other) epilogue.other += block * l.out_block;
     Prefetch prefetch;
     for (int at = bands.begin; at < bands.end; at++) {
         const int top = at * TILE_ROWS;
         pack(band, f.x, from, s.inputs, s.height, s.width, top * STRIDE - l.pad, l.x_rows, l.pad, l.x_columns, lanes);
-        // The next band, of this block of images or the next one. Rows that this band has packed are in the cache.
-        const bool more = at + 1 < l.bands;
-        const float* next = more ? f.x.p + from : block + 1 < l.blocks ? f.x.p + from + s.inputs * l.in_plane : nullptr;
-        prefetch.start(next, s.inputs, s.height, s.width, more ? top * STRIDE - l.pad + l.x_rows : 0,
-                       more ? TILE_ROWS * STRIDE : l.x_rows - l.pad, long(s.outputs) * ((l.out_width - 1) / TILE_COLUMNS + 1));
+        const long next = long(block) * s.height + std::min(top * STRIDE - l.pad + l.x_rows, s.height);
+        prefetch.start(f.x.p, l.in_row, next, next + TILE_ROWS * STRIDE + l.pad, long(l.blocks) * s.height,
+                       long(s.outputs) * ((l.out_width - 1) / TILE_COLUMNS + 1));
         for (int left = 0; left < l.out_width; left += TILE_COLUMNS) {
             const float* x = band + left * STRIDE * LANES;
             for (int part = 0; part < f.rows.blocks; part++) {
@@ -58,8 +56,8 @@ void forward_record(const Forward& f, const Layout& l, int record) {
                     }
                     prefetch.step();
                     finish<FINISH>(tile, l.out_height - top, l.out_width - left, epilogue, y,
-                                   k * l.out_plane + (long(top) * l.out_width + left) * LANES,
-                                   long(l.out_width) * LANES, LANES, k, lanes, at == bands.begin && left == 0);
+                                   top * l.out_row + k * l.out_channel + left * LANES, l.out_row, LANES, k, lanes,
+                                   at == bands.begin && left == 0);
                 }
             }
         }

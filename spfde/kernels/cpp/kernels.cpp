@@ -54,21 +54,21 @@ API void conv_backward(const Backward* f) { f->shape.stride == 1 ? backward<1>(*
 
 API void batch_norm(const Norm* n, const Shape* s, const float* sums) { norm_forward(*n, s, sums); }
 
-API void batch_norm_backward(const Norm* n, const float* sums, int32_t records, int32_t width, int32_t second,
-                             double count, float* a, float* b, float* d, float* weight_gradient, float* bias_gradient) {
-    norm_backward(*n, sums, records, width, second, count, a, b, d, weight_gradient, bias_gradient);
+API void batch_norm_backward(const Norm* n, const float* sums, int32_t records, int32_t which, double count,
+                             float* out) {
+    norm_backward(*n, sums, records, which, count, out);
 }
 
-API void residual_end(const Planes* s, float* z, const float* y, const float* a, const float* b, const float* residual,
+API void residual_end(const Activation* s, float* z, const float* y, const float* a, const float* b, const float* residual,
                       const float* ra, const float* rb) {
     block_end(*s, z, y, a, b, residual, ra, rb);
 }
 
-API void residual_end_backward(const Planes* s, float* g, const float* dz, const float* z, const float* y,
+API void residual_end_backward(const Activation* s, float* g, const float* dz, const float* z, const float* y,
                                const float* mean, const float* yr, const float* mean_r, float* sums) {
     block_end_backward(*s, g, dz, z, y, mean, yr, mean_r, sums);
 }
 
-API void blocks_from(const Planes* s, const float* x, const Strided* t, float* z) { to_blocks(*s, x, *t, z); }
+API void blocks_from(const Activation* s, const float* x, const Strided* t, float* z) { to_blocks(*s, x, *t, z); }
 
-API void blocks_to(const Planes* s, const float* z, float* x, const Strided* t) { from_blocks(*s, z, x, *t); }
+API void blocks_to(const Activation* s, const float* z, float* x, const Strided* t) { from_blocks(*s, z, x, *t); }

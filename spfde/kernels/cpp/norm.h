@@ -58,17 +58,18 @@ inline void norm_forward(const Norm& n, const Shape* s, const float* sums) {
 }
 
 // From the sums of g and g (y - mean) to the gradient behind the BatchNorm, dy = A g + B y + D, and those of its
-// parameters. sums: [records][channels][width][16], with those of g (y - mean) at `second`. count: values a channel;
-// 0 where statistics are constants.
-inline void norm_backward(const Norm& n, const float* sums, int records, int width, int second, double count, float* A,
-                          float* B, float* D, float* weight_gradient, float* bias_gradient) {
+// parameters. sums: [records][channels][3][16], with those of g (y - mean) at `which`. count: values a channel; 0 where
+// statistics are constants. out: [5][channels] A, B, D, gradients of weight and bias.
+inline void norm_backward(const Norm& n, const float* sums, int records, int which, double count, float* out) {
+    float *A = out, *B = A + n.channels, *D = B + n.channels, *weight_gradient = D + n.channels,
+          *bias_gradient = weight_gradient + n.channels;
     for (int k = 0; k < n.channels; k++) {
         double g = 0, gy = 0;
         for (int r = 0; r < records; r++) {
-            const float* p = sums + (long(r) * n.channels + k) * width * LANES;
+            const float* p = sums + (long(r) * n.channels + k) * 3 * LANES;
             for (int i = 0; i < LANES; i++) {
                 g += p[i];
-                gy += p[second * LANES + i];
+                gy += p[which * LANES + i];
             }
         }
         const double inverse = n.inverse[k], dw = inverse * gy, a = (n.weight ? n.weight[k] : 1) * inverse;

@@ -20,34 +20,37 @@ struct Source {
 template <int MODE>
 void pack_as(float* to, const Source& s, long from, int channels, int height, int width, int top, int rows, int left,
              int columns, const Vec& lanes) {
-    for (int c = 0; c < channels; c++) {
-        Vec a, b, d;
-        if (MODE != PLAIN) a = broadcast(s.a[c]);
-        if (MODE == AFFINE_RELU || MODE == GRADIENT) b = broadcast(s.b[c]);
-        if (MODE == GRADIENT) d = broadcast(s.d[c]);
-        for (int row = top; row < top + rows; row++, to += columns * LANES) {
-            int first = 0, last = 0;  // columns of the buffer that hold pixels
-            if (row >= 0 && row < height) {
-                first = left;
-                last = left + width;
+    for (int y = 0; y < rows; y++) {
+        const int row = top + y;
+        const bool inside = row >= 0 && row < height;
+        long line = from + long(row) * channels * width * LANES;
+        for (int c = 0; c < channels; c++) {
+            float* out = to + (long(c) * rows + y) * columns * LANES;
+            if (!inside) {
+                for (int i = 0; i < columns; i++) store(out + i * LANES, zero());
+                continue;
             }
-            for (int i = 0; i < first; i++) store(to + i * LANES, zero());
-            for (int i = last; i < columns; i++) store(to + i * LANES, zero());
-            long line = from + (long(c) * height + row) * width * LANES;
+            Vec a, b, d;
+            if (MODE != PLAIN) a = broadcast(s.a[c]);
+            if (MODE == AFFINE_RELU || MODE == GRADIENT) b = broadcast(s.b[c]);
+            if (MODE == GRADIENT) d = broadcast(s.d[c]);
+            for (int i = 0; i < left; i++) store(out + i * LANES, zero());
+            for (int i = left + width; i < columns; i++) store(out + i * LANES, zero());
+            out += left * LANES;
 #pragma GCC unroll 4
-            for (int i = first; i < last; i++, line += LANES) {
+            for (int i = 0; i < width; i++, line += LANES, out += LANES) {
                 Vec v = load(s.p + line);
                 if (MODE == AFFINE_RELU) v = masked(relu(multiply_add(a, v, b)), lanes);
                 if (MODE == GRADIENT) v = masked(multiply_add(a, v, multiply_add(b, load(s.q + line), d)), lanes);
                 if (MODE == SCALED) v = masked(a * v, lanes);
-                store(to + i * LANES, v);
+                store(out, v);
             }
         }
     }
 }
 
-// Rows `top` .. `top + rows` of the planes that begin at `from`, each with `left` zeros before it and zeros up to
-// `columns`. Dead lanes become 0 again, which the affine maps would fill.
+// Rows `top` .. `top + rows` of the block of images that begins at `from`, each with `left` zeros before it and zeros up
+// to `columns`. Dead lanes become 0 again, which the affine maps would fill.
 inline void pack(float* to, const Source& s, long from, int channels, int height, int width, int top, int rows, int left,
                  int columns, const Vec& lanes) {
     auto as = s.mode == PLAIN         ? pack_as<PLAIN>
@@ -57,32 +60,21 @@ inline void pack(float* to, const Source& s, long from, int channels, int height
     as(to, s, from, channels, height, width, top, rows, left, columns, lanes);
 }
 
-// Prefetches rows of many planes, a few cache lines at each step of the loop that works on the band before: packing
-// then finds them in the cache. (The hardware does not: the rows of one band are too short a run in each plane.)
+// Asks for the rows of the next band, a few cache lines at each step of the loop that works on this one: packing then
+// finds them in the cache. Blocks of images follow each other, so behind the last row of one is the first of the next.
 struct Prefetch {
-    const char* plane = nullptr;
-    long stride = 0, lines = 0, line = 0, per_step = 0;
-    int planes = 0;
+    const char *at = nullptr, *end = nullptr;
+    long per_step = 0;
 
-    void start(const float* from, int channels, int height, int width, int top, int rows, long steps) {
-        int first = std::max(top, 0), last = std::min(top + rows, height);
-        planes = from && last > first ? channels : 0;
-        if (!planes) return;
-        plane = (const char*)(from + long(first) * width * LANES);
-        stride = long(height) * width * LANES * 4;
-        lines = long(last - first) * width;
-        line = 0;
-        per_step = (planes * lines + steps - 1) / steps;
+    // Rows `first` .. `last` of all the `count` rows of an activation, spread over `steps` steps.
+    void start(const float* from, long row, long first, long last, long count, long steps) {
+        at = (const char*)(from + std::min(first, count) * row);
+        end = (const char*)(from + std::min(last, count) * row);
+        per_step = ((end - at) / (LANES * 4) + steps - 1) / steps * LANES * 4;
     }
 
     INLINE void step() {
-        for (long i = 0; i < per_step && planes; i++) {
-            __builtin_prefetch(plane + line * LANES * 4, 0, 2);
-            if (++line == lines) {
-                line = 0;
-                plane += stride;
-                planes--;
-            }
-        }
+        const char* until = std::min(at + per_step, end);
+        for (; at < until; at += LANES * 4) __builtin_prefetch(at, 0, 2);
     }
 };

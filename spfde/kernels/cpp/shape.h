@@ -20,8 +20,9 @@ constexpr int TILE = TILE_ROWS * TILE_COLUMNS;
     _Pragma("GCC unroll 4") for (int a = 0; a < TILE_ROWS; a++) \
         _Pragma("GCC unroll 4") for (int b = 0; b < TILE_COLUMNS; b++)
 
-// Activations are [batch / 16][channels][height][width][16]: a vector holds the same pixel of 16 images, so a weight
-// multiplies it as one number, whatever the pattern of zeros. Kernels are 1x1 or 3x3, padded to keep the size.
+// Activations are [batch / 16][height][channels][width][16]: a vector holds the same pixel of 16 images, so a weight
+// multiplies it as one number, whatever the pattern of zeros; and some rows of all channels, which is what the kernels
+// work on at a time, are one run of memory. Kernels are 1x1 or 3x3, padded to keep the size.
 struct Shape {
     int32_t batch;  // images
     int32_t inputs, height, width;
@@ -32,15 +33,15 @@ struct Shape {
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
 // A *band* is TILE_ROWS rows of the output, with the rows of the input that they need. It is copied, padded with zeros,
-// into a buffer that stays in the L2 cache: the inner loops then know no borders, and BatchNorm and ReLU of the input
-// are applied once, on the way. Strides are in floats.
+// into a buffer [channel][row][column][16] that stays in the L2 cache: the inner loops then know no borders, and
+// BatchNorm and ReLU of the input are applied once, on the way. Strides are in floats.
 struct Layout {
     int blocks, live;  // blocks of 16 images; live lanes of the last
     int pad, out_height, out_width, bands;
-    long in_plane, out_plane;                     // one channel of an activation
-    int x_rows, x_columns, dy_rows, dy_columns;   // of one channel in a band buffer
-    long x_row, x_channel, dy_row, dy_channel;    // strides in a band buffer
-    int splits, records;                          // see below
+    long in_channel, in_row, in_block, out_channel, out_row, out_block;  // strides of activations
+    int x_rows, x_columns, dy_rows, dy_columns;                          // of one channel in a band buffer
+    long x_row, x_channel, dy_row, dy_channel;                           // strides in a band buffer
+    int splits, records;                                                 // see below
 
     explicit Layout(const Shape& s) {
         blocks = (s.batch + LANES - 1) / LANES;
@@ -49,8 +50,12 @@ struct Layout {
         out_height = (s.height - 1) / s.stride + 1;
         out_width = (s.width - 1) / s.stride + 1;
         bands = (out_height + TILE_ROWS - 1) / TILE_ROWS;
-        in_plane = long(s.height) * s.width * LANES;
-        out_plane = long(out_height) * out_width * LANES;
+        in_channel = long(s.width) * LANES;
+        in_row = s.inputs * in_channel;
+        in_block = s.height * in_row;
+        out_channel = long(out_width) * LANES;
+        out_row = s.outputs * out_channel;
+        out_block = out_height * out_row;
         int columns = round_up(out_width, TILE_COLUMNS);  // tiles may reach over the right border, onto zeros
         x_rows = (TILE_ROWS - 1) * s.stride + s.kernel;
         x_columns = std::max(s.width + 2 * pad, (columns - 1) * s.stride + s.kernel);

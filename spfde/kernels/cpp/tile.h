@@ -22,43 +22,57 @@ enum Finish : int32_t {
     STATISTICS,  // forward: store, and sums for BatchNorm
     APPLY,       // forward: a y + b (+ residual), ReLU if asked for: a BatchNorm whose statistics are known
     ADD,         // input gradient: add to what is there
-    MASK,        // input gradient: through ReLU and to the sums that the BatchNorm before it needs
+    MASK,        // input gradient: through ReLU, with the sums that the BatchNorm before it needs
+    END,         // input gradient: ADD, and MASK for the block before, whose output the input is
 };
 
-// Sums are kept per lane, [records][channels][3 or 2][16]. STATISTICS shifts by the first value that each lane sees:
+// Sums are kept per lane, [records][channels][3][16]. STATISTICS shifts by the first value that each lane sees:
 // without it the variance of a channel with a large mean would be a difference of two large numbers.
 struct Epilogue {
-    float* sums;        // of this record
-    const float* other; // APPLY: residual or none; MASK: input of the BatchNorm
-    const float *a, *b, *mean;
+    float* sums;          // of this record
+    const float* other;   // APPLY: residual or none; MASK, END: input of the BatchNorm
+    const float* z;       // END: output of the block before
+    const float* second;  // END: input of the BatchNorm of that block's shortcut, or none
+    const float *a, *b, *mean, *second_mean;
     int32_t relu;
 };
 
 template <int FINISH>
 struct Finisher {
-    Vec s0, s1, shift, a, b, lanes;
+    Vec s0, s1, s2, shift, second_shift, a, b, lanes;
     float* out;
-    const float* other;
+    const float *other, *z, *second;
     bool rectified;
 
     INLINE Finisher(const Epilogue& e, float* out, long offset, int channel, const Vec& lanes, const Vec& first_value,
                     bool first)
         : lanes(lanes), out(out + offset) {
+        float* s = e.sums + long(channel) * 3 * LANES;
         if (FINISH == STATISTICS) {
-            float* s = e.sums + long(channel) * 3 * LANES;
             shift = first ? first_value : load(s);
             s0 = first ? zero() : load(s + LANES);
             s1 = first ? zero() : load(s + 2 * LANES);
             if (first) store(s, shift);
         }
-        if (FINISH == MASK) {
-            s0 = load(e.sums + long(channel) * 2 * LANES);
-            s1 = load(e.sums + long(channel) * 2 * LANES + LANES);
+        if (FINISH == MASK || FINISH == END) {
+            s0 = load(s);
+            s1 = load(s + LANES);
             shift = broadcast(e.mean[channel]);
+            other = e.other + offset;
+        }
+        if (FINISH == END) {
+            z = e.z + offset;
+            second = e.second ? e.second + offset : nullptr;
+            if (second) {
+                s2 = load(s + 2 * LANES);
+                second_shift = broadcast(e.second_mean[channel]);
+            }
         }
         if (FINISH == APPLY || FINISH == MASK) {
             a = broadcast(e.a[channel]);
             b = broadcast(e.b[channel]);
+        }
+        if (FINISH == APPLY) {
             other = e.other ? e.other + offset : nullptr;
             rectified = e.relu;
         }
@@ -82,21 +96,30 @@ struct Finisher {
             s0 = s0 + v;
             s1 = multiply_add(v, y - shift, s1);
         }
-        if (FINISH == ADD)
-            store(out + o, v + load(out + o));  // it was read just now: no reason to go past the cache
+        if (FINISH == END) {
+            v = relu_gradient(load(z + o), v + load(out + o));
+            s0 = s0 + v;
+            s1 = multiply_add(v, load(other + o) - shift, s1);
+            if (second) s2 = multiply_add(v, load(second + o) - second_shift, s2);
+        }
+        if (FINISH == ADD) v = v + load(out + o);
+        if (FINISH == ADD || FINISH == END)
+            store(out + o, v);  // it was read just now: no reason to go past the cache
         else
             stream(out + o, v);
     }
 
     INLINE void end(const Epilogue& e, int channel) {
+        float* s = e.sums + long(channel) * 3 * LANES;
         if (FINISH == STATISTICS) {
-            store(e.sums + long(channel) * 3 * LANES + LANES, s0);
-            store(e.sums + long(channel) * 3 * LANES + 2 * LANES, s1);
+            store(s + LANES, s0);
+            store(s + 2 * LANES, s1);
         }
-        if (FINISH == MASK) {
-            store(e.sums + long(channel) * 2 * LANES, s0);
-            store(e.sums + long(channel) * 2 * LANES + LANES, s1);
+        if (FINISH == MASK || FINISH == END) {
+            store(s, s0);
+            store(s + LANES, s1);
         }
+        if (FINISH == END && second) store(s + 2 * LANES, s2);
     }
 };
 
