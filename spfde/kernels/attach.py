@@ -189,7 +189,7 @@ class Handle:
                 x = unit.dense(unblock(x, batch, threads) if blocked else x)
                 blocked, end = False, None
         if pooled:
-            return mean(x, batch) if blocked else x.mean((2, 3))
+            return mean(x, batch, threads) if blocked else x.mean((2, 3))
         return unblock(x, batch, threads) if blocked else x
 
 

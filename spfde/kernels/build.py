@@ -15,8 +15,11 @@ import sys
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "cpp"
-LIBRARIES = Path(__file__).parent / "lib"
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread")
+LIBRARIES = Path(os.environ.get("SPFDE_KERNELS_DIR") or Path(__file__).parent / "lib")
+FLAGS = (
+    *("-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"),
+    *shlex.split(os.environ.get("SPFDE_KERNELS_FLAGS", "")),  # for sanitizers
+)
 X86_FLAGS = {
     "avx512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
     "avx2": ("-mavx2", "-mfma"),

@@ -95,6 +95,8 @@ _SIGNATURES = {
     "residual_end": (None, [POINTER(Activation), *[c_void_p] * 7]),
     "residual_end_backward": (None, [POINTER(Activation), *[c_void_p] * 8]),
     "blocks_from": (None, [POINTER(Activation), c_void_p, POINTER(Strided), c_void_p]),
+    "mean_of_pixels": (None, [POINTER(Activation), c_void_p, c_void_p]),
+    "mean_of_pixels_backward": (None, [POINTER(Activation), c_void_p, c_void_p]),
     "blocks_to": (None, [POINTER(Activation), c_void_p, c_void_p, POINTER(Strided)]),
 }  # fmt: skip
 

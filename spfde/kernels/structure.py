@@ -26,14 +26,21 @@ def supports(conv: nn.Module) -> bool:
     )
 
 
-def channel_blocks(channels: int, density: float) -> int:
+def channel_blocks(channels: int, taps: float, window: int, density: float) -> int:
     """Into how many blocks the channels that a row sums over are cut.
 
-    A block of 16 channels of a band fits the L1 cache, but partial sums must be stored and read again for each: worth
-    it from about 15 nonzeros a row and block on.
+    The part of a band that a tile reads, its window, fits the L1 cache for the channels of a block; but partial sums
+    must be stored and read again for each block, which takes enough nonzeros: fewer where the whole is far beyond L1.
+
+    Args:
+        taps: weights of one input and output channel that a row uses.
+        window: pixels of one channel that a tile reads.
+        density: of the weights.
     """
-    least = 0.08 if channels <= 32 else 0.07 if channels <= 64 else 0.04
-    return max(1, channels // 16) if density >= least else 1
+    block = max(1, 600 // window)  # vectors: 38 of the 48 KB that L1 has, or of 32 KB most of them
+    blocks = -(-channels // block)
+    least = 11 if blocks <= 2 else 10 if blocks <= 4 else 5.5
+    return blocks if density * taps * block >= least else 1
 
 
 @dataclass
@@ -89,7 +96,10 @@ class Structure:
     def _walk(self, build: str, height: int, width: int, rows: int, channels: int, classes: int) -> Walk:
         found = self._walks.get((build, height, width))
         if found is None:
-            blocks = channel_blocks(channels, self.density) if self.stride == 1 else 1
+            area = self.shape[2] * self.shape[3]
+            side = 3 * (self.stride if build == "conv_rows" and area > 1 else 1) + 1  # of the window, with its halo
+            window = (side + (area > 1) * (1 + (classes == 1))) ** 2
+            blocks = channel_blocks(channels, max(1, area / classes), window, self.density)
             start = torch.empty(classes * blocks * rows + 1, dtype=torch.int32)
             offset = torch.empty(self.entries, dtype=torch.int32)
             index = torch.empty_like(offset)

@@ -138,7 +138,7 @@ void backward_record(const Backward& f, const Layout& l, int record, float* sums
     Prefetch next_dy[2], next_x;
     for (int at = bands.begin; at < bands.end; at++) {
         const int top = at * TILE_ROWS;
-        pack(dy, f.dy, from_dy, s.outputs, l.out_height, l.out_width, top - 1, l.dy_rows, 1, l.dy_columns, lanes);
+        pack(dy, f.dy, from_dy, s.outputs, l.out_height, l.out_width, top - 1, l.dy_rows, 1, l.dy_columns, 1, lanes);
         const int tiles = (l.out_width - 1) / TILE_COLUMNS + 1;
         if (f.dx) {
             const long next = long(block) * l.out_height + std::min(top - 1 + l.dy_rows, l.out_height);
@@ -147,11 +147,15 @@ void backward_record(const Backward& f, const Layout& l, int record, float* sums
             if (f.dy.mode == GRADIENT) next_dy[1].start(f.dy.q, l.out_row, next, next + TILE_ROWS + 1, count, steps);
         }
         if (f.dw) {
-            const long next = long(block) * s.height + std::min(top * STRIDE - l.pad + l.x_rows, s.height);
+            const int first = top * STRIDE - l.pad;
+            const long next = long(block) * s.height + std::min(first + l.x_rows * l.skip, s.height);
             next_x.start(f.x.p, l.in_row, next, next + TILE_ROWS * STRIDE + l.pad, long(l.blocks) * s.height,
                          long(tiles) * s.outputs);
-            pack(x, f.x, from_x, s.inputs, s.height, s.width, top * STRIDE - l.pad, l.x_rows, l.pad, l.x_columns, lanes);
-            weight_gradient_band<STRIDE>(f, l, dy, x, sums_of_weights, next_x);
+            pack(x, f.x, from_x, s.inputs, s.height, s.width, first, l.x_rows, l.pad, l.x_columns, l.skip, lanes);
+            if (l.skip == STRIDE)
+                weight_gradient_band<1>(f, l, dy, x, sums_of_weights, next_x);
+            else
+                weight_gradient_band<STRIDE>(f, l, dy, x, sums_of_weights, next_x);
         }
         if (f.dx)
             input_gradient_band<STRIDE, FINISH>(f, l, top, dy, partial, f.dx + from_x, epilogue, lanes, next_dy);

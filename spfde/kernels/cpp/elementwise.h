@@ -61,6 +61,47 @@ inline void block_end_backward(const Activation& s, float* g, const float* dz, c
     });
 }
 
+// Means over the pixels, [batch][channels], summed row by row, and their gradient.
+inline void mean_forward(const Activation& s, const float* z, float* out) {
+    const float scale = 1 / (float(s.height) * s.width);
+    parallel(s.threads, [&](int part) {
+        const Range blocks = share(s.blocks(), part, s.threads);
+        for (int block = blocks.begin; block < blocks.end; block++)
+            for (int c = 0; c < s.channels; c++) {
+                Vec total = zero();
+                for (int row = 0; row < s.height; row++) {
+                    const float* p = z + ((long(block) * s.height + row) * s.channels + c) * s.width * LANES;
+                    for (int i = 0; i < s.width; i++) total = total + load(p + i * LANES);
+                }
+                float lanes[LANES];
+                memcpy(lanes, &total, sizeof lanes);
+                for (int i = 0; i < LANES && block * LANES + i < s.batch; i++)
+                    out[(long(block) * LANES + i) * s.channels + c] = lanes[i] * scale;
+            }
+    });
+}
+
+inline void mean_backward(const Activation& s, const float* g, float* dz) {
+    const float scale = 1 / (float(s.height) * s.width);
+    parallel(s.threads, [&](int part) {
+        const Range blocks = share(s.blocks(), part, s.threads);
+        for (int block = blocks.begin; block < blocks.end; block++)
+            for (int c = 0; c < s.channels; c++) {
+                float lanes[LANES];
+                for (int i = 0; i < LANES; i++) {
+                    const int image = block * LANES + i;
+                    lanes[i] = image < s.batch ? g[long(image) * s.channels + c] * scale : 0;
+                }
+                Vec v;
+                memcpy(&v, lanes, sizeof lanes);
+                for (int row = 0; row < s.height; row++) {
+                    float* p = dz + ((long(block) * s.height + row) * s.channels + c) * s.width * LANES;
+                    for (int i = 0; i < s.width; i++) store(p + i * LANES, v);
+                }
+            }
+    });
+}
+
 // An ordinary activation [batch][channels][height][width] of any strides (in floats).
 struct Strided {
     int64_t image, channel, row, column;

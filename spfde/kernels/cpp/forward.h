@@ -16,6 +16,7 @@ struct ForwardScratch {
     Scratch band, partial;
 };
 
+// STRIDE is the step from a position to the next in the band buffer.
 template <int STRIDE, int FINISH>
 void forward_record(const Forward& f, const Layout& l, int record) {
     static thread_local ForwardScratch scratch;
@@ -33,9 +34,10 @@ void forward_record(const Forward& f, const Layout& l, int record) {
     Prefetch prefetch;
     for (int at = bands.begin; at < bands.end; at++) {
         const int top = at * TILE_ROWS;
-        pack(band, f.x, from, s.inputs, s.height, s.width, top * STRIDE - l.pad, l.x_rows, l.pad, l.x_columns, lanes);
-        const long next = long(block) * s.height + std::min(top * STRIDE - l.pad + l.x_rows, s.height);
-        prefetch.start(f.x.p, l.in_row, next, next + TILE_ROWS * STRIDE + l.pad, long(l.blocks) * s.height,
+        const int first = top * s.stride - l.pad;
+        pack(band, f.x, from, s.inputs, s.height, s.width, first, l.x_rows, l.pad, l.x_columns, l.skip, lanes);
+        const long next = long(block) * s.height + std::min(first + l.x_rows * l.skip, s.height);
+        prefetch.start(f.x.p, l.in_row, next, next + TILE_ROWS * s.stride + l.pad, long(l.blocks) * s.height,
                        long(s.outputs) * ((l.out_width - 1) / TILE_COLUMNS + 1));
         for (int left = 0; left < l.out_width; left += TILE_COLUMNS) {
             const float* x = band + left * STRIDE * LANES;

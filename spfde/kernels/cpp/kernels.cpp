@@ -48,7 +48,9 @@ API int32_t conv_transposed(const Shape* s, const uint8_t* mask, const WeightStr
 
 API void gather_values(const Rows* rows, const float* dense) { gather(*rows, dense); }
 
-API void conv_forward(const Forward* f) { f->shape.stride == 1 ? forward<1>(*f) : forward<2>(*f); }
+API void conv_forward(const Forward* f) {
+    Layout(f->shape).skip == f->shape.stride ? forward<1>(*f) : forward<2>(*f);
+}
 
 API void conv_backward(const Backward* f) { f->shape.stride == 1 ? backward<1>(*f) : backward<2>(*f); }
 
@@ -72,3 +74,7 @@ API void residual_end_backward(const Activation* s, float* g, const float* dz, c
 API void blocks_from(const Activation* s, const float* x, const Strided* t, float* z) { to_blocks(*s, x, *t, z); }
 
 API void blocks_to(const Activation* s, const float* z, float* x, const Strided* t) { from_blocks(*s, z, x, *t); }
+
+API void mean_of_pixels(const Activation* s, const float* z, float* out) { mean_forward(*s, z, out); }
+
+API void mean_of_pixels_backward(const Activation* s, const float* g, float* dz) { mean_backward(*s, g, dz); }

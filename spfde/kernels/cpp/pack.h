@@ -19,12 +19,14 @@ struct Source {
 
 template <int MODE>
 void pack_as(float* to, const Source& s, long from, int channels, int height, int width, int top, int rows, int left,
-             int columns, const Vec& lanes) {
+             int columns, int skip, const Vec& lanes) {
+    const float *p = s.p + from, *q = MODE == GRADIENT ? s.q + from : nullptr;
+    const int pixels = (width + skip - 1) / skip;
     for (int y = 0; y < rows; y++) {
-        const int row = top + y;
+        const int row = top + y * skip;
         const bool inside = row >= 0 && row < height;
-        long line = from + long(row) * channels * width * LANES;
         for (int c = 0; c < channels; c++) {
+            long line = (long(row) * channels + c) * width * LANES;
             float* out = to + (long(c) * rows + y) * columns * LANES;
             if (!inside) {
                 for (int i = 0; i < columns; i++) store(out + i * LANES, zero());
@@ -35,13 +37,13 @@ void pack_as(float* to, const Source& s, long from, int channels, int height, in
             if (MODE == AFFINE_RELU || MODE == GRADIENT) b = broadcast(s.b[c]);
             if (MODE == GRADIENT) d = broadcast(s.d[c]);
             for (int i = 0; i < left; i++) store(out + i * LANES, zero());
-            for (int i = left + width; i < columns; i++) store(out + i * LANES, zero());
+            for (int i = left + pixels; i < columns; i++) store(out + i * LANES, zero());
             out += left * LANES;
 #pragma GCC unroll 4
-            for (int i = 0; i < width; i++, line += LANES, out += LANES) {
-                Vec v = load(s.p + line);
+            for (int i = 0; i < pixels; i++, line += skip * LANES, out += LANES) {
+                Vec v = load(p + line);
                 if (MODE == AFFINE_RELU) v = masked(relu(multiply_add(a, v, b)), lanes);
-                if (MODE == GRADIENT) v = masked(multiply_add(a, v, multiply_add(b, load(s.q + line), d)), lanes);
+                if (MODE == GRADIENT) v = masked(multiply_add(a, v, multiply_add(b, load(q + line), d)), lanes);
                 if (MODE == SCALED) v = masked(a * v, lanes);
                 store(out, v);
             }
@@ -50,14 +52,14 @@ void pack_as(float* to, const Source& s, long from, int channels, int height, in
 }
 
 // Rows `top` .. `top + rows` of the block of images that begins at `from`, each with `left` zeros before it and zeros up
-// to `columns`. Dead lanes become 0 again, which the affine maps would fill.
+// to `columns`; every `skip`-th row and pixel. Dead lanes become 0 again, which the affine maps would fill.
 inline void pack(float* to, const Source& s, long from, int channels, int height, int width, int top, int rows, int left,
-                 int columns, const Vec& lanes) {
+                 int columns, int skip, const Vec& lanes) {
     auto as = s.mode == PLAIN         ? pack_as<PLAIN>
               : s.mode == AFFINE_RELU ? pack_as<AFFINE_RELU>
               : s.mode == GRADIENT    ? pack_as<GRADIENT>
                                       : pack_as<SCALED>;
-    as(to, s, from, channels, height, width, top, rows, left, columns, lanes);
+    as(to, s, from, channels, height, width, top, rows, left, columns, skip, lanes);
 }
 
 // Asks for the rows of the next band, a few cache lines at each step of the loop that works on this one: packing then

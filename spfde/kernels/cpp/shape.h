@@ -38,6 +38,7 @@ inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 struct Layout {
     int blocks, live;  // blocks of 16 images; live lanes of the last
     int pad, out_height, out_width, bands;
+    int skip;  // pixels of x from one to the next that is packed
     long in_channel, in_row, in_block, out_channel, out_row, out_block;  // strides of activations
     int x_rows, x_columns, dy_rows, dy_columns;                          // of one channel in a band buffer
     long x_row, x_channel, dy_row, dy_channel;                           // strides in a band buffer
@@ -57,8 +58,12 @@ struct Layout {
         out_row = s.outputs * out_channel;
         out_block = out_height * out_row;
         int columns = round_up(out_width, TILE_COLUMNS);  // tiles may reach over the right border, onto zeros
-        x_rows = (TILE_ROWS - 1) * s.stride + s.kernel;
-        x_columns = std::max(s.width + 2 * pad, (columns - 1) * s.stride + s.kernel);
+        // A 1x1 convolution of stride 2 uses every other pixel. Those alone are packed, and it is one of stride 1 then.
+        skip = s.kernel == 1 ? s.stride : 1;
+        const int step = s.stride / skip;
+        x_rows = (TILE_ROWS - 1) * step + s.kernel;
+        x_columns = std::max(skip == 1 ? s.width + 2 * pad : out_width, (columns - 1) * step + s.kernel);
+        x_columns |= s.kernel == 1;  // an odd number: else windows of all channels fall into the same sets of the L1 cache
         dy_rows = TILE_ROWS + 2;
         dy_columns = columns + 2;
         x_row = long(x_columns) * LANES;
