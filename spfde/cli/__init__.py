@@ -1,6 +1,6 @@
 """The command line: a file for each command, and one place where an expected error becomes one line.
 
-What a command needs beyond its options it imports when it runs, so that `spfde --help` stays quick.
+A command imports what it needs only when it runs, so that `spfde --help` stays quick.
 """
 
 import os
@@ -73,7 +73,7 @@ def main() -> None:
         code = _complain(_small(message), _small(hint) or f'"{path} --help" lists what it takes', 2)
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader has seen enough, e.g. `spfde plan | head`
+    except BrokenPipeError:  # the reader has closed the pipe, e.g. `spfde plan | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)

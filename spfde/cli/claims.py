@@ -18,7 +18,7 @@ def claims(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold the papers' claims against the results: claims.json, claims.md and claims.html in results/<scale>/."""
+    """Decide the papers' claims from the results: claims.json, claims.md and claims.html in results/<scale>/."""
     from spfde.experiments.files import read_scale
     from spfde.results.claims import read
     from spfde.results.evidence import decide_all

@@ -1,4 +1,4 @@
-"""`spfde overview`, `show`, `notebook`, `crate` and `publish`: from results to what is handed on."""
+"""`spfde overview`, `show`, `notebook`, `crate` and `publish`: from results to pages and packages."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`spfde collect`, `spfde table` and `spfde figure`: from records to what people read."""
+"""`spfde collect`, `spfde table` and `spfde figure`: from records to tables and figures."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def collect(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Gather the records of a scale, fresh and published, into one tidy table: a row a run."""
+    """Gather the records of a scale, fresh and published, into one tidy table with a row for each run."""
     from spfde.results import load
     from spfde.results.collect import warn_of_other_code, write
     from spfde.training.environment import code_digest

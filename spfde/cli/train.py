@@ -50,7 +50,7 @@ def train(
 
     runs = selected(settings, scale, experiments, rows, assignments, seeds)
     for run in {run.row_digest: run for run in runs if run.freezing.flops_reduction}.values():
-        plan_settings(run)  # freezing that cannot be had fails here, before anything has been trained
+        plan_settings(run)  # if freezing cannot save what is wanted, this fails before anything has been trained
     clock = Clock(limit=time_limit)
     clock.listen()
     splits = {}

@@ -1,7 +1,7 @@
 """The costs of records, counted from their settings and traces alone: no weights, no data, no training.
 
-A run writes its costs into summary.json when it ends, as the code of that day counts them. Counted again by the present
-code they stand in results/<scale>/costs.csv, which `spfde.results.collect` takes in their place.
+A run writes its costs into summary.json when it ends, as the code of that day counts them. Here the present code counts
+them again and writes them to results/<scale>/costs.csv, from which `spfde.results.collect` takes them instead.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from spfde.experiments.stored import read_settings
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
 
-# What happened stands in the trace: freezing is not solved for again, and the first weights are not looked for.
+# The trace says what happened, so freezing is not solved for again, and initial weights are not needed.
 HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}
 
 

@@ -1,5 +1,7 @@
-"""Where the analyses of snapshots lie: results/<scale>/analysis/<experiment>.<kind>.csv, as `spfde analyse` writes
-them, and results/published/<scale>/analysis/, which go with published records: those have no snapshots to analyse.
+"""Where the analyses of snapshots are.
+
+`spfde analyse` writes results/<scale>/analysis/<experiment>.<kind>.csv. Published records have no snapshots to analyse,
+so their analyses are published with them, in results/published/<scale>/analysis/.
 """
 
 from pathlib import Path
@@ -8,10 +10,10 @@ from spfde.files import read_csv
 
 
 def analysis_path(name: str, scale: str, results: Path) -> Path:
-    """The file of an analysis: the fresh one where it is there, else the published one.
+    """The file of an analysis: the fresh one if there is one, else the published one.
 
-    A fresh one of a part of the runs that the published one is of does not hide it. Where there is neither, the path is
-    that of the fresh one.
+    A fresh analysis of only a part of the runs does not replace a published one of more runs. If there is neither, the
+    path is that of the fresh one.
 
     Args:
         name: the experiment's and the kind's, e.g. figure1.cka.
@@ -26,6 +28,6 @@ def analysis_path(name: str, scale: str, results: Path) -> Path:
 
 
 def analysed_runs(path: Path) -> frozenset[str]:
-    """The ids of the runs that an analysis is of."""
+    """The ids of the runs that an analysis covers."""
     frame = read_csv(path, "analysis", "remove it and make it again", usecols=["run_id"], dtype="str")
     return frozenset(frame["run_id"])

@@ -1,7 +1,7 @@
-"""The registry of artefacts: every table, figure and notebook, what makes it, and what it is made of.
+"""The registry of artefacts: every table, figure and notebook, what makes it, and what it depends on.
 
-One entry here, and an artefact is known to the command line, the workflow, the report and the notebooks: its rule, its
-inputs and its place follow from the entry. Nothing is imported until an artefact is built.
+An artefact with an entry here is known to the command line, the workflow, the report and the notebooks: its rule, its
+inputs and its files follow from the entry. Nothing is imported until an artefact is built.
 """
 
 import importlib
@@ -14,7 +14,7 @@ Kind = Literal["table", "figure", "notebook"]
 
 
 class Files(NamedTuple):
-    """What a kind of artefact leaves behind in results/<scale>/<folder>/: what the report shows, and what else."""
+    """The files of a kind of artefact in results/<scale>/<folder>/: the one that the report shows, and the others."""
 
     folder: str
     shown: str
@@ -58,7 +58,7 @@ class Artefact:
 
     @property
     def rule(self) -> str:
-        """What the rule is called that makes it, e.g. table_table2."""
+        """The name of the rule that makes it, e.g. table_table2."""
         return f"{self.kind}_{self.name}"
 
     @property
@@ -68,7 +68,7 @@ class Artefact:
 
     @property
     def label(self) -> str:
-        """What the report's menu calls it."""
+        """Its name in the report's menu."""
         return self.name.replace("_", " and ") if self.kind == "notebook" else self.name
 
     @property
@@ -77,7 +77,7 @@ class Artefact:
 
     @property
     def experiments(self) -> tuple[str, ...]:
-        """Every experiment that it reads, its own first."""
+        """All experiments that it reads, its own first."""
         shown = (experiment for name in self.shows for experiment in ARTEFACTS[name].experiments)
         return tuple(dict.fromkeys([self.experiment, *self.plans, *shown]))
 

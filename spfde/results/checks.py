@@ -18,18 +18,20 @@ from spfde.planning import Plan, describe
 
 
 class Check(NamedTuple):
-    """`plans`: it takes a plan and returns a number; otherwise a record's folder, and yields none or one."""
+    """A check. With `plans` it takes a plan and returns a number; otherwise it takes a record's folder and yields one
+    number or none.
+    """
 
     of: Callable[[Any], Any]
     plans: bool = False
 
 
 def frozen_masks_move(folder: Path) -> Iterator[float]:
-    """How far the mask of a layer moves from its first frozen epoch on until it thaws, the farthest of all (a share).
+    """How far the mask of a layer moves while the layer is frozen, as a share; the largest value over all layers.
 
-    Of what happened to the mask in each epoch: a change of its density, of the share of weights that were ever active,
-    or of its overlap with the first mask, and the share of active weights that a mask change dropped. Weights, momentum
-    and statistics are in no record: tests/test_api.py compares them bit for bit.
+    A mask has moved in an epoch if its density changed, the share of weights that were ever active, or its overlap with
+    the first mask, or if a mask change dropped active weights. Weights, momentum and statistics are not in a record;
+    tests/test_api.py compares them bit for bit.
     """
     trace = _trace(folder)
     if not trace["frozen"].any():
@@ -39,7 +41,7 @@ def frozen_masks_move(folder: Path) -> Iterator[float]:
         return trace.pivot(index="epoch", columns="layer", values=name).to_numpy(dtype=float)
 
     frozen = by_epoch("frozen") > 0
-    stays = frozen[1:] & frozen[:-1]  # its last pruning is before the first frozen epoch
+    stays = frozen[1:] & frozen[:-1]  # its last pruning comes before its first frozen epoch
     changes = [np.abs(np.diff(by_epoch(name), axis=0)) for name in ("forward_density", "explored", "overlap_first")]
     moved = np.maximum.reduce([*changes, 1 - by_epoch("overlap_updates")[1:]])
     yield float(moved[stays].max(initial=0.0))
@@ -56,7 +58,8 @@ def partial_set_changes(folder: Path) -> Iterator[float]:
 def misses_target(folder: Path) -> Iterator[float]:
     """Distance of the final sparsity of the sparse layers from the target (a share), in runs of MEST and SpFDE.
 
-    Unstructured ones, as the papers' are: a scheme with larger units cannot meet every target in a small layer.
+    Only unstructured ones count, as in the papers: a scheme with larger units cannot meet every target in a small
+    layer.
     """
     sparsity = _settings(folder)["sparsity"]
     if sparsity["method"].startswith(("mest", "spfde")) and sparsity["scheme"] == "unstructured":
@@ -65,7 +68,7 @@ def misses_target(folder: Path) -> Iterator[float]:
 
 
 def renewals(plan: Plan) -> float:
-    """How often the removed set is renewed over training: from 1 on, every sample has been trained on."""
+    """How often the removed set is renewed during training; from 1 on, every sample has been trained on."""
     found = describe(plan)
     return float(found["turnover"] * found["sieving_updates"])
 
@@ -73,9 +76,9 @@ def renewals(plan: Plan) -> float:
 def overhead(plan: Plan) -> float:
     """Operations of masks and sieving as a share of the training FLOPs (`paper`).
 
-    Counted: a multiplication of every weight and every gradient with its mask in each step; mask updates as the FLOP
-    columns count them; at every sieving update a sort of all samples (n log2 n comparisons); four operations per sample
-    seen.
+    These are counted: a multiplication of every weight and every gradient with its mask in each step; mask updates, as
+    the FLOP columns count them; a sort of all samples at every sieving update (n log2 n comparisons); and four
+    operations per sample that is trained on.
     """
     weights = sum(math.prod(shape) for shape in plan.shapes.values())
     steps, seen, most = int(plan.first_steps[-1]), int(plan.samples.sum()), int(plan.samples.max())

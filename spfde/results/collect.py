@@ -23,7 +23,7 @@ from spfde.settings import RunSettings, parse
 from spfde.training.trust import fault, remember_damage
 
 FIRST = ["run_id", "row", "scale", "tag", "seed", "published", "status"]
-SEALS = ("files", "digest", "schema")  # of the summary, which say that the record is whole
+SEALS = ("files", "digest", "schema")  # entries of the summary that say that the record is complete
 NEEDED = ["accuracy.test_last", *(f"flops.{column}" for column in ("paper", "full", "executed"))]
 NEEDED += [f"memory.{column}" for column in ("paper_min", "paper_avg", "full_peak")]
 
@@ -31,9 +31,9 @@ NEEDED += [f"memory.{column}" for column in ("paper_min", "paper_avg", "full_pea
 def record_folders(scale: str, results: Path) -> list[Path]:
     """Folders of the records that may be trusted (`spfde.training.trust`), fresh ones before published ones.
 
-    They lie in results/<scale>/runs/, and in results/published/<scale>/ where no fresh one is. Hidden folders and those
-    without summary.json are no records. One that is damaged, a copy or of another schema is named on stderr, once, and
-    left out.
+    They are in results/<scale>/runs/, and in results/published/<scale>/ if there is no fresh one. Hidden folders and
+    folders without summary.json are not records. A record that is damaged, a renamed copy or of another schema is left
+    out, and named on stderr once.
 
     Raises:
         SpfdeError: there is no right to read a record.
@@ -59,7 +59,7 @@ def _name_once(folder: Path, why: str) -> None:
 
 
 def read_costs(scale: str, results: Path) -> dict[str, dict[str, float]]:
-    """What results/<scale>/costs.csv says of each run, by run id and dotted name; nothing where there is no such file.
+    """What results/<scale>/costs.csv says of each run, by run id and dotted name; empty if there is no such file.
 
     Raises:
         SpfdeError: it cannot be read.
@@ -85,13 +85,13 @@ def collect(
 ) -> pd.DataFrame:
     """The tidy frame of these record folders, ordered by row and seed. A folder without summary.json is skipped.
 
-    The runs of a row share all settings but the seed, or means over them would be worthless. Where they do not (the
-    settings of a scale were edited in between), those of the wanted digest count, or of the newest record's, and the
-    others are named on stderr.
+    The runs of a row must share all settings but the seed, otherwise a mean over them would mean nothing. If they do
+    not, because the settings of a scale were edited in between, those with the wanted digest count, or those with the
+    digest of the newest record. The others are named on stderr.
 
     Args:
         folders: records.
-        row_digests: the digest wanted of a row (`RunSettings.row_digest`), by its name; of rows not named, the newest.
+        row_digests: the wanted digest (`RunSettings.row_digest`) by name of the row; rows without one take the newest.
         costs: FLOPs and memory by run id (`read_costs`); they count in place of those in summary.json.
 
     Raises:
@@ -133,7 +133,7 @@ def warn_of_other_code(frame: pd.DataFrame, digest: str) -> None:
 
 
 def mixtures(frame: pd.DataFrame) -> list[str]:
-    """A sentence for each way in which the runs of a table were not all made alike; none where they were."""
+    """A sentence for each way in which the runs of a table were not all made alike; empty if they were."""
     found = []
     begun = [json.loads(text) for text in frame.get("resumed_from", pd.Series(dtype=str)).dropna()]
     changed = [{name for at in run for name in at.get("changed", {})} for run in begun]
@@ -156,9 +156,9 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Record:
-    values: dict[str, Any]  # the record's line in the frame
+    values: dict[str, Any]  # the record's row in the data frame
     row_digest: str  # of the settings that the runs of a row share
-    age: tuple[bool, float]  # greater for the newer; a fresh record is newer than any published one
+    age: tuple[bool, float]  # greater for a newer record; a fresh record counts as newer than any published one
 
     @property
     def scale_and_row(self) -> tuple[str, str]:

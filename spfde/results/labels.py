@@ -16,7 +16,7 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def tag(row: Mapping[str, Any]) -> str:
-    """What tells a row from others of the same method and shares: the end of its name, e.g. "" or "readme"."""
+    """The end of a row's name that distinguishes it from others of the same method and shares, e.g. "" or "readme"."""
     parts = [row["method"]]
     parts += [f"{letter}{100 * row[key]:.4g}" for letter, key in SHARES.items() if row[key]]
     return str(row["row"]).removeprefix("-".join(parts)).removeprefix("-")

@@ -12,7 +12,7 @@ def launched(
 
     Args:
         command: the command of spfde, e.g. train.
-        gpus: ids of this machine's GPUs that jobs share; none: the command does not wait for GPUs.
+        gpus: ids of this machine's GPUs that jobs share; with None the command does not wait for GPUs.
         jobs_per_gpu: jobs that share a GPU.
         gpus_per_run: GPUs that it uses; from 2 on torchrun starts a process on each.
 

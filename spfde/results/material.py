@@ -43,11 +43,11 @@ class Material:
 
     @property
     def comparable(self) -> bool:
-        """Whether reference values may stand beside this scale's."""
+        """Whether reference values may be shown beside this scale's."""
         return not self.reference.empty
 
     def of(self, row: Mapping[str, Any]) -> pd.DataFrame:
-        """The runs of a planned row that finished, by seed."""
+        """The finished runs of a planned row, by seed."""
         return self.runs[(self.runs["row"] == row["row"]) & (self.runs["status"] == "finished")]
 
     def accuracy(self, row: Mapping[str, Any]) -> Estimate:
@@ -55,18 +55,18 @@ class Material:
         return estimate(self.of(row)["accuracy.test_last"])
 
     def diverged(self, row: Mapping[str, Any]) -> str:
-        """How many runs of a planned row diverged, e.g. "1 of 3"; nothing where none did."""
+        """How many runs of a planned row diverged, e.g. "1 of 3"; empty if none did."""
         runs = self.runs[self.runs["row"] == row["row"]]
         diverged = int((runs["status"] == "diverged").sum())
         return f"{diverged} of {len(runs)}" if diverged else ""
 
     def count(self, row: Mapping[str, Any]) -> str:
-        """How many runs a mean is over, e.g. "3", or "2 (1 of 3 diverged)"."""
+        """The number of runs behind a mean, e.g. "3", or "2 (1 of 3 diverged)"."""
         finished, diverged = len(self.of(row)), self.diverged(row)
         return f"{finished} ({diverged} diverged)" if diverged else str(finished)
 
     def absent(self, row: Mapping[str, Any]) -> str:
-        """What stands in place of a mean that there is none of."""
+        """The text in place of a mean that does not exist."""
         return "diverged" if self.diverged(row) else "not run"
 
     @property

@@ -26,7 +26,7 @@ p, li { max-width: 60rem; }
 .anchor-link { display: none; }
 """
 
-LONGEST_SOCKET = 100  # characters of a socket's path that every system takes
+LONGEST_SOCKET = 100  # longest path of a socket, in characters, that every system accepts
 
 
 def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks")) -> Path:
@@ -52,7 +52,7 @@ def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks"
     # together take the same numbers. IPython's folder holds the history's data base and the user's start-up files.
     with tempfile.TemporaryDirectory(prefix="spfde-", dir=_short_folder()) as own:
         manager = client.create_kernel_manager()
-        manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # no other Python that is named "python3"
+        manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # not another Python named "python3"
         manager.connection_file = str(Path(own, "kernel.json"))
         manager.transport, manager.ip = "ipc", str(Path(own, "kernel"))
         variables = {"SPFDE_SCALE": scale, "SPFDE_RESULTS": str(results.resolve()), "IPYTHONDIR": own}
@@ -69,7 +69,7 @@ def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks"
 
 
 def _short_folder() -> str | None:
-    """Where the sockets' folder goes: the usual place for temporary files, unless their paths would be too long."""
+    """Where to make the sockets' folder: the usual place for temporary files, unless that path would be too long."""
     return None if len(tempfile.gettempdir()) + len("/spfde-12345678/kernel-1") <= LONGEST_SOCKET else "/tmp"
 
 

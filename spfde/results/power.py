@@ -38,7 +38,7 @@ class Design(NamedTuple):
     level: float = LEVEL
 
     def variance(self, n: int) -> Variance:
-        """The variance of the effect from n seeds a row."""
+        """The variance of the effect from n seeds per row."""
         squares = sum(weight**2 for weight in self.weights)
         own = Variance(self.std**2 * squares / n, len(self.weights) * (n - 1))
         return combined([own, self.published]) if self.published.value else own
@@ -55,7 +55,7 @@ def power(test: Test, effect: float, variance: Variance, level: float = LEVEL) -
 
 
 def seeds_needed(test: Test, effect: float, design: Design, wanted: float = WANTED) -> int | None:
-    """The fewest seeds a row that show an effect of this size with the wanted probability.
+    """The fewest seeds per row that show an effect of this size with the wanted probability.
 
     None where more than 200 are needed, which includes where no number is enough: the bound is too near to the effect,
     or the published number too uncertain.

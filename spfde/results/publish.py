@@ -1,7 +1,7 @@
-"""Publishing: records without what a repository need not hold, and what was analysed of the snapshots they lose.
+"""Publishes records without their large files, and the analyses of the snapshots that are left out.
 
 A published record is results/published/<scale>/<run id>/: settings.yaml, epochs.csv, summary.json, and the trace as
-layers.csv.gz. Weights, state and snapshots stay behind. What reads records reads both kinds.
+layers.csv.gz. Weights, state and snapshots are left out. Everything that reads records reads both kinds.
 """
 
 import shutil
@@ -53,11 +53,11 @@ def _copy(record: Path, to: Path) -> None:
             shutil.copyfile(record / name, temporary / name)
         write_trace(trace, temporary / "layers.csv.gz")
         seal(temporary, summary)  # with digests of what the published record holds
-        shutil.copystat(record / "summary.json", temporary / "summary.json")  # its date: the newest of a row counts
+        shutil.copystat(record / "summary.json", temporary / "summary.json")  # its date: the newest counts
 
 
 def _analyses(scale: str, results: Path) -> list[Path]:
-    """Copies the analyses that say anything new; returns their published paths."""
+    """Copies the analyses with new contents; returns their published paths."""
     written = []
     for fresh in sorted((results / scale / "analysis").glob("*.csv")):
         path = results / "published" / scale / "analysis" / fresh.name

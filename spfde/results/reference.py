@@ -1,7 +1,7 @@
 """Reference values and their standing: how sure we are that the number is the paper's.
 
-The file (config/reference.csv) has a row a value: artefact, dataset, model, method, sparsity, freezing, sieving,
-quantity, unit, low, high, std, standing, note.
+The file (config/reference.csv) has one row for each value: artefact, dataset, model, method, sparsity, freezing,
+sieving, quantity, unit, low, high, std, standing, note.
 """
 
 from collections.abc import Mapping

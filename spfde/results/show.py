@@ -1,4 +1,4 @@
-"""Tables and figures for notebooks: the same as in the report, drawn from the records, written nowhere."""
+"""Tables and figures for notebooks: the same as in the report, made from the records, but not written to files."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from spfde.results.tables.render import fragment
 
 @dataclass(frozen=True)
 class Html:
-    """What a notebook shows of HTML."""
+    """HTML, as a notebook shows it."""
 
     text: str
 
@@ -21,7 +21,7 @@ class Html:
 
 @dataclass(frozen=True)
 class Svg:
-    """What a notebook shows of a vector image."""
+    """A vector image, as a notebook shows it."""
 
     text: str
 

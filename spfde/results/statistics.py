@@ -1,8 +1,9 @@
 """Means over seeds, differences and other contrasts of rows, each with what is known of its error.
 
-Two views of the same runs. `estimate` and `paired` describe: a mean with its 95 % interval, as the tables print it.
-`contrast` prepares a test: a weighted sum of the means of several rows, with Welch's standard error and degrees of
-freedom (Welch, Biometrika 34, 1947; Satterthwaite, Biometrics 2, 1946), from which `spfde.results.hypotheses` decides.
+There are two views of the same runs. `estimate` and `paired` describe: a mean with its 95 % interval, as the tables
+print it. `contrast` prepares a test: a weighted sum of the means of several rows, with Welch's standard error and
+degrees of freedom (Welch, Biometrika 34, 1947; Satterthwaite, Biometrics 2, 1946), from which
+`spfde.results.hypotheses` decides.
 """
 
 import math

@@ -116,7 +116,7 @@ def write(verdicts: list[dict[str, Any]], scale: str, folder: Path) -> list[Path
 
 
 def table(verdicts: list[dict[str, Any]], scale: str) -> Table:
-    """A row a claim: what is decided first, and what speaks against the paper before that."""
+    """One row for each claim. Decided claims come first, and among them those that contradict the paper."""
     ordered = sorted(verdicts, key=lambda row: SHOWN.index(row["verdict"]))
     found = tally(verdicts)
     columns = [

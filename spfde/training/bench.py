@@ -1,6 +1,6 @@
-"""What freezing and sieving save in time, measured: SpFDE's Tables A11 and A12, and the overhead of masks and sieving.
+"""Measures what freezing and sieving save in time (SpFDE's Tables A11 and A12), and the overhead of masks and sieving.
 
-Measured, each in every repeat, on random images of the data set's shape (no data are needed):
+These are measured in every repeat, on random images of the data set's shape (no data are needed):
 
 * a whole training step (loader, forward, backward, optimizer, masks, sieving) of dense training, of sparse training at
   every number of frozen blocks that a schedule has, and of every sieving level on its own partial set;
@@ -12,8 +12,8 @@ which come once in an update interval. Under freezing, steps and mask updates ar
 under both, a step is freezing's times what sieving at this level adds to a step of masks alone. Not timed: evaluation,
 and the last pruning of a block that freezes, once in training.
 
-All cases take turns within every repeat: what else the machine does meets all of them alike, and the ratios within a
-repeat are what counts.
+All cases take turns within every repeat, so that other work of the machine affects all of them alike. Only the ratios
+within a repeat count.
 """
 
 import time
@@ -69,13 +69,13 @@ def bench(
 ) -> pd.DataFrame:
     """Measured seconds per epoch, one row for each kind, level and repeat.
 
-    `kind` is `dense` (no masks), `masks` (sparse, nothing else), `freezing`, `sieving` or `both`; `flops_reduction` the
-    wanted share that freezing removes, or the share of data removed, or each of both. The epoch's parts stand beside
-    it: `steps`, `step_seconds` (of one), `mask_updates` and `sieve_updates` (their seconds per epoch).
+    `kind` is `dense` (no masks), `masks` (sparse, nothing else), `freezing`, `sieving` or `both`. `flops_reduction` is
+    the wanted share that freezing removes, or the share of data removed, or each of both. The parts of an epoch's time
+    are in the columns `steps`, `step_seconds` (of one), `mask_updates` and `sieve_updates` (their seconds per epoch).
 
     Args:
         scale: whose network, data shape and recipe are timed.
-        device: where.
+        device: the device to measure on.
         steps: timed steps of a case in a repeat.
         repeats: how often each case is timed.
         samples: random images that the steps are drawn from.
@@ -159,7 +159,7 @@ def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
 
 
 def mask_update_seconds(training: Training) -> list[float]:
-    """Seconds of a mask update, by block: what is frozen has none. The classifier counts as the last block."""
+    """Seconds of a mask update, by block, since frozen blocks have none. The classifier counts as the last block."""
     sparse, seconds = training.sparse, []
     for block in range(len(sparse.blocks) + 1):
         layers = [layer for layer in sparse.masks if layer.block == block]
@@ -180,7 +180,7 @@ def sieve_update_seconds(sieve: Sieve) -> float:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was told."""
+    """The time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -18,16 +18,16 @@ from torch.optim import Optimizer
 from spfde.errors import SpfdeError
 from spfde.files import check_file, writing
 
-FORMAT = "4"  # raised when what a checkpoint holds changes
+FORMAT = "4"  # raise it when the contents of a checkpoint change
 
 
 def path_of(out: Path, run_id: str) -> Path:
-    """Where a run that is not finished keeps its checkpoint: beside the records, out of their way."""
+    """The path of an unfinished run's checkpoint: beside the records, but not among them."""
     return out / ".checkpoints" / f"{run_id}.safetensors"
 
 
 def remedy(path: Path) -> str:
-    """What to do about a checkpoint that cannot be used."""
+    """The remedy for a checkpoint that cannot be used."""
     return f"remove {path} to train the run from its start"
 
 
@@ -41,7 +41,7 @@ def save(path: Path, run_id: str, tensors: dict[str, Tensor], text: dict[str, An
 
 
 def load(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors (on the CPU) and text of a run's checkpoint; none where it has none.
+    """Tensors (on the CPU) and text of a run's checkpoint; None if there is no checkpoint.
 
     Raises:
         SpfdeError: the file is damaged, of another run or version, or there is no right to read it.

@@ -4,22 +4,22 @@ import signal
 import time
 from types import FrameType
 
-SHARE = 0.05  # of the time that checkpoints may take
+SHARE = 0.05  # the share of the time that checkpoints may take
 
 
 class Clock:
     """Checkpoints every so many seconds of training; a stop at a time limit or at a signal.
 
     Args:
-        every: seconds between checkpoints; more where writing one takes long, so that it stays a small share of them.
-        limit: seconds after which runs stop, counted from here; none: no limit.
+        every: seconds between checkpoints; more if writing one takes long, so that it takes a small share of the time.
+        limit: seconds from now after which runs stop; None means no limit.
     """
 
     def __init__(self, every: float = 5.0, limit: float | None = None) -> None:
         self.every = every
         self.limit = limit
         self.started = self.last = self.asked = time.monotonic()
-        self.took = 0.0  # seconds of the last checkpoint
+        self.took = 0.0  # seconds that writing the last checkpoint took
         self.signal = ""
 
     def listen(self) -> None:
@@ -32,18 +32,18 @@ class Clock:
 
     @property
     def stopped(self) -> str:
-        """Why to stop, or nothing."""
+        """The reason to stop, or None."""
         if self.signal:
             return self.signal
         over = self.limit is not None and time.monotonic() - self.started >= self.limit
         return f"the time limit of {self.limit:g} s" if over else ""
 
     def due(self) -> bool:
-        """Whether a checkpoint is to be written now."""
+        """Whether a checkpoint should be written now."""
         self.asked = time.monotonic()
         return bool(self.stopped) or self.asked - self.last >= max(self.every, self.took / SHARE)
 
     def saved(self) -> None:
-        """The checkpoint that was due is written."""
+        """Notes that the checkpoint that was due has been written."""
         self.last = time.monotonic()
         self.took = self.last - self.asked

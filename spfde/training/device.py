@@ -6,7 +6,7 @@ from spfde.errors import SpfdeError
 
 
 def choose(name: str | None) -> torch.device:
-    """The named device; without a name the GPU, or the CPU where there is none.
+    """The named device; without a name the GPU, or the CPU if there is none.
 
     Raises:
         SpfdeError: no such device here.

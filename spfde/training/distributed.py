@@ -1,12 +1,14 @@
 """Several processes that train one run together: `torchrun --nproc-per-node 4 -m spfde train ...`.
 
-Each process takes its share of every batch. One message per step sums what they found: gradients, BatchNorm statistics,
-predictions and losses; it is on the device, and nothing waits for it. Everything else is computed in each process from
-the same numbers, so weights, masks, freezing and sieving are the same in all of them, bit for bit.
+Each process takes its share of every batch. One message per step sums what the processes computed: gradients, BatchNorm
+statistics, predictions and losses. The message stays on the device, and nothing waits for it. Everything else is
+computed in each process from the same numbers, so weights, masks, freezing and sieving are the same in all of them, bit
+for bit.
 
-They do what one process does that goes through the shares of a batch one after another and accumulates their
-gradients: the gradient is the mean over the whole batch (RigL's dense gradients too), BatchNorm normalises each share
-by its own statistics, and its running statistics take in the shares in order. In a frozen block they stand still.
+Together the processes do what a single process would do that goes through the shares of a batch one after another and
+accumulates their gradients. The gradient is the mean over the whole batch (also RigL's dense gradients). BatchNorm
+normalises each share by its own statistics, and its running statistics take in the shares in order; in a frozen block
+they do not change.
 """
 
 import os
@@ -22,7 +24,7 @@ from spfde.training.device import choose
 
 
 class Team:
-    """The processes that train a run, as one of them sees it; here the one that trains alone.
+    """The processes that train a run, from the point of view of one of them; this class is a process that trains alone.
 
     Attributes:
         rank: number of this process; 0 writes checkpoints and records.
@@ -36,7 +38,7 @@ class Team:
         """Refuses a model or batches that cannot be shared."""
 
     def share(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch, the parts being in the order of the ranks."""
+        """This process's part of a batch; the parts are in the order of the ranks."""
         return batch
 
     def before_step(self, model: nn.Module) -> None:
@@ -61,16 +63,16 @@ class Team:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds in any process; waits for the other processes, not for the device."""
+        """Whether the flag is set in any process; waits for the other processes, not for the device."""
         return flag
 
     def first(self, value: int) -> int:
-        """What the first process says; the others wait for it, whatever they would say themselves."""
+        """The value of the first process, in all processes; waits for the other processes."""
         return value
 
 
 class Ranks(Team):
-    """One of several processes; torch.distributed is initialised."""
+    """One of several processes; torch.distributed has been initialised."""
 
     def __init__(self) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
@@ -93,6 +95,10 @@ class Ranks(Team):
         self._before = [statistic.clone() for statistic in _statistics(self._norms)]
 
     def merge(self, model: nn.Module, loss: Tensor, correct: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+        # Shares differ in size when the batch does not divide evenly, so each process weighs its mean gradient and mean
+        # loss by its part of the samples; the sum over the processes is then the mean over the whole batch. Predictions
+        # are laid out over the whole batch, 0 outside of this process's share, so that a sum puts them together too.
+        # Everything goes into one message: its latency would otherwise be paid once per parameter.
         part = len(correct) / samples
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, part)
@@ -117,17 +123,19 @@ class Ranks(Team):
         return values
 
     def any(self, flag: bool) -> bool:
-        told = torch.tensor(int(flag))
-        distributed.all_reduce(told, distributed.ReduceOp.MAX)
-        return bool(told)
+        found = torch.tensor(int(flag))
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        return bool(found)
 
     def first(self, value: int) -> int:
-        told = torch.tensor(value)
-        distributed.broadcast(told, src=0)
-        return int(told)
+        received = torch.tensor(value)
+        distributed.broadcast(received, src=0)
+        return int(received)
 
-    # A running statistic r takes in the statistics m of the shares one after another: r <- k r + (1 - k) m, with
-    # k = 1 - momentum, makes r k^size + sum over ranks of k^(size - 1 - rank) (1 - k) m.
+    # One process that accumulates the shares would update a running statistic r once per share, with that share's
+    # statistic m and k = 1 - momentum: r <- k r + (1 - k) m. After all shares, in the order of the ranks, this is
+    # r k^size + the sum over the ranks of k^(size - 1 - rank) (1 - k) m. Each process can compute its own term of that
+    # sum: its BatchNorm has turned r into k r + (1 - k) m, and `before_step` kept r.
 
     def _kept(self) -> list[float]:
         """k of each running mean and variance."""

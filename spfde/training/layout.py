@@ -1,8 +1,9 @@
-"""Where the channels of images stand in memory while a network trains and is evaluated.
+"""The memory layout of images while a network trains and is evaluated.
 
-Convolutions run fastest, on CPUs and GPUs alike, with the channels of a position side by side (channels last). The
-input alone decides: every convolution hands its layout on. On a GPU the weights are laid out so too, or each
-convolution would convert its own in every step; on a CPU that makes no difference, and they stay as they are.
+Convolutions run fastest, on CPUs and on GPUs, when the channels of a position are side by side in memory (channels
+last). The layout of the input decides, because every convolution gives its output the layout of its input. On a GPU the
+weights get this layout too, otherwise each convolution would convert its weights in every step. On a CPU that makes no
+difference, so the weights stay as they are.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""One process at a time works on a run: a lock file that the system releases when its holder ends, however it ends."""
+"""Only one process at a time works on a run: a lock file, released by the system when its holder ends in any way."""
 
 import contextlib
 import errno
@@ -20,18 +20,18 @@ PERIOD = 0.5  # seconds between two tries
 
 @contextmanager
 def alone(path: Path, name: str, team: Team, clock: Clock) -> Iterator[None]:
-    """Holds the lock of a run; while another process holds it, says so once and waits.
+    """Holds the lock of a run. While another process holds it, this says so once and waits.
 
-    Of several processes that train together the first holds it for all.
+    When several processes train together, the first one holds the lock for all.
 
     Args:
         path: of the run's checkpoint; the lock file is a hidden file beside it.
         name: of the run.
         team: the processes that train it together.
-        clock: a time limit or a signal ends the waiting too.
+        clock: its time limit or a signal also ends the waiting.
 
     Raises:
-        Stopped: it did.
+        Stopped: the time limit or a signal ended the waiting.
         SpfdeError: the lock file cannot be made.
     """
     lock = Lock(lock_of(path))
@@ -56,14 +56,14 @@ def lock_of(path: Path) -> Path:
 
 
 class Lock:
-    """An exclusive lock on a file, which is made for it and removed with it."""
+    """An exclusive lock on a file that is created for the lock and removed with it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
 
     def take(self) -> bool:
-        """Whether the lock is held now; never waits."""
+        """Tries to take the lock, without waiting; returns whether it is held now."""
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Steps on a bar where stderr is a terminal; else a line an epoch, at most one in ten seconds, and the last."""
+    """A bar of steps where stderr is a terminal; else a line per epoch, at most every ten seconds, and for the last."""
 
     PERIOD = 10.0
 
@@ -44,5 +44,5 @@ def say(line: str) -> None:
 
 
 def speaks() -> bool:
-    """Of several processes that train together the first speaks for all."""
+    """Whether this process prints; when several train together, only the first one does."""
     return not distributed.is_initialized() or distributed.get_rank() == 0

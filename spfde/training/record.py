@@ -1,8 +1,8 @@
 """What a run leaves behind: one folder, written whole.
 
 `settings.yaml`, `epochs.csv`, `layers.csv` (the trace), `summary.json`, `model.safetensors`, `state.safetensors`.
-Accuracies are in percent, shares are fractions, FLOPs, bytes and seconds plain numbers. Times stand in summary.json
-alone, so that the other text files of equal runs are equal bit for bit.
+Accuracies are in percent, shares are fractions, and FLOPs, bytes and seconds are plain numbers. Times are only in
+summary.json, so that the other text files of equal runs are equal bit for bit.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ EPOCH_COLUMNS = (
 
 
 def ending(folder: Path) -> str:
-    """How the run of this record ended, "finished" or "diverged"; nothing where there is no record to be trusted.
+    """How the run of this record ended, "finished" or "diverged"; None if there is no record that can be trusted.
 
     A workflow engine deletes the declared output, summary.json, of a job in which another seed failed; the record
     itself is whole, so the summary is put back from its spare copy.
@@ -57,13 +57,13 @@ def ending(folder: Path) -> str:
 
 
 def set_aside(folder: Path) -> None:
-    """Takes the summary.json of a damaged record away, unless a process trains its run just now.
+    """Takes away the summary.json of a damaged record, unless a process is training its run just now.
 
-    Names and sizes alone are looked at. What is left is no record, and its run is trained again.
+    Only names and sizes are checked. What is left does not count as a record, so its run is trained again.
     """
     if not (folder / SUMMARY).exists() or is_whole(folder):
         return
-    with contextlib.suppress(SpfdeError, OSError):  # where nothing can be written nothing can be trained either
+    with contextlib.suppress(SpfdeError, OSError):  # where nothing can be written, nothing can be trained either
         lock = Lock(lock_of(path_of(folder.parent, folder.name)))
         if lock.take():
             if not is_whole(folder):
@@ -75,8 +75,8 @@ def make_room(folder: Path, path: Path) -> None:
     """Before a run trains: removes its damaged record with the checkpoint that is left of it, and half-written files.
 
     Args:
-        folder: of the record, which is not one to be trusted.
-        path: of the checkpoint.
+        folder: the folder of the record, which is damaged or missing.
+        path: the path of the checkpoint.
     """
     with disk_errors(folder):
         if folder.exists():
@@ -127,7 +127,7 @@ def write(
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for a file, which costs nothing; a copy where the file system has none."""
+    """Makes a hard link, which takes no space; copies the file where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

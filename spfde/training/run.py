@@ -34,7 +34,7 @@ from spfde.training.weights import load_weights
 
 
 class Trained(NamedTuple):
-    """What an epoch of training gave, over the samples that it saw."""
+    """Loss and accuracy of an epoch of training, over the samples that it saw."""
 
     loss: float
     accuracy: float  # percent
@@ -42,18 +42,18 @@ class Trained(NamedTuple):
 
 
 class Training:
-    """The parts of a run, and what a checkpoint has to know of them.
+    """The parts of a run, and what a checkpoint has to store of them.
 
     Attributes:
         model, optimizer, sparse: the network, SGD, and the masks, freezing and sieving around them.
-        validation, test: loaders of the splits that are evaluated; no validation where none is held out.
+        validation, test: loaders of the splits for evaluation; no validation loader if no samples are held out.
         steps_per_epoch: training steps of an epoch at most; sieved epochs have fewer.
-        epoch: the epoch in hand, counted through all rounds of a method that trains more than once.
-        done: how many of its steps are done.
+        epoch: the present epoch, counted through all rounds of a method that trains more than once.
+        done: how many steps of the present epoch are done.
         rows: the rows of epochs.csv so far.
         times: seconds that each part of the run has taken.
-        cpu: seconds of all cores that the process has used; beside busy neighbours they tell more than the clock.
-        resumed_from: where the run was interrupted, in order.
+        cpu: seconds that the process has used on all cores; on a busy machine they say more than wall-clock time.
+        resumed_from: the points at which the run was interrupted, in order.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class Training:
     # what the loop calls
 
     def begin(self, epoch: int) -> None:
-        """Boundary events before an epoch, unless it was begun before an interruption."""
+        """Makes the boundary events before an epoch, unless they were made before an interruption."""
         self.epoch = epoch
         if self.sparse.begun > epoch:
             return
-        done = max(0, epoch - (self.sparse.epochs - self.settings.training.epochs))  # epochs of the last round
+        done = max(0, epoch - (self.sparse.epochs - self.settings.training.epochs))  # epochs of the last round only
         if self.snapshots and self.snapshots.wanted(done) and (done or not epoch):
             self.snapshots.save(self.model, done)
         self.sparse.begin_epoch(epoch)
@@ -138,7 +138,7 @@ class Training:
         self.lap("events")
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of the epoch that are still to do: indices, and images and labels of this process's share."""
+        """The remaining batches of the epoch: their indices, and images and labels of this process's share."""
         self.model.train()
         return self.loader.epoch(self.sparse.epoch, self.sparse.partial_set, self.done, self.team.share)
 
@@ -149,7 +149,7 @@ class Training:
         return contextlib.nullcontext()
 
     def count(self, loss: Tensor, correct: Tensor) -> None:
-        """Counts a step that is done; on a GPU the numbers stay there.
+        """Counts a step that is done; on a GPU the numbers stay on the device.
 
         Args:
             loss: mean loss of the batch.
@@ -175,7 +175,7 @@ class Training:
         return trace[trace["epoch"] <= self.sparse.epoch]
 
     def end(self) -> Trained:
-        """After the steps of an epoch; after the last epoch the weights become those that the record holds.
+        """Ends an epoch. After the last one, the weights become the plain weights that the record holds.
 
         Raises:
             Diverged: loss or weights are not finite.
@@ -188,9 +188,9 @@ class Training:
         return trained
 
     def check_finite(self) -> None:
-        """Looks whether the run has diverged; waits for the device.
+        """Checks whether the run has diverged; waits for the device.
 
-        A loss that is infinite or NaN stays so in the sum over the epoch, so that nothing is missed in between.
+        A loss that is infinite or NaN makes the sum over the epoch so too, so none is missed between two checks.
 
         Raises:
             Diverged: a loss of this epoch, or a weight, is infinite or NaN.
@@ -212,7 +212,7 @@ class Training:
         return Diverged(cause, "lower training.lr, or leave the record as it is: it counts as diverged")
 
     def finish(self, folder: Path, trace: pd.DataFrame, summary: dict[str, Any]) -> None:
-        """Writes the record with this trace and this summary.json, and removes the checkpoint: nobody needs it now."""
+        """Writes the record with this trace and this summary.json, and removes the checkpoint."""
         sparse, settings = self.sparse, self.settings
         if self.snapshots and self.snapshots.every:
             self.snapshots.save(self.model, settings.training.epochs)
@@ -235,22 +235,22 @@ class Training:
     # the checkpoint
 
     def save_if_due(self) -> None:
-        """Writes a checkpoint where the clock asks for one in any process."""
+        """Writes a checkpoint if the clock of any process asks for one."""
         if self.team.any(self.clock.due()):
             self.save()
 
     def save(self) -> None:
-        """Writes the checkpoint, and stops here if the clock says so.
+        """Writes the checkpoint, and stops the run here if the clock says so.
 
         Raises:
-            Stopped: it does.
+            Stopped: the clock says so.
             Diverged: loss or weights are not finite; such a state is not kept.
         """
         self.check_finite()
         self.lap("train")
         if self.team.rank == 0 and self.path:
             checkpoint.save(self.path, self.settings.run_id, *self._packed())
-        stops = self.team.any(bool(self.clock.stopped))  # every process waits for the one that writes
+        stops = self.team.any(bool(self.clock.stopped))  # every process waits until the first one has written
         self.clock.saved()
         self.lap("checkpoints")
         if stops:
@@ -279,10 +279,11 @@ class Training:
         return tensors, text
 
     def resume(self, path: Path) -> None:
-        """Keeps the checkpoint at this path from now on, and goes on from the one that is there already.
+        """Uses this path for checkpoints from now on, and continues from the one that is there, if any.
 
         Raises:
-            SpfdeError: that one is damaged, or of another run, number of processes or data, or lacks its snapshots.
+            SpfdeError: the checkpoint is damaged, is of another run, another number of processes or other data, or its
+                snapshots are missing.
         """
         self.path = path
         if self.team.rank == 0 and self.settings.training.snapshots:

@@ -11,11 +11,11 @@ from spfde.training.trust import file_digest
 
 
 class Snapshots:
-    """The snapshots of one run. A kill at any moment leaves those that the checkpoint knows.
+    """The snapshots of one run. If the run is killed at any moment, those that the checkpoint lists are whole.
 
     Args:
-        folder: where they are kept, `epoch-<n>.safetensors` each.
-        every: epochs between two of them; 0: none are kept.
+        folder: where they are kept, as `epoch-<n>.safetensors`.
+        every: epochs between two snapshots; with 0 none are kept.
 
     Attributes:
         digests: SHA-256 of each file by name, as the checkpoint keeps them.
@@ -26,7 +26,7 @@ class Snapshots:
         self.digests: dict[str, str] = {}
 
     def wanted(self, epoch: int) -> bool:
-        """Whether one is kept after so many epochs; the one after the last epoch always is."""
+        """Whether a snapshot is kept after so many epochs; the one after the last epoch always is."""
         return bool(self.every) and epoch % self.every == 0
 
     def save(self, model: nn.Module, epoch: int) -> None:
@@ -38,10 +38,10 @@ class Snapshots:
             self.digests[path.name] = file_digest(temporary)
 
     def check(self, remedy: str) -> None:
-        """Refuses to go on where a snapshot that the checkpoint knows is missing or damaged.
+        """Refuses to go on if a snapshot that the checkpoint lists is missing or damaged.
 
         Raises:
-            SpfdeError: one is.
+            SpfdeError: a snapshot is missing or damaged.
         """
         for name, digest in self.digests.items():
             path = self.folder / name

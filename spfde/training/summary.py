@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 def epoch_row(
     run: "Training", trained: "Trained", tested: tuple[float, float] | None, validated: tuple[float, float] | None
 ) -> dict[str, Any]:
-    """The row of epochs.csv of the epoch that has ended, or in which the run diverged.
+    """The row of epochs.csv for the epoch that has just ended, or in which the run diverged.
 
     Args:
         run: the run.
         trained: loss and accuracy of the training steps.
-        tested: loss and accuracy in percent of the test set; none where the run diverged.
-        validated: the same of the samples that are held out, where there are any.
+        tested: loss and accuracy in percent on the test set; None if the run diverged.
+        validated: the same on the held-out samples, if there are any.
     """
     sparse, groups = run.sparse, run.optimizer.param_groups  # split by block, in forward order
     row = (
@@ -46,7 +46,7 @@ def summary(run: "Training", trace: pd.DataFrame, status: Literal["finished", "d
     sparse, settings = run.sparse, run.settings
     flops, memory = sparse.plan.costs(trace)
     known = [row for row in run.rows if row["val_accuracy"] is not None]
-    best = max(known, key=lambda row: row["val_accuracy"]) if known else None  # the first of equals
+    best = max(known, key=lambda row: row["val_accuracy"]) if known else None  # the first one if several are equal
     peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
     decided = sparse.sieve.decided if sparse.sieve else torch.zeros(0)
     return {
@@ -68,7 +68,8 @@ def summary(run: "Training", trace: pd.DataFrame, status: Literal["finished", "d
         "sieving": {
             "removed": sparse.sieve.removed if sparse.sieve else 0,
             "exchanges": sparse.sieve.updates if sparse.sieve else 0,
-            # Of what left at each exchange, the share that the score decided, not chance among equal scores.
+            # The share of the leaving samples, at each exchange, that the score decided and not chance among equal
+            # scores.
             "decided": decided.mean().item() if len(decided) else None,
             "decided_by_exchange": decided.tolist(),
         },

@@ -1,8 +1,8 @@
-"""Whether a folder holds a record that may be trusted: whole, undamaged, and its own.
+"""Whether a folder holds a record that can be trusted: complete, undamaged, and under its own name.
 
 summary.json names every file of the record with its size and SHA-256 digest ("files"), and holds a digest of itself
-("digest"). A published record has fewer files, and names those. A record is its own where the folder's name, the run id
-that it tells, and the run id that follows from its settings are the same: a copy under another name never counts.
+("digest"). A published record has fewer files, and names those. A record is under its own name if the folder's name,
+the run id in its summary, and the run id that follows from its settings are the same; a renamed copy never counts.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ DAMAGED = ".damaged"  # a folder beside the records, with an empty file for each
 
 
 def sealed(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary with the schema number, the digests of all files of the record, and its own digest."""
+    """The summary with the schema number, the digests of all files of the record, and a digest of itself."""
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.rglob("*"))
@@ -36,12 +36,12 @@ def sealed(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def seal(folder: Path, summary: dict[str, Any]) -> None:
-    """Writes the summary of a record whose other files are all there."""
+    """Writes the summary of a record whose other files have all been written."""
     write_json(folder / SUMMARY, sealed(folder, summary))
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether names and sizes are those of a whole record of this version; reads its summary alone, for planning."""
+    """Whether names and sizes are those of a complete record of this version; for planning, reads only the summary."""
     if folder.name.startswith(".") or (folder.parent / DAMAGED / folder.name).exists():
         return False
     try:
@@ -54,7 +54,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def fault(folder: Path) -> str:
-    """What keeps a record from being trusted, in a few words; nothing where it may be trusted.
+    """Why a record cannot be trusted, in a few words; None if it can.
 
     Every file is read and its digest compared. The answer is remembered while no file changes.
 

@@ -19,7 +19,7 @@ from spfde.results.figures import style
 from spfde.results.labels import percent
 from spfde.results.material import Material
 
-LAYERS = (1, 3, 10, 18, 25, 32)  # those of the paper, of the 32 layers of its network
+LAYERS = (1, 3, 10, 18, 25, 32)  # the layers that the paper shows, of the 32 of its network
 TITLE: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": 8.5, "weight": "bold"}
 LINES: tuple[tuple[str, Any, str], ...] = (  # colour, dashes and marker of each row
     (style.BLACK, "", "o"),

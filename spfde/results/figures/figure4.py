@@ -17,7 +17,7 @@ from spfde.results.material import Material
 from spfde.results.reference import interval
 from spfde.results.tables.table import bytes_unit, exponent
 
-DST = ("set", "rigl", "mest-em", "mest-ems")  # dynamic: the static mask of this experiment is none of them
+DST = ("set", "rigl", "mest-em", "mest-ems")  # the dynamic methods; the static mask of this experiment is not one
 NAMES = ("paper_min", "paper_avg", "full_peak", "measured_peak")
 
 
@@ -82,13 +82,13 @@ def _paper(axes: Axes, material: Material, group: Group, place: int, power: int,
     base = material.costs(group.dst)["memory.paper_min"]
     costs = [material.costs(row) for row in group.spfde.values()]
     heights = [base, *(cost["memory.paper_avg"] for cost in costs), min(cost["memory.paper_min"] for cost in costs)]
-    width = 0.84 / (len(shades) + 2)  # as if every sparsity had all levels
+    width = 0.84 / (len(shades) + 2)  # as if every sparsity had all levels, so that bars are equally wide
     lefts = [place + width * (index - (len(heights) - 1) / 2) for index in range(len(heights))]
     colours = [style.GREY, *(shades[level] for level in group.spfde), "white"]
     bars = axes.bar(lefts, [height / 10**power for height in heights], 0.92 * width, color=colours)
     bars[-1].set(hatch="//////", edgecolor=style.BLUE, linewidth=0.8)
     average, minimum = (interval(material.reference, f"memory_{part}_vs_dst_min") for part in ("avg", "min"))
-    ranges = [average if level in (0.2, 0.25) else None for level in group.spfde]  # the levels its range is of
+    ranges = [average if level in (0.2, 0.25) else None for level in group.spfde]  # the levels it refers to
     for left, height, span in zip(lefts[1:], heights[1:], [*ranges, minimum], strict=True):
         if span:
             middle, half = base * (span.low + span.high) / 2, base * (span.high - span.low) / 2

@@ -23,9 +23,9 @@ from spfde.files import writing_all
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#767676"
 
-SINGLE, DOUBLE = 3.5, 7.2  # inches: one column and two of a page
+DOUBLE = 7.2  # width in inches of two columns of a page
 
-# Method -> colour and marker: colour alone never tells two apart. A method without an entry gets a free marker in grey.
+# Colour and marker of each method; no two methods differ by colour only. Others get a free marker in grey.
 METHODS = {
     "dense": (BLACK, "*"),
     "static": (GREY, "o"),
@@ -122,13 +122,13 @@ def heatmap(
     """A heat map, a cell for each entry, the first row on top.
 
     Args:
-        axes: where.
+        axes: where to draw.
         table: the values; its index and columns label the cells.
         colours: a colour map, or its name.
         norm: from values to the colour map.
         bar: title of the colour bar; without a title there is no bar.
-        labels: how many columns and how many rows are labelled, about.
-        more: handed to `seaborn.heatmap`.
+        labels: about how many columns and how many rows get a label.
+        more: passed on to `seaborn.heatmap`.
     """
     across, down = (-(-size // count) for size, count in zip(table.shape[::-1], labels, strict=True))
     over = "max" if norm.vmax is not None and float(table.max().max()) > norm.vmax else "neither"

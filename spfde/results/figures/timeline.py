@@ -21,7 +21,7 @@ FROZEN = "#C8C8C8"
 
 
 def draw(material: Material) -> style.Drawing:
-    """The SpFDE row of the most freezing at the lowest sparsity that was run, at its first seed.
+    """Draws the first seed of the SpFDE row with the most freezing, at the lowest sparsity that was run.
 
     Raises:
         SpfdeError: no such run is finished, or its histories cannot be read.
@@ -94,7 +94,7 @@ def _layers(axes: Axes, density: pd.DataFrame, frozen: pd.DataFrame) -> None:
     colours = ListedColormap(colormaps["YlGnBu"](np.linspace(0.15, 0.7, 256))).with_extremes(over=style.BLACK)
     norm = Normalize(0.95 * sparse.min(), 1.02 * sparse.max())
     numbered = density.set_axis(range(1, len(density) + 1))
-    axes.set_facecolor(FROZEN)  # what is masked shows the ground
+    axes.set_facecolor(FROZEN)  # frozen cells are masked, so the background shows
     style.heatmap(axes, numbered, colours, norm, mask=frozen.to_numpy() > 0, labels=(8, 8))
     axes.tick_params(axis="x", labelbottom=False)
     axes.set_ylabel("Layer")

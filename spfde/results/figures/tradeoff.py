@@ -17,9 +17,9 @@ from spfde.results.material import Material
 from spfde.results.tables.table import exponent, times_ten
 
 COST = "flops.paper"
-ASIDE = 4.0  # points between markers of equal cost
+ASIDE = 4.0  # distance in points between markers of equal cost
 LEGEND_COLUMNS = 8
-FOOT = 0.2  # of a panel's height: room for the levels along the bottom
+FOOT = 0.2  # share of a panel's height that is kept free for the levels along the bottom
 DENSE: dict[str, Any] = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, (5, 2))}
 
 
@@ -70,7 +70,7 @@ def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: in
 
 
 def _make_room(axes: Axes, material: Material, rows: list[dict[str, Any]], levelled: list[Any], power: int) -> None:
-    """Lowers the axis until no measured point is in the way of a level at its foot; draws it from 0 to 100 % alone."""
+    """Lowers the axis until no measured point covers a level at its foot; the axis is drawn from 0 to 100 % only."""
     low, high = axes.get_ylim()
     room, near = FOOT + 0.03, 0.05 * (axes.get_xlim()[1] - axes.get_xlim()[0])
     places = [material.costs(row)[COST] / 10**power for row in levelled]
@@ -129,7 +129,9 @@ def _measured(axes: Axes, material: Material, row: dict[str, Any], power: int, a
         transform=shifted,
         zorder=4,
     )
-    axes.update_datalim([(cost, accuracy.mean - deviation), (cost, accuracy.mean + deviation)])  # shifts hide it
+    axes.update_datalim(
+        [(cost, accuracy.mean - deviation), (cost, accuracy.mean + deviation)]
+    )  # autoscaling misses shifted points
 
 
 def _shifted(axes: Axes, points: float) -> Transform:

@@ -1,4 +1,4 @@
-"""Rows beside the row that each is compared with: accuracy and its paired difference, FLOPs and their ratio."""
+"""Rows, each compared with another row: accuracy and its paired difference, FLOPs and their ratio."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ PAIRED = (
 
 
 class Pair(NamedTuple):
-    """A planned row, what it is called, and the planned row that it is compared with (none: with nothing)."""
+    """A planned row, its name, and the planned row that it is compared with (None: with nothing)."""
 
     row: Row
     name: str
@@ -74,7 +74,7 @@ def table(
 
 
 def against_first(material: Material, alike: Callable[[Row], Any], name: Callable[[Row], str]) -> list[Pair]:
-    """Each row of the plan beside the first one that is `alike`; a first row stands alone."""
+    """Pairs each row of the plan with the first row that is `alike`; that first row itself is compared with nothing."""
     first: dict[Any, Row] = {}
     pairs = []
     for row in material.plan:
@@ -84,7 +84,7 @@ def against_first(material: Material, alike: Callable[[Row], Any], name: Callabl
 
 
 def untouched(row: Row) -> str:
-    """What a row of freezing and sieving is called, e.g. "freezing and sieving"."""
+    """The name of a row by what it does, e.g. "freezing and sieving"."""
     parts = [word for word in ("freezing", "sieving") if row[word]]
     return " and ".join(parts) or "neither"
 

@@ -37,7 +37,7 @@ def table(
     plain: Callable[[Row], Row] = lambda row: row,
     quantities: Sequence[str] = ("accuracy", "training_flops"),
 ) -> Table:
-    """Rows in the plan's order. What was not run says so and has the plan's costs; costs of a run are the record's.
+    """Rows in the plan's order. A row that was not run says so and shows planned costs; other rows show recorded ones.
 
     Args:
         name: file name without suffix.
@@ -46,7 +46,7 @@ def table(
         notes: sentences of this table alone.
         own: values of this table alone, by planned row; a value of the same name replaces the shared one.
         more: columns that show them, put after the sparsity.
-        plain: the row as reference values know it; by default rows with a tag have none.
+        plain: turns a row into the one to look up in the reference; by default a row with a tag has no reference value.
         quantities: the reference quantities to look up, where the scale is comparable; accuracy and training FLOPs have
             a column here.
     """

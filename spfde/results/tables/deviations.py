@@ -1,4 +1,4 @@
-"""Readings that published sources disagree on (each a switch of the settings) beside the default."""
+"""Readings on which published sources disagree, each a setting here, compared with the default."""
 
 from typing import Any
 

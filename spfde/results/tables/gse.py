@@ -24,7 +24,7 @@ def build(material: Material) -> Table:
 
 
 def _reference(material: Material) -> list[str]:
-    """What is published for GSE without the way it draws and after longer training, so that it stands beside no row."""
+    """Published accuracies of GSE that fit no row: they do not say how GSE draws, and are after longer training."""
     if not material.comparable:
         return []
     values, data = read(), read_scale(material.scale).settings["data"]["name"]

@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV, TeX (booktabs) and HTML (one file, nothing loaded)."""
+"""A table as Markdown, CSV, TeX (booktabs) and HTML (one file that loads nothing else)."""
 
 import html
 import re
@@ -105,7 +105,7 @@ def tex(table: Table) -> str:
 
 
 def page(table: Table) -> str:
-    """A page of its own that loads nothing."""
+    """A complete page that loads nothing else."""
     return document(table.title, fragment(table))
 
 
@@ -113,7 +113,7 @@ def document(title: str, body: str, style: str = "") -> str:
     """A page around HTML, in the one style of the results; it loads nothing.
 
     Args:
-        style: CSS of its own, after the common one.
+        style: CSS of this page, added after the common style.
     """
     return "\n".join(
         [

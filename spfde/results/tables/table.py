@@ -1,4 +1,4 @@
-"""What a table is, whatever it is rendered to: tidy values, and columns that say how a row of them prints."""
+"""A table, independent of its output format: tidy values, and columns that say how a row of values is printed."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 NOT_RUN = "not run"
-ON_MASK = "depends on the mask"  # a cost that only a record knows
+ON_MASK = "depends on the mask"  # in place of a cost that no plan can know
 NOT_AVAILABLE = "not available"
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -33,7 +33,7 @@ class Table:
         name: file name without suffix.
         title: one line.
         values: one row for each printed row, numbers unrounded and in base units (percent, FLOPs, bytes, fractions).
-        columns: how they print.
+        columns: how they are printed.
         seeds: the values of each seed behind them.
         notes: sentences below the table; *stars* emphasise.
         parted_by: the column of `values` whose change starts a new group of rows.

@@ -1,4 +1,4 @@
-"""Table 1 of the SpFDE paper: features of the methods, computed for every registered one; nothing here is typed."""
+"""Table 1 of the SpFDE paper: features of the methods, computed for every registered method, none typed by hand."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from spfde.results.tables.table import Column, Table, cost_text
 if TYPE_CHECKING:
     from spfde.planning import Plan
 
-(SCALE,) = TABLES["table1"].scales  # where the features are worked out, whatever scale is shown
+(SCALE,) = TABLES["table1"].scales  # the scale at which the features are computed, whatever scale is shown
 SPARSITY = 0.9
 NOTES = [
     f"Worked out from each method's plan at scale {SCALE}, {SPARSITY:.0%} sparsity, with the method's own defaults.",
@@ -26,7 +26,7 @@ NOTES = [
 
 
 def build(material: Material) -> Table:
-    """A row a registered method, in the order of registration."""
+    """One row for each registered method, in the order of registration."""
     values = features()
     columns = [
         Column("Method", lambda row: row["title"], numeric=False),

@@ -24,14 +24,14 @@ NOTES = [
 
 
 def read(results: Path, scale: str) -> pd.DataFrame:
-    """results/<scale>/bench.csv: a row a kind and level; empty where nothing was measured."""
+    """results/<scale>/bench.csv, one row for each kind and level; empty if nothing was measured."""
     path = results / scale / "bench.csv"
     columns = ["kind", "flops_reduction", "seconds_per_epoch", "n", "std", "speedup", "speedup_std", "device"]
     return read_csv(path, "timings", "run `spfde bench` again") if path.is_file() else pd.DataFrame(columns=columns)
 
 
 def build(material: Material, name: str, title: str, kind: str) -> Table:
-    """The rows of a kind of saving (freezing or sieving); one row that says so where there are none."""
+    """The rows of a kind of saving (freezing or sieving), or one row "not run" if there are none."""
     times = read(material.results, material.scale)
     base = times[times["kind"] == BASE]["seconds_per_epoch"]
     values = times[times["kind"] == kind].sort_values("flops_reduction", ignore_index=True)
