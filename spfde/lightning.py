@@ -7,7 +7,7 @@
 `training_step` gets batches of (indices, images, labels) and returns {"loss": loss, "logits": logits}.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import torch
@@ -25,8 +25,9 @@ from spfde.sieving.sampler import PartialSetSampler
 class SparseCallback(Callback):
     """Trains a LightningModule's network sparse, frozen and sieved, in one process.
 
-    Its state travels in Lightning's checkpoints. Training resumed from one that was written at the end of an epoch
-    goes on as if nothing had happened; Lightning itself draws an epoch's batches anew where it was cut in the middle.
+    Its state travels in Lightning's checkpoints. Training resumed from one that was written at the end of an epoch,
+    or after its last step, goes on as if nothing had happened; Lightning itself draws an epoch's batches anew where it
+    was cut in the middle.
 
     Args:
         settings: the run's settings; the trainer's `max_epochs` are theirs.
@@ -34,6 +35,7 @@ class SparseCallback(Callback):
         samples: size of the training set.
         network: attribute of the LightningModule that holds the network.
         blocks: freezing blocks in forward order, as in `SparseTraining`.
+        dense: names of layers that stay dense, as in `SparseTraining`.
         fetch: gives images and labels at positions of the training set, as in `SparseTraining`.
         learning_rates: as in `SparseTraining`; "own" where `configure_optimizers` returns a scheduler.
 
@@ -49,6 +51,7 @@ class SparseCallback(Callback):
         samples: int,
         network: str = "model",
         blocks: list[Block] | None = None,
+        dense: Collection[str] = (),
         fetch: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         learning_rates: Literal["cosine", "own"] = "cosine",
     ) -> None:
@@ -58,6 +61,7 @@ class SparseCallback(Callback):
         self._rest: dict[str, Any] = {
             "input_shape": input_shape,
             "blocks": blocks,
+            "dense": dense,
             "fetch": fetch,
             "learning_rates": learning_rates,
         }
@@ -107,9 +111,14 @@ class SparseCallback(Callback):
         if self._state:
             self.training.load_state_dict(self._state)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Resuming from the last step of an epoch, Lightning trains the next one without calling on_train_epoch_start.
+        if self._state and trainer.current_epoch < self._running().epochs:
+            self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         sparse = self._running()
-        if trainer.current_epoch < sparse.begun:  # it began before the interruption
+        if trainer.current_epoch < sparse.begun:  # it began before the interruption, or in on_train_start
             return
         sparse.begin_epoch(trainer.current_epoch)
         fetcher = trainer.fit_loop._data_fetcher

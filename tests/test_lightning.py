@@ -60,6 +60,7 @@ def fit(
     resume: Path | None = None,
     workers: int = 0,
     trainer: dict[str, Any] | None = None,
+    also: list[Any] | None = None,
     **told: Any,
 ) -> tuple[Any, SparseCallback]:
     chosen = {"freezing": 0.1, "sieving": 0.25, "interval": 2, "sparsity": 0.5}
@@ -71,7 +72,7 @@ def fit(
     module = module or Module()
     keep = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
     quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    run = Trainer(**{**quiet, "max_epochs": EPOCHS, "callbacks": [callback, keep], **(trainer or {})})
+    run = Trainer(**{**quiet, "max_epochs": EPOCHS, "callbacks": [callback, keep, *(also or [])], **(trainer or {})})
     run.fit(module, loader, ckpt_path=resume)
     return module, callback
 
@@ -93,6 +94,36 @@ def test_a_run_is_sparse_frozen_and_sieved_and_resumes_bit_for_bit(tmp_path: Pat
     expected = module.model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in again.model.state_dict().items())
     assert second.training.trace().equals(sparse.trace())
+
+
+def test_a_checkpoint_of_an_epochs_last_step_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Lightning then trains the next epoch without calling on_train_epoch_start."""
+    every = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=3)  # 30 of 40 samples, batches of 10
+    whole, callback = fit(tmp_path / "ends", also=[every])
+    assert len(list(tmp_path.glob("step=*.ckpt"))) == EPOCHS
+    for epoch in (0, 2, 4, 5):
+        again, second = fit(tmp_path / f"{epoch}", resume=tmp_path / f"step={3 * epoch + 3}.ckpt")
+        assert again.seen == whole.seen[30 * (epoch + 1) :]
+        assert second.training.history.samples.tolist() == [30] * EPOCHS
+        assert second.training.trace().equals(callback.training.trace())
+        weights = whole.model.state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
+
+
+def test_a_loop_that_goes_wrong_is_told_by_the_next_epoch(tmp_path: Path) -> None:
+    class Manual(Module):
+        """Steps an optimizer that is not the trainer's."""
+
+        automatic_optimization = False
+
+        def training_step(self, batch: tuple[Tensor, Tensor, Tensor], number: int) -> dict[str, Tensor]:
+            given = super().training_step(batch, number)
+            self.manual_backward(given["loss"])
+            torch.optim.SGD(self.parameters(), lr=0.1).step()
+            return given
+
+    with pytest.raises(SpfdeError, match="no optimizer step was seen in epoch 0"):
+        fit(tmp_path, Manual())
 
 
 def test_rates_are_the_callbacks_or_the_modules_own(tmp_path: Path) -> None:
