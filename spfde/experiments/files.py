@@ -50,6 +50,9 @@ class Scale(Section):
     runs_per_job: int = Field(
         1, ge=1, description="rows share a process up to so many runs: starting one takes seconds"
     )
+    protocol: str | None = Field(
+        None, description="digest of the page that says what the scale's runs decide; their records carry it"
+    )
     paper: bool = Field(False, description="results are comparable with the paper's")
     experiments: dict[str, Limit] = Field({}, description="what the scale takes of an experiment, where less than all")
     tiers: list[Tier] = Field(
@@ -109,6 +112,11 @@ def read_scale(name: str) -> Scale:
 
 def read_experiment(name: str) -> Experiment:
     return _read("experiments", name, Experiment)
+
+
+def protocol_of(scale: str) -> str | None:
+    """The protocol that a scale's runs follow; none where the scale has none or is no file."""
+    return read_scale(scale).protocol if scale in _names("scales") else None
 
 
 def scale_of(experiment: str, scale: str) -> str:

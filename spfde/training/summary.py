@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 import torch
 
+from spfde.experiments.files import protocol_of
 from spfde.training import record
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def summary(run: "Training", trace: pd.DataFrame, status: Literal["finished", "d
         "run_id": settings.run_id,
         "row": settings.row,
         "status": status,
+        "protocol": protocol_of(settings.scale),
         "epochs": len(run.rows),
         "accuracy": {
             "test_last": run.rows[-1]["test_accuracy"],

@@ -1,11 +1,12 @@
 """Shorter runs of an experiment, tiers of a scale, and the comparators of the training budget."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from spfde.errors import SpfdeError
-from spfde.experiments.files import read_scale
+from spfde.experiments.files import protocol_of, read_scale
 from spfde.experiments.resolve import expand
 from spfde.planning import describe, plan_settings
 
@@ -78,6 +79,22 @@ def test_comparators_of_the_training_budget_never_have_fewer_flops() -> None:
         if comparator != "spfde-s90-d39.2-once":
             assert flops(comparator, runs[comparator].training.epochs - 1) < flops(row), row
     assert flops("spfde-s90-d39.2-once") == pytest.approx(flops("spfde-s90-d20"), rel=0.002)
+
+
+def test_the_scale_names_the_protocol_that_is_written() -> None:
+    """Records carry this digest, so a changed page is another protocol."""
+    page = Path(__file__).parents[2] / "docs/protocol.md"
+    assert protocol_of("cifar100-short") == hashlib.sha256(page.read_bytes()).hexdigest()[:16]
+    assert protocol_of("digits") is None and protocol_of("custom") is None
+
+
+def test_rigl_keeps_its_steps_at_the_reduced_scale() -> None:
+    (run,) = {
+        run.row_digest: run for run in expand("cifar100-short", "table2") if run.sparsity.method == "rigl"
+    }.values()
+    plan = plan_settings(run)
+    updates = sum(plan.method.mask_updates(epoch, range(782 * epoch, 782 * (epoch + 1))) for epoch in range(32))
+    assert updates == pytest.approx(0.75 * 32 * 782 / 101, abs=1)  # each update takes the place of a step
 
 
 def test_a_sparsity_that_the_scale_does_not_have_is_refused(scale) -> None:
