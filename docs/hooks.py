@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from spfde.methods import METHODS
+from spfde.results import claims
 
 ROOT = Path(__file__).parent.parent
 # Packages and modules of the API reference, from the entrance to the foundation; a package stands for its modules.
@@ -23,6 +23,11 @@ API = (
     *("files", "errors"),
 )
 LATER = ("evidence.md", "protocol.md", "speed.md", "refusals.md")  # in the navigation from the day they are written
+CLAIMS = """# Claims
+
+The sentences of the papers that can be checked. `spfde claims` decides them from the records of a scale, and
+`results/<scale>/claims.md` says on what evidence. *Standing* says how sure we are of the published value.
+"""
 STANDINGS = {
     "F": "found in a source",
     "D": "derived from found numbers",
@@ -53,6 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         **{f"api/{name}.md": _reference(name) for name in _packages()},
     }
     for path, text in pages.items():
+        if written := files.get_file_from_path(path):
+            files.remove(written)
         files.append(File.generated(config, path, content=text))
     return files
 
@@ -104,22 +111,15 @@ def _settings() -> str:
 
 
 def _claims() -> str:
-    """Every claim with its source, its evidence and the standing of what the papers say."""
-    claims = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
-    lines = [
-        "# Claims",
-        "",
-        "The sentences of the papers that can be checked. `spfde claims` decides them from the records of a scale, and",
-        "`results/<scale>/claims.md` says on what evidence. *Standing* says how sure we are of the published value.",
-        "",
-        "| Claim | Source | Decided by | Standing |",
-        "| --- | --- | --- | --- |",
-    ]
-    for claim in claims:
-        standing = STANDINGS.get((claim.get("expected") or {}).get("standing", ""), "")
-        cells = (claim["claim"], claim["source"], claim["kind"], standing)
-        lines.append(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+    """docs/claims.md, which says how claims are decided, and below it every claim: source, test, standing."""
+    path = ROOT / "docs/claims.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else CLAIMS
+    lines = ["", "## The claims", "", "| Claim | Source | Of | Test | Standing |", "| --- | --- | --- | --- | --- |"]
+    for claim in claims.read().claims:
+        test = f"by construction ({claim.by_construction.by})" if claim.by_construction else claim.test
+        cells = (claim.claim, claim.source, claim.kind, test, STANDINGS[claim.standing])
+        lines.append(f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in cells)} |")
+    return text + "\n".join(lines) + "\n"
 
 
 def _api() -> str:

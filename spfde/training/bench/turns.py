@@ -56,8 +56,9 @@ def ratio(name: str, over: Any, under: Any, goal: float | None = None, at_most: 
     """The ratio of two series of seconds, turn by turn.
 
     Args:
-        name: what it is.
-        over, under: seconds by turn, (turns,).
+        name: what the ratio says.
+        over: the numerator, seconds by turn, shape (turns,).
+        under: the denominator, of the same shape.
         goal: what the ratio should be at least.
         at_most: `goal` is what it should be at most.
     """
