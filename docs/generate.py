@@ -155,15 +155,16 @@ def first_result(folder: str) -> str:
         )
         for row in rows
     ]
-    head = ("Method", "Test accuracy (%)", "n", "Training FLOPs, as papers count", "executed, masked dense kernels")
+    head = ("Method", "Accuracy (%)", "n", "FLOPs (paper)", "FLOPs (executed)")
     caption = (
         f"Scale `{scale}` at {sparsity} sparsity: {settings.data.name}, {settings.model.name}, "
-        f"{settings.training.epochs} epochs. Accuracy after the last epoch, mean ± standard deviation over n seeds; "
-        "FLOPs as a share of dense training. SpFDE x%+y% removes x % of the training FLOPs by freezing and y % of the "
+        f"{settings.training.epochs} epochs. Accuracy on the test set after the last epoch, mean ± standard deviation "
+        "over n seeds. FLOPs of the whole training, as a share of dense training: *paper* counts as published rows do, "
+        "*executed* is what the hardware ran. SpFDE x%+y% removes x % of the training FLOPs by freezing and y % of the "
         "training data by sieving. The pipeline made figure and table."
     )
     figure = f"![Test accuracy over training FLOPs of every method]({folder}/{FIGURE}.svg)"
-    return f"{figure}\n\n{table(head, cells)}\n{caption}\n"
+    return f"{figure}\n\n{table(head, cells, numbers=4)}\n{caption}\n"
 
 
 def percent(share: float) -> str:
@@ -262,8 +263,10 @@ def default(field: FieldInfo) -> str:
     return f"`{json.dumps(value)}`" if value not in ("", {}) else "none"
 
 
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines: list[tuple[str, ...]] = [head, ("---",) * len(head), *rows]
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: int = 0) -> str:
+    """A Markdown table whose last `numbers` columns are aligned to the right."""
+    rule = ("---",) * (len(head) - numbers) + ("---:",) * numbers
+    lines: list[tuple[str, ...]] = [head, rule, *rows]
     return "".join(f"| {' | '.join(map(escaped, line))} |\n" for line in lines)
 
 
