@@ -14,7 +14,7 @@ from spfde.files import read_csv, read_json
 from spfde.results import load
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import NEEDED, mixtures
-from spfde.results.labels import tag
+from spfde.results.labels import tag, with_controls_beside
 from spfde.results.reference import ReferenceValue, lookup
 from spfde.results.reference import read as read_reference
 from spfde.results.statistics import Estimate, estimate
@@ -130,7 +130,7 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
         remedy = "name another scale, or give it rows in config/"
         raise NotAtThisScale(f"no row of experiment {experiment} belongs to scale {at}", remedy)
     runs = load(at, results, wanted)
-    return Material(at, runs, rows, reference, results)
+    return Material(at, runs, with_controls_beside(rows), reference, results)
 
 
 def comparable(scale: str) -> pd.DataFrame:

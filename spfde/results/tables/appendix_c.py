@@ -13,8 +13,8 @@ TURNOVER = [
 NOTES = [
     "The first row is the default; the others differ from it in one setting. *every1*, *every10*: epochs between "
     "exchanges; *easy*: samples never correct count as easy; *total*: the share is of the whole set; *any*: random "
-    "samples come back instead of the queue's head; *once*: one removal as in data-efficient MEST; *random*: random "
-    "samples leave, the control.",
+    "samples come back instead of the queue's head; *once*: one removal as in data-efficient MEST, of as many samples "
+    "and of so many that it costs what the default does.",
     "Turnover: share of the removed set that changes at an update, how many updates there are, and how often the whole "
     "set is renewed.",
 ]

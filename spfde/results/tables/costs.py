@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from spfde.results.labels import label, percent
+from spfde.results.labels import CONTROL_NOTE, is_control, label, percent
 from spfde.results.material import COSTS, Material
 from spfde.results.reference import LEGEND
 from spfde.results.tables.table import (
@@ -162,6 +162,8 @@ def _notes(material: Material) -> list[str]:
         "Rows that were not run have the costs of the plan; where layer densities depend on the data (SNIP, GraSP, "
         "lottery, DSR, SWAT-M, GSE) no plan knows them, and they depend on the mask.",
     ]
+    if any(is_control(row) for row in material.plan):
+        notes.append(CONTROL_NOTE)
     if not material.comparable:
         return [
             *notes,
