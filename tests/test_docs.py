@@ -43,7 +43,7 @@ def test_a_changed_option_makes_its_card_stale(generator: ModuleType) -> None:
         assert (field.description or "").replace("|", "\\|") in text
     settings = (ROOT / "config/README.md").read_text()
     assert "| `sparsity.target` | number ≥ 0 and < 1 | `0.9` |" in settings
-    assert "| `data.train_limit` | whole number ≥ 1, null | `null` |" in settings
+    assert "| `data.train_limit` | whole number ≥ 1 and ≤ 1e+09, null | `null` |" in settings
 
 
 def test_another_measured_number_makes_the_pages_that_show_it_stale(
