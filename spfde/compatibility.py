@@ -1,4 +1,4 @@
-"""What sparse training asks of a model and an optimizer; what cannot work is refused here, with the reason."""
+"""What sparse training requires of a model and an optimizer. What cannot work is refused here, with the reason."""
 
 import json
 from collections import defaultdict
@@ -40,10 +40,10 @@ def unwrapped(model: nn.Module, settings: RunSettings) -> nn.Module:
 def training_set(
     settings: RunSettings, input_shape: tuple[int, ...] | None, samples: int | None
 ) -> tuple[tuple[int, ...], int]:
-    """Shape of one input and size of the training set: as told, else of the data set that the settings name.
+    """Shape of one input and size of the training set: as given, else those of the data set in the settings.
 
     Raises:
-        SpfdeError: it is not told, and the data set is none that is known here.
+        SpfdeError: they are not given, and the data set is not a known one.
     """
     if input_shape is not None and samples is not None:
         return input_shape, samples
@@ -55,10 +55,10 @@ def training_set(
 
 
 def check_alone() -> None:
-    """Refuses to count how samples fare in one of several processes that train together.
+    """Refuses to count predictions in one of several processes that train together.
 
     Raises:
-        SpfdeError: there are several.
+        SpfdeError: there are several processes.
     """
     if distributed.is_initialized() and distributed.get_world_size() > 1:
         cause = "sieving counts how every sample fares, and each of several processes sees a part of them"
@@ -72,7 +72,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """Refuses an optimizer whose steps cannot be masked.
 
     Raises:
-        SpfdeError: it is none of torch's kind, or evaluates the loss more than once per step.
+        SpfdeError: it is not a `torch.optim.Optimizer`, or evaluates the loss more than once per step.
     """
     kind = type(optimizer).__name__
     if not isinstance(optimizer, Optimizer):
@@ -86,12 +86,12 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 
 def check_steps(optimizer: Optimizer) -> None:
-    """Refuses an optimizer whose `step` calls no hooks: a wrapper that has not been made as the base class makes it.
+    """Refuses an optimizer whose `step` calls no hooks, because its class does not call the base class's `__init__`.
 
     Raises:
         SpfdeError: so it is.
     """
-    if not hasattr(optimizer, "_zero_grad_profile_name"):  # set together with the hooks' call
+    if not hasattr(optimizer, "_zero_grad_profile_name"):  # set by the same code that makes `step` call hooks
         raise _unseen(optimizer)
 
 
@@ -174,10 +174,10 @@ def check_classes(indices: Tensor, logits: Tensor, labels: Tensor) -> None:
 
 
 def checked_correct(indices: Tensor, correct: Tensor | None) -> Tensor:
-    """What sieving counts by: a boolean for each sample of a batch.
+    """The booleans that sieving counts, one for each sample of a batch.
 
     Raises:
-        SpfdeError: it is something else.
+        SpfdeError: they are something else.
     """
     if correct is None or correct.dtype != torch.bool or correct.shape != (len(indices),):
         cause = "sieving needs a boolean for each sample of the batch: whether it was predicted right"
@@ -220,7 +220,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_weights(model: nn.Module, optimizer: Optimizer, method: Method, costs: Profile) -> None:
-    """Refuses sparse layers whose weight a mask cannot govern.
+    """Refuses sparse layers whose weight cannot be masked.
 
     Args:
         model: the model.

@@ -1,8 +1,8 @@
 """Which kernels the steps of a training run on: dense ones under masks, or sparse ones that skip the zeros.
 
-Sparse kernels exist for CPUs. What can run on them (a residual block, a convolution, a linear layer) is a unit of
-`spfde.kernels`, and every unit is chosen by itself: "sparse" and "dense" take one kind for all of them, "auto" takes
-for each what is faster, by times that are measured once per machine and density. Parameters stay what they are.
+Sparse kernels exist for CPUs. Whatever can run on them (a residual block, a convolution, a linear layer) is a unit of
+`spfde.kernels`. "sparse" and "dense" choose one kind of kernel for all units; "auto" chooses for each unit the faster
+kind, by times that are measured once per machine and density. The parameters of the model are not changed.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from spfde.methods import Method
 from spfde.sparsity.masks import Masks
 
 Wanted = Literal["auto", "dense", "sparse"]
-WORTH = 1.03  # sparse kernels are taken where dense ones take at least so many times as long
+WORTH = 1.03  # sparse kernels are chosen where dense ones take at least this many times as long
 _said: set[str] = set()
 
 
@@ -36,19 +36,19 @@ class Execution:
 
     Args:
         model: the network.
-        masks: of its sparse layers.
+        masks: the masks of its sparse layers.
         method: says which steps need the gradients outside the masks, and whether it can have sparse kernels at all.
         wanted: "auto", "dense" or "sparse"; the environment variable SPFDE_KERNELS takes the place of "auto".
-        batch: samples a step, for timing.
+        batch: samples per step, for timing.
         input_shape: shape of one input, for timing.
-        table: where times are kept; the user's cache folder by default.
+        table: where measured times are kept; by default in the user's cache folder.
 
     Attributes:
         wanted: what was asked for.
         choices: "sparse" or "dense" for each unit; empty where all steps are dense.
 
     Raises:
-        SpfdeError: `wanted` is neither of the three, or "sparse" where sparse kernels were not built.
+        SpfdeError: `wanted` is none of the three, or "sparse" where sparse kernels were not built.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Execution:
         self._layers: dict[frozenset[str], Tensor] = {}
 
     def begin(self, step: int) -> None:
-        """Before an epoch's first step: masks, frozen blocks and modules may be other ones."""
+        """Prepares an epoch: masks, frozen blocks and modules may have changed since the last one."""
         if self._handle and not self._intact():
             self.detach()
         if not self._handle:
@@ -88,7 +88,7 @@ class Execution:
         self.prepare(step)
 
     def prepare(self, step: int) -> None:
-        """Before the forward passes of a step: masks may have moved since the last one."""
+        """Prepares the forward passes of a step: masks may have changed since the last one."""
         if not self._handle:
             return
         moved = [layer.name for layer in self.masks if self._seen[layer.name] != layer.changes]
@@ -126,29 +126,29 @@ class Execution:
 
     @contextlib.contextmanager
     def sample(self, extra: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within it, passes that skip zeros also give the gradients at these places, booleans by layer name.
+        """A context in which passes that skip zeros also compute the gradients at these places, by layer name.
 
-        What runs dense has all gradients anyway.
+        Units on dense kernels have all gradients anyway.
         """
         with self._handle.sample(extra) if self._handle else contextlib.nullcontext():
             yield
 
     def detach(self) -> None:
-        """The modules are plain ones again."""
+        """Makes the modules plain ones again."""
         if self._handle:
             self._handle.detach()
         self._handle = None
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What can change a result in its last bits."""
+        """What can change the last bits of a result."""
         status = kernels.status()
         return (
             {"wanted": self.wanted, "isa": status.isa, "digest": status.digest} if self._able else {"wanted": "dense"}
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a record says: the same, and how many units were sparse and dense in the end."""
+        """What a record says of the kernels: `identity`, and how many units were sparse and dense at the end."""
         chosen = list(self.choices.values())
         return {**self.identity, "sparse": chosen.count("sparse"), "dense": chosen.count("dense")}
 
@@ -167,7 +167,7 @@ class Execution:
             self._handle.trace_shapes(self._input(2))
 
     def _intact(self) -> bool:
-        """Whether the modules are still those that the kernels were put under."""
+        """Whether the model still has the modules to which the kernels were attached."""
         known = dict(self.model.named_modules())
         same = all(known.get(unit.name) is old for unit, old in zip(self._handle.units, self._modules, strict=True))
         return same and all(unit.intact() for unit in self._handle.units)
@@ -177,7 +177,7 @@ class Execution:
         return self.wanted != "dense" and len(self.masks) > 0 and kernels.available()
 
     def _refused(self) -> str:
-        """Why this training cannot have sparse kernels, or nothing."""
+        """The reason why this training cannot have sparse kernels, or None."""
         device = next(self.model.parameters()).device
         if device.type != "cpu":
             return f"sparse kernels are for CPUs, and the model is on {device.type}"
@@ -191,12 +191,12 @@ class Execution:
         self._handle.choose(self.choices)
 
     def _faster(self, frozen: tuple[bool, ...]) -> list[str]:
-        """For each unit the faster kernels; dense ones for all where their mixture is not faster than that."""
+        """The faster kernels of each unit; dense ones for all units if the mixture is not faster than that."""
         units = list(zip(self._handle.units, frozen, strict=True))
         works = [self._work(unit, still) for unit, still in units]
         for work, (unit, still) in zip(works, units, strict=True):
             if not hasattr(unit, "measure"):
-                self._decided[work] = "sparse"  # until whole steps say otherwise
+                self._decided[work] = "sparse"  # until the times of whole steps say otherwise
             elif work not in self._decided:
                 self._decide(work, functools.partial(unit.measure, self.batch, repeats=1, frozen=still))
         choices = [self._decided.get(work, "dense") for work in works]
@@ -210,7 +210,7 @@ class Execution:
         return choices if self._decided.get(whole) == "sparse" else ["dense"] * len(choices)
 
     def _decide(self, work: str, pair: Any) -> None:
-        """Looks the work up or times it; where its times never settle it is dense, for now and here alone."""
+        """Looks up the times of this work, or measures them; if they never settle, dense is chosen, and not kept."""
         table = self._table = self._table or Table(machine(), None)
         times = table.find(work)
         if times is None:
@@ -224,7 +224,7 @@ class Execution:
         self._decided[work] = "sparse" if times.dense > WORTH * times.sparse else "dense"
 
     def _work(self, unit: Any, frozen: bool) -> str:
-        """What a unit does in a step, as far as its time depends on it; densities on a grid of half powers of two."""
+        """The key of a unit's work: all that its time depends on, with densities rounded to half powers of two."""
         layers = []
         for name in unit.layers:
             layer, masked = self.model.get_submodule(name), self.masks.layers.get(name)
@@ -244,20 +244,20 @@ class Execution:
         return {"json": torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on with the choices of the checkpoint, from `begin` on, unless all kernels are to be of one kind."""
+        """Restores the checkpoint's choices, which hold from `begin` on; not if all kernels are to be of one kind."""
         told = json.loads(bytes(state["json"].tolist()))
         self._decided, self._loaded = told["decided"], told["choices"]
 
 
 def say(why: str) -> None:
-    """Says, once a process, why training runs on dense kernels where it might have run on sparse ones."""
+    """Says, once per process, why training runs on dense kernels though it might have run on sparse ones."""
     if why not in _said:
         _said.add(why)
         warnings.warn(f"training runs on dense kernels: {why}", stacklevel=3)
 
 
 def machine() -> dict[str, object]:
-    """What times depend on beside the work."""
+    """What measured times depend on beside the work."""
     status = kernels.status()
     return {
         "processor": processor(),
@@ -274,7 +274,7 @@ def _frozen(modules: Iterable[nn.Module]) -> bool:
 
 @contextlib.contextmanager
 def _trial(model: nn.Module, handle: Any, choices: list[str], masks: Masks) -> Iterator[Any]:
-    """A copy of the network whose whole steps can be timed on the choices, or on dense kernels alone."""
+    """A copy of the network whose whole steps can be timed, on the chosen kernels or on dense ones only."""
     network = copy.deepcopy(model)
     trial = kernels.attach(network, {layer.name: layer.mask for layer in masks})
     mixed = dict(zip([unit.name for unit in handle.units], choices, strict=True))

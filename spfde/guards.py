@@ -1,4 +1,4 @@
-"""What goes wrong in a loop of somebody else without a word: found where the next epoch begins, and named."""
+"""Finds mistakes of a user's own training loop that would stay silent, when the next epoch begins, and names them."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -14,8 +14,8 @@ def check_epoch(epoch: int, begun: int, planned: int, finished: bool) -> None:
 
     Args:
         epoch: the epoch that is to begin.
-        begun: epochs that have begun.
-        planned: epochs of the plan, all rounds together.
+        begun: number of epochs that have begun.
+        planned: number of epochs of the plan, in all rounds together.
         finished: whether training is over.
 
     Raises:
@@ -30,7 +30,7 @@ def check_epoch(epoch: int, begun: int, planned: int, finished: bool) -> None:
 
 
 def check_finish(begun: int, finished: bool) -> None:
-    """Refuses to finish twice, or what has not begun.
+    """Refuses to finish a training twice, or one that has not begun.
 
     Raises:
         SpfdeError: so it is.
@@ -44,9 +44,9 @@ class Guards:
     """Watches the steps of a training, epoch by epoch; never waits for the device inside one.
 
     Args:
-        optimizer: the one whose steps are masked.
+        optimizer: the optimizer whose steps are masked.
         block_of: freezing block of each parameter that is in one.
-        names: the blocks' names; parameters in no block count as one block more, the head.
+        names: the names of the blocks; parameters in no block count as one more block, the head.
         idle: parameters that take no part in the forward pass, and need no gradient.
     """
 
@@ -66,12 +66,12 @@ class Guards:
         self.begin(0)
 
     def begin(self, frozen: int) -> None:
-        """An epoch begins, or goes on after resuming, with so many leading blocks frozen."""
+        """Starts watching an epoch (also one that goes on after resuming), with `frozen` leading blocks frozen."""
         self._waiting = {block: each for block, each in self._parameters.items() if block >= frozen}
         self._looked = False
 
     def look(self) -> None:
-        """Before a step: which blocks have gradients. After the first step all of them have had one, as a rule."""
+        """Notes before a step which blocks have gradients; usually all of them have one after the first step."""
         self._looked = True
         if self._waiting:
             self._waiting = {
@@ -81,13 +81,13 @@ class Guards:
             }
 
     def check(self, epoch: int, steps: int, samples: int, masks: Masks) -> None:
-        """At the end of an epoch; waits for the device.
+        """Checks the epoch that has ended; waits for the device.
 
         Args:
             epoch: the epoch that ends.
             steps: optimizer steps seen in it.
             samples: samples observed in it.
-            masks: the masks in force.
+            masks: the present masks.
 
         Raises:
             SpfdeError: there were no steps or no samples, a block that trains got no gradient, or weights outside the

@@ -1,4 +1,4 @@
-"""What happens around every step of an optimizer, closure or not, and what it keeps for each parameter."""
+"""Hooks around every step of an optimizer, with or without a closure, and what it keeps for each parameter."""
 
 import copy
 from collections import defaultdict
@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 def momentum_buffers(optimizer: Optimizer) -> int | None:
     """How many numbers an optimizer keeps for each weight: plain SGD none, SGD with momentum one, Adam two.
 
-    A copy of it, without the parameters and the state of the first, takes a step on a weight of its own. None where it
-    cannot be copied so (a wrapper of another optimizer).
+    To find out, a copy of the optimizer without its parameters and state takes a step on a small weight. The answer is
+    None for an optimizer that cannot be copied like this (a wrapper of another one).
     """
     most = 0
     for group in optimizer.param_groups:
@@ -22,7 +22,7 @@ def momentum_buffers(optimizer: Optimizer) -> int | None:
         weight.grad = torch.ones(2, 3)
         try:
             with torch.enable_grad():
-                twin = copy.copy(optimizer)  # without hooks: the base class copies defaults, groups and state alone
+                twin = copy.copy(optimizer)  # the base class copies defaults, groups and state, but no hooks
                 twin.param_groups, twin.state = [{**group, "params": [weight]}], defaultdict(dict)
                 twin.step()
         except Exception:
@@ -36,8 +36,8 @@ class AroundSteps:
     """Calls `before` when the gradients of a step are there, and `after` when it is done, until `remove`.
 
     Args:
-        optimizer: whose steps.
-        begins: called as a step begins, before a closure computes its gradients; may refuse it.
+        optimizer: the optimizer whose steps are meant.
+        begins: called as a step begins, before a closure computes its gradients; it may refuse the step.
         before: called with the gradients in place that the step uses.
         after: called after the step.
     """

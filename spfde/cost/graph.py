@@ -16,8 +16,8 @@ from spfde.sparsity.layers import layers as find_layers
 class Graph:
     """The graph of a pass.
 
-    With k leading blocks frozen, exactly the nodes with a parameter of a later block upstream stay in the graph. Sets
-    of blocks are whole numbers with a bit for each block; one bit more is for parameters in none.
+    With k leading blocks frozen, exactly those nodes stay in the graph that have a parameter of a later block upstream.
+    A set of blocks is a whole number with one bit for each block, and one more bit for parameters in no block.
 
     Args:
         model: the network, every parameter trainable.
@@ -26,8 +26,8 @@ class Graph:
 
     Attributes:
         block: freezing block of each parameter; the number of blocks where it is in none.
-        operations: what the pass did.
-        output: what it gave.
+        operations: the operations of the pass.
+        output: what the pass returned.
         upstream: blocks upstream of each node, itself included.
     """
 
@@ -52,7 +52,7 @@ class Graph:
         for node, before in self.upstream.items():
             last, tensors = last_of(before), _saved_tensors(node)
             weights = [name for tensor in tensors for name in self.operations.layers_of(tensor)]
-            owner = self.operations.own.get(node, weights[0] if weights else None)  # a layer used by its weight
+            owner = self.operations.own.get(node, weights[0] if weights else None)  # the layer whose weight is used
             for tensor in tensors:
                 storage = tensor.untyped_storage()
                 earlier, _ = self._saved.get(storage._cdata, (-1, 0))
@@ -107,7 +107,7 @@ def last_of(blocks: int) -> int:
 
 
 def measured_bytes(model: nn.Module, shape: tuple[int, ...], frozen: list[Block], batch: int) -> int:
-    """Bytes per sample that a pass with these blocks frozen saves for backward: what a batch twice the size adds."""
+    """Measured bytes per sample that a pass with these blocks frozen saves: what doubling the batch adds."""
     held = copy.deepcopy(model)
     for name in (name for block in frozen for name in block.modules):
         held.get_submodule(name).requires_grad_(False).eval()
@@ -117,7 +117,7 @@ def measured_bytes(model: nn.Module, shape: tuple[int, ...], frozen: list[Block]
         kept: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor, kept: dict[int, Tensor] = kept) -> Tensor:
-            kept[tensor.untyped_storage()._cdata] = tensor  # which also keeps the storage from being another's
+            kept[tensor.untyped_storage()._cdata] = tensor  # which also prevents that the storage is used again
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

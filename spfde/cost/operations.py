@@ -1,12 +1,12 @@
 """One forward pass of a network, operation by operation: which weight each of them multiplies, and how much work it is.
 
-torch's dispatcher shows every operation, whoever asked for it: a layer that is called, `torch.nn.functional`, a matrix
-product, attention. Each product of two tensors is told by where they come from:
+torch's dispatcher shows every operation, whether a layer was called or it came from `torch.nn.functional`, a matrix
+product or attention. Each product of two tensors is classified by where the two come from:
 
-* a layer's weight itself (a view or a copy of it is as good) and something else: the layer's work;
-* inside a layer's own call, without that: the layer's work too, with a weight that is computed (weight norm,
-  standardisation), which no mask on the parameter makes sparse;
-* any other two: a product of activations (attention), or with a parameter that is no layer's. It is dense.
+* One is a layer's weight itself, or a view or a copy of it: this is the layer's work.
+* Neither is, but the product happens inside a layer's own call: this is the layer's work too, with a weight that is
+  computed (weight norm, standardisation). No mask on the parameter makes such a weight sparse.
+* Any other product is one of activations (attention), or with a parameter that belongs to no layer. It is dense.
 """
 
 from collections import defaultdict
@@ -27,12 +27,12 @@ from torch.utils._pytree import tree_leaves
 from spfde.sparsity.layers import layers as find_layers
 
 COPIES = {"clone", "_to_copy", "contiguous"}  # a copy of a weight has the weight's zeros
-Product = tuple[int, Sequence[Tensor], Sequence[Tensor]]  # multiply-accumulates; what is upstream of the two factors
+Product = tuple[int, Sequence[Tensor], Sequence[Tensor]]  # multiply-accumulates; what is upstream of each factor
 
 
 @dataclass
 class Work:
-    """What is multiplied in one place: by a layer's weight, or in a product without one.
+    """The multiplications in one place: with a layer's weight, or a product without one.
 
     Attributes:
         macs: multiply-accumulates of the whole batch.
@@ -52,7 +52,7 @@ class Work:
 
 
 class Operations(TorchDispatchMode):
-    """Watches forward passes of a model while it is entered.
+    """Watches the forward passes of a model, as a context.
 
     Attributes:
         layers: work of each layer, by qualified name; in definition order.
@@ -74,7 +74,8 @@ class Operations(TorchDispatchMode):
         self._names = {module: name for name, module in model.named_modules()}
         self._stack: list[str] = []
         self._ends: set[Node] = set()
-        # What a tensor is, by its storage; storages are kept, so that none is taken for another one.
+        # What each tensor is, by its storage. Storages are kept alive, so that a new one cannot be mistaken for an old
+        # one.
         self._kept: list[Tensor] = [x]
         self._data = {_storage(x)}
         self._weight_of: dict[int, list[str]] = defaultdict(list)
@@ -88,7 +89,7 @@ class Operations(TorchDispatchMode):
     def watching(self) -> Iterator[None]:
         """Watches the operations of this thread's passes, and which module they happen in.
 
-        By torch's global hooks: hooks on the modules themselves would turn fused paths off.
+        It uses torch's global hooks, because hooks on the modules themselves would turn fused code paths off.
         """
         hooks = (
             register_module_forward_pre_hook(lambda module, _: self._enter(module)),
@@ -113,16 +114,16 @@ class Operations(TorchDispatchMode):
         return output
 
     def _nodes(self, tensors: Sequence[Tensor]) -> set[Node]:
-        """The nodes that gave these tensors; below autograd a parameter cannot be asked for its own."""
+        """The graph nodes that made these tensors; below autograd a parameter cannot be asked for its own node."""
         found = {tensor.grad_fn or self._leaves.get(id(tensor)) for tensor in tensors if tensor.requires_grad}
         return {node for node in found if node is not None}
 
     def layers_of(self, tensor: Tensor) -> list[str]:
-        """The layers whose weight a tensor is."""
+        """The layers whose weight this tensor is."""
         return self._weight_of.get(_storage(tensor), [])
 
     def _follow(self, name: str, mutable: bool, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        """Notes what the outputs are: data, a copy of a weight, or made of weights alone."""
+        """Notes what the outputs are: data, a copy of a weight, or computed from weights only."""
         self._kept += outputs
         sources = {_storage(tensor) for tensor in inputs}
         fresh = {_storage(tensor) for tensor in outputs} - sources
@@ -199,7 +200,7 @@ def _convolution(args: Any, output: Tensor) -> list[Product]:
 
 
 def _attention(args: Any, output: Tensor) -> list[Product]:
-    """Queries times keys, and what comes of it times values; q (..., L, E), k (..., S, E), v (..., S, Ev)."""
+    """Attention: queries times keys, and the result times values; q (..., L, E), k (..., S, E), v (..., S, Ev)."""
     q, k, v = args[:3]
     pairs = prod(q.shape[:-1]) * k.shape[-2]
     return [(pairs * q.shape[-1], [q], [k]), (pairs * v.shape[-1], [q, k], [v])]
@@ -219,10 +220,10 @@ PRODUCTS: dict[str, Callable[[Any, Tensor], list[Product]]] = {
 
 @contextmanager
 def without_checkpointing() -> Iterator[set[str]]:
-    """Activation checkpointing does nothing inside, so that a pass shows the whole graph.
+    """A context in which activation checkpointing does nothing, so that a pass shows the whole graph.
 
     Yields:
-        What was asked for meanwhile: "reentrant", "other".
+        The kinds of checkpointing that were asked for meanwhile: "reentrant", "other".
     """
     asked: set[str] = set()
 

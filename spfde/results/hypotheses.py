@@ -94,7 +94,7 @@ def judge(tests: Sequence[Test], effects: Sequence[Effect], level: float = LEVEL
     """The word on each comparison of a claim; those without a known effect are not run.
 
     Args:
-        tests: one a comparison.
+        tests: one for each comparison.
         effects: as many.
         level: of each one-sided test.
     """

@@ -16,7 +16,7 @@ from spfde.errors import SpfdeError
 from spfde.results.statistics import Variance, combined
 
 FILE = "predictions.safetensors"
-CORRECT = "correct"  # the tensor: one byte an image, 1 where the last network was right
+CORRECT = "correct"  # the name of the tensor: one byte per image, 1 where the last network was right
 
 
 def read_correct(folder: Path) -> np.ndarray | None:

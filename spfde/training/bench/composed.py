@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 def points(plan: Plan) -> list[Point]:
-    """The point of each epoch of a plan."""
+    """The point at which each epoch of a plan trains."""
     forward = np.where(plan.at_target, plan.settled, plan.forward)
     return [
         Point(count, tuple(row.round(3).tolist())) for count, row in zip(plan.schedule.counts, forward, strict=True)
@@ -37,7 +37,7 @@ def points(plan: Plan) -> list[Point]:
 
 
 def arranged(network: Network, plan: Plan, point: Point) -> SparseTraining:
-    """A training at a point of the plan, with random masks of these densities."""
+    """A training that is at this point of the plan, with random masks of its densities."""
     settings = plan.settings
     freezing = settings.freezing.model_copy(update={"flops_reduction": 0.0})
     sieving = settings.sieving.model_copy(update={"removed": 0.0})

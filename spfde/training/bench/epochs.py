@@ -2,8 +2,8 @@
 
 Every case is a real training of consecutive epochs on random images: dense, sparse, sparse with freezing or sieving at
 each level, and with both. Its mask updates, sieve updates, frozen blocks and partial sets are those of its schedule.
-The cases take turns epoch by epoch: what else the machine does meets all of them alike, and the ratios within a repeat
-are what counts. Evaluation is not timed.
+The cases take turns epoch by epoch, so that other work of the machine affects all of them alike. Only the ratios within
+a repeat count. Evaluation is not timed.
 """
 
 import time
@@ -22,7 +22,7 @@ from spfde.training.loop import step
 from spfde.training.run import Training
 
 LEVELS = (0.10, 0.15, 0.20, 0.25)
-MODEL, SAMPLES, EPOCHS = "resnet20", 2000, 50  # of the paper's tables, in Appendix E
+MODEL, SAMPLES, EPOCHS = "resnet20", 2000, 50  # the levels of the paper's tables in Appendix E
 
 
 def bench(
@@ -34,7 +34,7 @@ def bench(
     repeats: int = 2,
     batch_size: int | None = None,
 ) -> pd.DataFrame:
-    """Measured seconds an epoch, a row a kind, level and repeat.
+    """Measured seconds per epoch, one row for each kind, level and repeat.
 
     `kind` is `dense` (no masks), `masks` (sparse, nothing else), `freezing`, `sieving` or `both`; `flops_reduction` the
     wanted share that freezing removes, or the share of data removed, or each of both. Beside the seconds of a mean
@@ -44,11 +44,11 @@ def bench(
     Args:
         scale: whose data shape and recipe are timed.
         device: where.
-        model: the network; the scale's where it is none.
+        model: the network; by default that of the scale.
         epochs: consecutive epochs of each training.
         samples: random images of the training set.
         repeats: how often all trainings are timed.
-        batch_size: samples a step; the scale's unless told.
+        batch_size: samples per step; by default those of the scale.
     """
     told: dict[str, Any] = {"training.epochs": epochs, "sparsity.interval": max(1, epochs // 10)}
     told |= {"freezing.flops_reduction": 0.0, "sieving.removed": 0.0} | ({"model.name": model} if model else {})
@@ -96,7 +96,7 @@ def bench(
 
 
 def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and n over the repeats, a row a kind and level."""
+    """Mean, standard deviation and n over the repeats, one row for each kind and level."""
     told = ["scale", "model", "batch_size", "samples", "epochs", "kernels", "device", "threads", "torch"]
     groups = repeats.groupby(["kind", "flops_reduction", *told], sort=False)
     return groups.agg(
@@ -109,7 +109,7 @@ def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was told."""
+    """The time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return time.perf_counter()

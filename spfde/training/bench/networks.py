@@ -18,7 +18,7 @@ from spfde.freezing import FrozenBlock, freezing_together
 from spfde.models import blocks, build
 from spfde.settings import RunSettings, parse
 
-BATCH, CLASSES, SAMPLES = 64, 100, 50_000  # of CIFAR-100, as the paper trains it
+BATCH, CLASSES, SAMPLES = 64, 100, 50_000  # for CIFAR-100, as the paper trains it
 LAST = torch.channels_last
 DENSE_LAYERS = "first+shortcut+classifier"
 
@@ -68,7 +68,7 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
 
 
 def dense_step(network: Network, frozen: int = 0, layout: torch.memory_format = LAST, bf16: bool = False) -> Any:
-    """A step of dense training with torch alone, its first blocks perhaps frozen."""
+    """A step of dense training with torch alone; its first blocks may be frozen."""
     model = network.build().to(memory_format=layout)
     for together in freezing_together(model, blocks(model))[:frozen]:
         FrozenBlock(*together)
@@ -85,7 +85,7 @@ def begun(network: Network, settings: RunSettings, wanted: Wanted = "sparse") ->
 
 
 def fixed_masks(network: Network, sparsity: float, wanted: Wanted = "sparse", **more: Any) -> SparseTraining:
-    """The same with random masks that stay, unless `more` settings (`__` for a dot) say otherwise."""
+    """Settings with random masks that do not change, unless `more` settings (`__` for a dot) say otherwise."""
     told = {"sparsity__method": "static", "sparsity__dense_layers": DENSE_LAYERS, "training__batch_size": BATCH}
     told |= {"sparsity__target": sparsity, **more}
     settings = parse(RunSettings, nested({name.replace("__", "."): value for name, value in told.items()}))
@@ -94,12 +94,12 @@ def fixed_masks(network: Network, sparsity: float, wanted: Wanted = "sparse", **
 
 @functools.cache
 def known_profile(network: Network) -> Profile:
-    """A network's profile, which takes seconds."""
+    """A network's profile, made once, since it takes seconds."""
     return profile(network.build(), (3, network.size, network.size))
 
 
 def sparse_step(network: Network, sparsity: float, frozen: int = 0, wanted: Wanted = "sparse") -> Any:
-    """A step of such a training, its first blocks perhaps frozen."""
+    """A step of such a training; its first blocks may be frozen."""
     sparse = fixed_masks(network, sparsity, wanted)
     sparse.freeze(frozen)
     return stepper(sparse.model, sparse.optimizer, network.images())

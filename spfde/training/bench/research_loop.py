@@ -1,4 +1,4 @@
-"""A training loop as one finds it beside papers on sparse training: what `spfde` is held against.
+"""A training loop as published with papers on sparse training, with which `spfde` is compared.
 
 Images are decoded pictures in a DataLoader with torchvision's transforms, masks are applied parameter by parameter in
 Python, and forgetting is counted sample by sample. Nothing in it is slow on purpose.
@@ -43,7 +43,7 @@ class ResearchLoop:
         optimizer: its optimizer.
         masks: 0 and 1 of each sparse weight, by parameter name.
         split: the samples.
-        batch: samples a step.
+        batch: samples per step.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Timing by turns: what else the machine does meets all candidates alike, and ratios within a turn are what counts."""
+"""Timing by turns: other work of the machine affects all candidates alike, and only ratios within a turn count."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,15 +13,15 @@ Job = Callable[[], Any]
 
 
 class Ratio(NamedTuple):
-    """What was measured against what it is held against.
+    """A measured ratio.
 
     Attributes:
-        name: what.
+        name: what the ratio says.
         ratio: median over the turns.
         low, high: its 95 % interval by order statistics (all turns, where they are fewer than six).
-        goal: what it should be; none where it is shown beside the others alone.
-        met: whether it is.
-        n: turns.
+        goal: what it should be; None if it is only shown beside the others.
+        met: whether the goal is met.
+        n: number of turns.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Ratio(NamedTuple):
 
 
 def clock() -> float:
-    """Seconds. Of a single thread it is the time that the thread ran: neighbours on the machine do not count."""
+    """The time in seconds; for a single thread, the time that this thread ran, so other processes do not count."""
     return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
@@ -71,6 +71,6 @@ def ratio(name: str, over: Any, under: Any, goal: float | None = None, at_most: 
 
 
 def line(row: Ratio) -> str:
-    """A row for people."""
+    """A row as a line of text."""
     goal = "" if row.goal is None else f"  goal {row.goal:g}: {'met' if row.met else 'MISSED'}"
     return f"{row.name:66} {row.ratio:7.3g}  [{row.low:.3g}, {row.high:.3g}], n = {row.n}{goal}"
