@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from spfde.errors import SpfdeError, nearest
 from spfde.kernels import networks
 from spfde.kernels.block import Stage
-from spfde.kernels.blocked import block, mean, unblock
+from spfde.kernels.blocked import block, unblock
 from spfde.kernels.library import library
+from spfde.kernels.pool import mean
 from spfde.kernels.structure import Structure
-from spfde.kernels.units import Unit
+from spfde.kernels.units import PoolUnit, Unit
 
 Choice = Literal["sparse", "dense"]
 
@@ -182,7 +183,7 @@ class Handle:
         batch, threads = len(x), self.threads or torch.get_num_threads()
         blocked, end = False, None
         for unit in units:
-            if self.choices.get(unit.name) == "sparse":
+            if self.choices.get(unit.name) == "sparse" or (blocked and isinstance(unit, PoolUnit)):
                 x, end = unit.sparse(x if blocked else block(x, threads), batch, self.stage, threads, end)
                 blocked = True
             else:

@@ -64,22 +64,6 @@ class _Unblock(torch.autograd.Function):
         return _block(dx, ctx.threads), None, None
 
 
-class _Mean(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, batch: int, threads: int) -> Tensor:
-        ctx.shape, ctx.threads = z.shape, threads
-        out = torch.empty(batch, z.shape[2])
-        library().mean_of_pixels(activation(batch, z, threads), z.data_ptr(), out.data_ptr())
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        g, dz = g.contiguous(), borrow(*ctx.shape)
-        library().mean_of_pixels_backward(activation(len(g), dz, ctx.threads), g.data_ptr(), dz.data_ptr())
-        return dz, None, None
-
-
 def block(x: Tensor, threads: int) -> Tensor:
     """To blocks of 16 images, from (batch, channels, height, width) of any strides."""
     return _Block.apply(x, threads)
@@ -88,8 +72,3 @@ def block(x: Tensor, threads: int) -> Tensor:
 def unblock(z: Tensor, batch: int, threads: int) -> Tensor:
     """Back to (batch, channels, height, width), in channels_last."""
     return _Unblock.apply(z, batch, threads)
-
-
-def mean(z: Tensor, batch: int, threads: int) -> Tensor:
-    """Mean over the pixels, (batch, channels)."""
-    return _Mean.apply(z, batch, threads)

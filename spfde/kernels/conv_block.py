@@ -65,7 +65,12 @@ class _Pass:
         dy, *norm = self.norm.backward(g, y, Sums(sums, 1))
         positions = self.block.stage.positions if needed[1] else None
         dx = borrow(*z.shape) if needed[0] else None
-        dw, _ = self.conv.backward(plain(z), dy, weight, positions, dx)
+        # Where z is relu(norm(y)) of a convolution before, its ReLU's gradient and sums come along.
+        before = self.before if self.before and self.before.alone and dx is not None else None
+        through = (before.y, before.norm) if before else None
+        dw, sums_before = self.conv.backward(plain(z), dy, weight, positions, dx, through=through)
+        if before and dx is not None and sums_before is not None:
+            before.note(dx, sums_before)
         return [dx, dw, *norm]
 
 

@@ -35,6 +35,9 @@ class Ending:
     residual_norm: Affine | None = None
     _note: tuple[Tensor, int, Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        self.alone = self.residual is None  # nothing is added
+
     def forward(self) -> Tensor:
         """z."""
         z, norm = borrow(*self.y.shape), self.residual_norm

@@ -83,8 +83,8 @@ _SIGNATURES = {
     "allocate_floats": (c_void_p, [c_int64]),
     "free_floats": (None, [c_void_p]),
     "conv_records": (c_int32, [POINTER(Shape)]),
-    "conv_rows": (c_int32, [POINTER(Shape), c_void_p, c_void_p, c_int32, c_void_p, c_void_p, c_void_p]),
-    "conv_transposed": (c_int32, [POINTER(Shape), c_void_p, c_void_p, c_int32, c_void_p, c_void_p, c_void_p]),
+    "conv_rows": (None, [POINTER(Shape), c_void_p, c_int32, c_void_p, c_int32, *[c_void_p] * 3]),
+    "conv_transposed": (None, [POINTER(Shape), c_void_p, c_int32, c_void_p, c_int32, *[c_void_p] * 3]),
     "gather_values": (None, [POINTER(Rows), c_void_p]),
     "conv_forward": (None, [POINTER(Forward)]),
     "conv_backward": (None, [POINTER(Backward)]),
@@ -97,6 +97,8 @@ _SIGNATURES = {
     "blocks_from": (None, [POINTER(Activation), c_void_p, POINTER(Strided), c_void_p]),
     "mean_of_pixels": (None, [POINTER(Activation), c_void_p, c_void_p]),
     "mean_of_pixels_backward": (None, [POINTER(Activation), c_void_p, c_void_p]),
+    "max_of_pixels": (None, [POINTER(Activation), c_void_p, c_void_p, c_int32, c_int32]),
+    "max_of_pixels_backward": (None, [POINTER(Activation), *[c_void_p] * 4, c_int32, c_int32]),
     "blocks_to": (None, [POINTER(Activation), c_void_p, c_void_p, POINTER(Strided)]),
 }  # fmt: skip
 

@@ -1,12 +1,23 @@
 """Networks whose forward pass the kernels know: their units in order, and what comes before and after them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spfde.kernels.units import BasicBlockUnit, ConvUnit, DenseUnit, Unit, basic_block, can_run, has_class
+from spfde.kernels.units import (
+    BasicBlockUnit,
+    ConvUnit,
+    DenseUnit,
+    PoolUnit,
+    Unit,
+    basic_block,
+    can_run,
+    halves,
+    has_class,
+)  # fmt: skip
 
 Chain = Callable[[Tensor, bool], Tensor]  # runs the units; gives the mean over the pixels if that is asked for
 
@@ -34,7 +45,7 @@ def find(model: nn.Module) -> dict[str, Network]:
     for name, module in model.named_modules():
         if any(name.startswith(f"{outer}." if outer else "") for outer in found):
             continue
-        for recognise in (_cifar_resnet, _torchvision_resnet, _sequence, _lone_block):
+        for recognise in (_cifar_resnet, _torchvision_resnet, _vgg, _sequence, _lone_block):
             network = recognise(name, module)
             if network is not None and network.useful:
                 found[name] = network
@@ -86,8 +97,39 @@ def _torchvision_resnet(name: str, model: Any) -> Network | None:
 def _sequence(name: str, module: nn.Module) -> Network | None:
     if type(module) is not nn.Sequential or "forward" in module.__dict__:
         return None
-    units = [_block_or_dense(_joined(name, key), child) for key, child in module.named_children()]
-    return Network(units, lambda module, chain, x: chain(x, False))
+    return Network(_units(name, module), lambda module, chain, x: chain(x, False))
+
+
+def _vgg(name: str, model: Any) -> Network | None:
+    if not any(has_class(model, "spfde.models.vgg", kind) for kind in ("Vgg", "Vgg16Small")):
+        return None
+    if type(model.features) is not nn.Sequential:
+        return None
+    units = _units(_joined(name, "features"), model.features)
+    return Network(units, lambda model, chain, x: model.classifier(chain(x, True)))
+
+
+def _members(sequence: nn.Sequential, keys: list[str]) -> tuple[Any, ...]:
+    return tuple(sequence._modules.get(key) for key in keys)
+
+
+def _units(name: str, sequence: nn.Sequential) -> list[Unit]:
+    """Of a sequence: convolution, BatchNorm and ReLU together, poolings, residual blocks; all else runs dense."""
+    keys, modules = list(sequence._modules), list(sequence)
+    units: list[Unit] = []
+    at = 0
+    while at < len(modules):
+        here = _joined(name, keys[at])
+        three = modules[at : at + 3]
+        if len(three) == 3 and can_run(three[0], three[1]) and type(three[2]) is nn.ReLU:
+            get = functools.partial(_members, sequence, keys[at : at + 3])
+            units.append(ConvUnit((here, _joined(name, keys[at + 1])), get))
+            at += 3
+            continue
+        module = modules[at]
+        units.append(PoolUnit(here, module) if halves(module) else _block_or_dense(here, module))
+        at += 1
+    return units
 
 
 def _lone_block(name: str, module: nn.Module) -> Network | None:

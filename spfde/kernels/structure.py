@@ -70,7 +70,8 @@ class Structure:
         self.strides = weight.stride()
         self.stride = stride
         self.mask = torch.ones(weight.shape, dtype=torch.bool) if mask is None else (mask != 0).contiguous()
-        self.entries = weight.numel() if mask is None else int(self.mask.count_nonzero())
+        self._flat = self.mask.view(-1).nonzero().view(-1).int()
+        self.entries = len(self._flat)
         self._walks: dict[tuple[str, int, int], Walk] = {}
 
     @property
@@ -105,8 +106,8 @@ class Structure:
             index = torch.empty_like(offset)
             value = torch.empty(self.entries)
             getattr(library(), build)(
-                self.geometry(1, height, width, 1), self.mask.data_ptr(), (c.c_int64 * 4)(*self.strides), blocks,
-                start.data_ptr(), offset.data_ptr(), index.data_ptr(),
+                self.geometry(1, height, width, 1), self._flat.data_ptr(), self.entries,
+                (c.c_int64 * 4)(*self.strides), blocks, start.data_ptr(), offset.data_ptr(), index.data_ptr(),
             )  # fmt: skip
             pointers = (tensor.data_ptr() for tensor in (start, offset, value, index))
             rows_ = c.Rows(*pointers, rows, blocks, classes, self.entries)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from spfde.kernels.block import Block, Padding, Stage
 from spfde.kernels.conv_block import ConvBlock
 from spfde.kernels.ending import Ending
+from spfde.kernels.pool import halve
 from spfde.kernels.structure import supports
 
 GetStage = Callable[[str, nn.BatchNorm2d], Stage]
@@ -107,26 +108,53 @@ class ConvUnit(Unit):
     """Convolution, BatchNorm and ReLU.
 
     Args:
-        names: of the two modules with state in the model.
-        get: those two, as they are in the model now.
+        names: of the convolution and the BatchNorm.
+        get: the two, and the ReLU where it is a module, as they are in the model now.
     """
 
     kind = "convolution"
 
-    def __init__(self, names: tuple[str, str], get: Callable[[], tuple[Any, Any]]) -> None:
+    def __init__(self, names: tuple[str, str], get: Callable[[], tuple[Any, ...]]) -> None:
         self.get = get
-        self.conv, self.bn = get()
-        super().__init__(names[0], [self.conv, self.bn], {names[0]: self.conv})
+        self.found = get()
+        self.conv, self.bn = self.found[:2]
+        super().__init__(names[0], self.found, {names[0]: self.conv})
 
     def intact(self) -> bool:
-        conv, bn = self.get()
-        return conv is self.conv and bn is self.bn
+        return all(one is other for one, other in zip(self.get(), self.found, strict=True))
 
     def dense(self, x: Tensor) -> Tensor:
         return functional.relu(self.bn(self.conv(x)))
 
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
         return ConvBlock(stage(self.layers[0], self.bn), threads)(z, batch, before)
+
+
+class PoolUnit(Unit):
+    """Maximum over squares of 2x2 pixels; it runs in the layout of the unit before it."""
+
+    kind = "pooling"
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        super().__init__(name, [module], {})
+        self.module = module
+
+    def dense(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+    def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
+        return halve(z, batch, threads), None
+
+
+def halves(module: Any) -> bool:
+    """Whether a module is `nn.MaxPool2d(2)`."""
+    return type(module) is nn.MaxPool2d and (
+        module.kernel_size in (2, (2, 2))
+        and module.stride in (2, (2, 2))
+        and module.padding in (0, (0, 0))
+        and module.dilation in (1, (1, 1))
+        and not (module.ceil_mode or module.return_indices)
+    )
 
 
 def has_class(module: nn.Module, where: str, name: str) -> bool:

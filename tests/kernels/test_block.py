@@ -9,6 +9,7 @@ from torchvision.models import resnet as torchvision_resnet
 
 from spfde import kernels
 from spfde.models.resnet import BasicBlock, CifarResNet
+from spfde.models.vgg import Vgg
 
 TIGHT = 1e-5
 
@@ -91,6 +92,19 @@ def test_block_of_torchvision(isa, stride):
 def test_whole_network(isa):
     module, masks = prepared(CifarResNet(10, 3, (8, 16, 32), 2))
     compare(module, masks, torch.rand(20, 3, 16, 16))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_vgg(isa, threads):
+    module, masks = prepared(Vgg(((8, 2), (16, 1), (24, 2)), 10, 3, 1.0))
+    compare(module, masks, torch.rand(20, 3, 12, 12), threads)
+
+
+def test_sequence_of_vgg_with_other_modules_between(sparse):
+    layers = [nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Hardswish()]
+    layers += [nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2, stride=1)]
+    module, masks = prepared(nn.Sequential(*layers))
+    compare(module, masks, torch.rand(20, 3, 12, 12))
 
 
 @pytest.mark.parametrize("what", ["evaluation", "second in evaluation", "no momentum", "no statistics", "not affine"])

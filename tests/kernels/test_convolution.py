@@ -8,10 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from spfde.kernels import supports
-from spfde.kernels.blocked import block, mean, unblock
+from spfde.kernels.blocked import block, unblock
 from spfde.kernels.convolution import Convolution, plain
 from spfde.kernels.library import LANES, SCALED, Source
 from spfde.kernels.norm import Affine
+from spfde.kernels.pool import halve, mean
 from spfde.kernels.structure import Structure
 
 shapes = st.fixed_dictionaries(
@@ -194,6 +195,22 @@ def test_layouts_at_the_borders(isa):
             torch.testing.assert_close(mean(z, batch, 2), x.mean((2, 3)))
             g = torch.randn(x.shape)
             assert torch.equal(torch.autograd.grad(back, leaf, g)[0], g)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (2, 2)])
+def test_maximum_over_squares(isa, size):
+    """With ties, which the first of four wins, an odd border, and a NaN that wins over all."""
+    x = torch.randint(0, 3, (18, 5, *size)).float()
+    x[3, 2, 0, 1] = float("nan")
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    found = unblock(halve(block(mine, 2), 18, 2), 18, 2)
+    wanted = functional.max_pool2d(theirs, 2)
+    assert found.shape == wanted.shape
+    assert torch.equal(found.nan_to_num(-7), wanted.nan_to_num(-7))
+    g = torch.randn(wanted.shape)
+    found.backward(g)
+    wanted.backward(g)
+    assert torch.equal(mine.grad, theirs.grad)
 
 
 def test_convolutions_without_kernels_are_told_apart():

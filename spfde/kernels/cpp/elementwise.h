@@ -1,6 +1,8 @@
 // The passes that no convolution can take along: ends of residual blocks, and conversions at the network's borders.
 #pragma once
 
+#include <initializer_list>
+
 #include "pack.h"
 
 // An activation: rows of all channels, each of `width` pixels.
@@ -99,6 +101,39 @@ inline void mean_backward(const Activation& s, const float* g, float* dz) {
                     for (int i = 0; i < s.width; i++) store(p + i * LANES, v);
                 }
             }
+    });
+}
+
+// Maximum over squares of 2x2 pixels; `out` describes the smaller activation, `height` and `width` the larger one. An
+// odd last row or column is left out, and has no gradient.
+inline void max_forward(const Activation& out, const float* x, float* z, int height, int width) {
+    each_row(out, [&](int, int c, long at, const Vec&) {
+        const long row = at / (long(out.channels) * out.width * LANES);
+        const long step = long(out.channels) * width * LANES;  // to the next row of x
+        const float* p = x + (row / out.height * height + row % out.height * 2) * step + long(c) * width * LANES;
+        for (int i = 0; i < out.width; i++, at += LANES, p += 2 * LANES)
+            store(z + at, larger(larger(larger(load(p), load(p + LANES)), load(p + step)), load(p + step + LANES)));
+    });
+}
+
+// The gradient goes to the first of the square's pixels that is the maximum.
+inline void max_backward(const Activation& out, const float* x, const float* z, const float* dz, float* dx, int height,
+                         int width) {
+    memset(dx, 0, sizeof(float) * out.blocks() * height * out.channels * width * LANES);
+    each_row(out, [&](int, int c, long at, const Vec&) {
+        const long row = at / (long(out.channels) * out.width * LANES);
+        const long step = long(out.channels) * width * LANES;
+        const long corner = (row / out.height * height + row % out.height * 2) * step + long(c) * width * LANES;
+        for (int i = 0; i < out.width; i++, at += LANES) {
+            const Vec m = load(z + at);
+            Vec g = load(dz + at);
+            for (long o : {0l, long(LANES), step, step + LANES}) {
+                const long p = corner + 2 * i * LANES + o;
+                const Vec here = same(load(x + p), m);
+                store(dx + p, masked(g, here));
+                g = without(g, here);
+            }
+        }
     });
 }
 

@@ -36,14 +36,14 @@ API void free_floats(void* memory) { free(memory); }
 
 API int32_t conv_records(const Shape* s) { return Layout(*s).records; }
 
-API int32_t conv_rows(const Shape* s, const uint8_t* mask, const WeightStrides* w, int32_t blocks, int32_t* start,
-                      int32_t* offset, int32_t* index) {
-    return build_rows(*s, mask, *w, blocks, start, offset, index);
+API void conv_rows(const Shape* s, const int32_t* flat, int32_t count, const WeightStrides* w, int32_t blocks,
+                   int32_t* start, int32_t* offset, int32_t* index) {
+    build_rows(*s, flat, count, *w, blocks, start, offset, index);
 }
 
-API int32_t conv_transposed(const Shape* s, const uint8_t* mask, const WeightStrides* w, int32_t blocks, int32_t* start,
-                      int32_t* offset, int32_t* index) {
-    return build_transposed(*s, mask, *w, blocks, start, offset, index);
+API void conv_transposed(const Shape* s, const int32_t* flat, int32_t count, const WeightStrides* w, int32_t blocks,
+                         int32_t* start, int32_t* offset, int32_t* index) {
+    build_transposed(*s, flat, count, *w, blocks, start, offset, index);
 }
 
 API void gather_values(const Rows* rows, const float* dense) { gather(*rows, dense); }
@@ -78,3 +78,12 @@ API void blocks_to(const Activation* s, const float* z, float* x, const Strided*
 API void mean_of_pixels(const Activation* s, const float* z, float* out) { mean_forward(*s, z, out); }
 
 API void mean_of_pixels_backward(const Activation* s, const float* g, float* dz) { mean_backward(*s, g, dz); }
+
+API void max_of_pixels(const Activation* out, const float* x, float* z, int32_t height, int32_t width) {
+    max_forward(*out, x, z, height, width);
+}
+
+API void max_of_pixels_backward(const Activation* out, const float* x, const float* z, const float* dz, float* dx,
+                                int32_t height, int32_t width) {
+    max_backward(*out, x, z, dz, dx, height, width);
+}

@@ -111,6 +111,30 @@ INLINE Vec relu_gradient(const Vec& x, const Vec& g) {
     return v;
 }
 
+// The larger one as torch's pooling takes it: the second if it is larger, or NaN.
+INLINE Vec larger(const Vec& x, const Vec& y) {
+    Vec v;
+    EACH_REGISTER {
+        v.r[i] = y.r[i] > x.r[i] ? y.r[i] : x.r[i];
+        v.r[i] = y.r[i] == y.r[i] ? v.r[i] : y.r[i];
+    }
+    return v;
+}
+
+// All bits set where x equals y, or both are NaN.
+INLINE Vec same(const Vec& x, const Vec& y) {
+    Vec v;
+    EACH_REGISTER v.r[i] = (Register)((x.r[i] == y.r[i]) | ((x.r[i] != x.r[i]) & (y.r[i] != y.r[i])));
+    return v;
+}
+
+// x where the bits are 0.
+INLINE Vec without(const Vec& x, const Vec& bits) {
+    Vec v;
+    EACH_REGISTER v.r[i] = (Register)((Bits)x.r[i] & ~(Bits)bits.r[i]);
+    return v;
+}
+
 // Zeroes the lanes whose bits are 0, whatever they hold.
 INLINE Vec masked(const Vec& x, const Vec& lanes) {
     Vec v;
