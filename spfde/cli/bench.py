@@ -35,7 +35,7 @@ def bench(
     epochs: Annotated[int, typer.Option(min=2, help="Of epochs: how many consecutive ones.")] = 50,
     samples: Annotated[int, typer.Option(min=1, help="Of epochs: random images of the training set.")] = 2000,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Of epochs: samples a step; the scale's unless told.")
+        int | None, typer.Option(min=1, help="For epochs: samples per step; by default the scale's.")
     ] = None,
 ) -> None:
     """Measure speed, on random images: no data are needed."""
