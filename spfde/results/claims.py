@@ -107,7 +107,7 @@ class Claim(Section):
     expected: Expected | None = Field(None, description="of every comparison that has none of its own")
     margin: float = Field(0.0, ge=0, description="how far beyond the range still agrees, in the effect's unit")
     smallest: float | None = Field(
-        None, gt=0, description="smallest effect of interest; by default half the published one, or 0.2 where there is none"
+        None, gt=0, description="smallest effect of interest; by default half the published one, or else 0.2"
     )
     better: Better | None = Field(None, description="effects that are better than claimed never contradict")
     control: list[str] = Field([], description="dynamic row, static row: a difference that the experiment must show")
