@@ -33,7 +33,7 @@ lint: $(READY) ## style, types, layers, and the workflow's files
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github
 
-docs: $(READY) ## the documentation site, in site/
+docs: $(READY) ## the documentation site, in build/site/
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench: $(READY) ## measure what freezing and sieving save in time, on the paper's network
