@@ -76,7 +76,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
     """
     kind = type(optimizer).__name__
     if not isinstance(optimizer, Optimizer):
-        cause = f"the optimizer is a {kind}, and no torch.optim.Optimizer"
+        cause = f"the optimizer is of type {kind}, and no torch.optim.Optimizer"
         raise SpfdeError(cause, "give SparseTraining the torch optimizer whose step() changes the weights")
     if isinstance(optimizer, LBFGS):
         cause = "LBFGS evaluates the loss several times per step, and masks apply between steps"
@@ -151,7 +151,7 @@ def check_head(method: Method, costs: Profile) -> None:
         cause = (
             f"method {method.name} scores samples by the cross-entropy of their classes, and the network gives {gives}"
         )
-        raise SpfdeError(cause, "let the network give one logit a class, two or more, or use another method")
+        raise SpfdeError(cause, "let the network give one logit per class, two or more, or use another method")
 
 
 def check_classes(indices: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -208,7 +208,7 @@ def check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], settings
     there = {name.removeprefix("masks."): value.shape for name, value in state.items() if name.startswith("masks.")}
     for name in sorted(there.keys() | own.keys()):
         if name not in there or name not in own or there[name] != own[name].shape:
-            raise SpfdeError(f"the state is of another network: {name} does not fit", remedy)
+            raise SpfdeError(f"the state is of another network: layer {name.rpartition('.')[0]} does not fit", remedy)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Guards:
             )
             raise SpfdeError(f"no optimizer step was seen in epoch {epoch}", remedy)
         if not samples:
-            cause = f"{steps} optimizer steps and no sample were seen in epoch {epoch}"
+            cause = f"steps were taken and no sample was observed in epoch {epoch}"
             raise SpfdeError(cause, "call observe(indices, logits, labels) for every batch, or count")
         if self._looked and self._waiting:
             cause = f"{self._names[min(self._waiting)]} trains, and got no gradient in epoch {epoch}"

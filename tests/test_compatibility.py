@@ -101,15 +101,16 @@ def test_the_fused_encoder_runs_the_sparse_network() -> None:
         wrap(Encoder(), "swat-u", (5, 6), dense=rest)
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.fc = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.rnn(x)[0][:, -1])
+
+
 def test_nothing_to_make_sparse_is_an_error() -> None:
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn, self.fc = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.fc(self.rnn(x)[0][:, -1])
-
     with pytest.raises(SpfdeError, match=r"keeps all 1 of them dense .*; set sparsity\.dense_layers=none, or train"):
         wrap(Recurrent(), shape=(5, 6))
     assert list(wrap(Recurrent(), shape=(5, 6), sparsity__dense_layers="none").masks.layers) == ["fc"]
@@ -187,7 +188,9 @@ def test_methods_that_score_by_classes_need_some(method: str) -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return self.body(x), self.body(x)
 
-    with pytest.raises(SpfdeError, match="the network gives no single tensor; let the network give one logit a class"):
+    with pytest.raises(
+        SpfdeError, match="the network gives no single tensor; let the network give one logit per class"
+    ):
         wrap(Two(), method)
 
 
