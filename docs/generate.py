@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 
 from spfde.data.described import Description
 from spfde.experiments.files import Experiment, Limit, Row, Scale, experiment_names, read_scale
+from spfde.experiments.recipes import RECIPES
 from spfde.experiments.resolve import expand
 from spfde.files import write_text, writing
 from spfde.methods import METHODS, Method
@@ -46,7 +47,7 @@ FIGURE = "tradeoff"
 
 def generate() -> dict[Path, str]:
     """The text that each generated file should have."""
-    texts = {SETTINGS: filled(SETTINGS, settings_table() + files())}
+    texts = {SETTINGS: filled(SETTINGS, settings_table() + recipes() + files())}
     for name, method in METHODS.items():
         card = CARDS / f"{name}.md"
         if not card.exists():
@@ -81,6 +82,17 @@ FILES: dict[str, type[BaseModel]] = {
     "A row of an experiment": Row,
     "A data set of your own, `data/<name>.yaml`": Description,
 }
+
+
+def recipes() -> str:
+    """The training recipes, each with its source."""
+    rows = [(f"`{name}`", recipe.source) for name, recipe in RECIPES.items()]
+    said = (
+        "\n## Recipes\n\nA recipe lies over the values of the scale and under those of the row: `--set recipe=gse`, or "
+        "`recipe: gse` in a row's\n`set`. A published accuracy stands beside a row of its own recipe; beside another "
+        "row its recipe is named.\n\n"
+    )
+    return said + table(("Recipe", "What it is, and where it is published"), rows)
 
 
 def files() -> str:

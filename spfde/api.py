@@ -38,6 +38,7 @@ from spfde.models import blocks as find_blocks
 from spfde.planning import Plan, plan_run
 from spfde.settings import RunSettings
 from spfde.sieving import SCHEDULES, PartialSetSampler, Sieve, update_epochs
+from spfde.sparsity.initialization import draw_by_fan_in, scale_to_fan_in
 from spfde.stepping import AroundSteps, momentum_buffers
 
 
@@ -147,7 +148,7 @@ class SparseTraining:
         self.epoch = epoch % self.settings.training.epochs
         if epoch == 0:
             compatibility.check_steps(self.optimizer)
-            self.method.start(self)
+            self._start()
             for layer in self.masks:  # an optimizer may have gathered momentum before
                 if not layer.dense_master:
                     layer.clear_outside(layer.active, self.optimizer)
@@ -165,6 +166,16 @@ class SparseTraining:
         if self._rates:
             self._rates.set(self.plan.schedule, self.epoch)
         self.execution.begin(self.step)
+
+    def _start(self) -> None:
+        """The first masks, and initial weights by their fan-in where the settings want these."""
+        by_fan_in = self.settings.sparsity.initialization == "fan-in"
+        modules = [self.model.get_submodule(layer.name) for layer in self.masks] if by_fan_in else []
+        for layer, module in zip(self.masks, modules, strict=False):
+            draw_by_fan_in(layer, module, self.generator("init", "fan-in", layer.name))
+        self.method.start(self)
+        for layer, module in zip(self.masks, [] if self.method.mask_of_weights else modules, strict=False):
+            scale_to_fan_in(layer, module)
 
     def observe(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Tells sieving how the samples of a step fared; never waits for the device.
@@ -277,7 +288,7 @@ class SparseTraining:
         self.history.close(self.epoch)
 
     def _start_round(self) -> None:
-        epochs, sieving = self.settings.training.epochs, self.settings.sieving
+        epochs, sieving = self.settings.training.epochs, self.plan.sieving
         device = next(self.model.parameters()).device
         self.step = 0
         self.masks.stayed.zero_()

@@ -15,12 +15,12 @@ LISTS = {"params", "param_names"}  # what a group has one of for each parameter
 
 
 class BlockRates:
-    """Each block follows its own cosine, from the rate that its group of the optimizer had (SpFDE, Sec. 3.2).
+    """Each block follows a cosine or steps of its own, from the rate that its optimizer group had (SpFDE, Sec. 3.2).
 
     Args:
         optimizer: its groups are split here; sparse weights without weight decay, where the method has none, become
             groups of their own.
-        training: the settings' epochs of warm-up and least rate.
+        training: the settings' schedule, its end, and the epochs of warm-up.
         block_of: freezing block of each parameter that is in one.
         blocks: number of freezing blocks; what is in none of them counts as one block more.
         undecayed: parameters that get no weight decay.
@@ -74,10 +74,13 @@ class BlockRates:
 
     def set(self, schedule: Schedule, epoch: int) -> None:
         """Gives each group the rate of its block in an epoch of a schedule."""
-        least, warmup = self.training.lr_min, self.training.warmup_epochs
+        training, warmup = self.training, self.training.warmup_epochs
+        steps = [milestone / training.epochs for milestone in training.milestones]
         warm = min(1.0, (epoch + 1) / warmup) if warmup else 1.0
         for group, (block, first) in zip(self.optimizer.param_groups, self._first, strict=True):
-            group["lr"] = warm * float(schedule.learning_rates(self.blocks, first, min(first, least))[epoch, block])
+            least = min(first, training.lr_min)
+            rates = schedule.learning_rates(self.blocks, first, least, steps, training.gamma)
+            group["lr"] = warm * float(rates[epoch, block])
         self._last = [group["lr"] for group in self.optimizer.param_groups]
 
 

@@ -72,6 +72,11 @@ class SparseCallback(Callback):
     def sampler(self) -> PartialSetSampler:
         """Shuffled indices of the partial set, for the DataLoader of training."""
         settings = self.settings
+        if settings.sieving.equal_flops:
+            cause = "sieving.equal_flops = true follows from the network's costs, and the sampler is made before these"
+            raise SpfdeError(
+                cause, "set sieving.removed to the share that `spfde plan` gives, and leave equal_flops out"
+            )
         counts = samples_by_epoch(settings.sieving, settings.sparsity.interval, settings.training.epochs, self.samples)
         return PartialSetSampler(counts, lambda: self.training)
 

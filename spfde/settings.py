@@ -21,7 +21,7 @@ from spfde.errors import SpfdeError, nearest
 SCHEMA = 2
 # The largest numbers that a run can have: one digit too many shall be an error, not a machine without memory.
 LONG, MANY = 100_000, 1_000_000_000  # epochs; samples
-NO_RESULT = {"scale", "tag", "threads"}  # settings that change no result
+NO_RESULT = {"scale", "tag", "recipe", "threads"}  # settings that change no result
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -67,6 +67,11 @@ class SparsitySettings(Section):
         "first", description="layers that stay dense"
     )
     interval: int = Field(5, ge=1, le=LONG, description="update interval in epochs")
+    initialization: Literal["model", "fan-in"] = Field(
+        "model",
+        description="initial weights of sparse layers: the model's own, or uniform by the fan-in under the first mask "
+        "(GSE's code)",
+    )
 
 
 class FreezingSettings(Section):
@@ -90,6 +95,11 @@ class FreezingSettings(Section):
 
 class SievingSettings(Section):
     removed: float = Field(0.0, ge=0, lt=1, description="share of the training set in the removed queue; 0: no sieving")
+    equal_flops: bool = Field(
+        False,
+        description="true: remove so many that the run costs what freezing alone costs that saves as much as freezing "
+        "and sieving are to save here; on its grid freezing saves a little more than is wanted",
+    )
     schedule: Literal["circular", "once"] = Field(
         "circular", description="exchange samples at every update, or train on all of them first and remove some once"
     )
@@ -110,8 +120,15 @@ class SievingSettings(Section):
 class TrainingSettings(Section):
     epochs: int = Field(160, ge=1, le=LONG, description="epochs")
     batch_size: int = Field(64, ge=1, le=MANY, description="samples per step; a short last batch is trained on")
-    lr: float = Field(0.1, gt=0, description="learning rate at the start of the cosine")
+    lr: float = Field(0.1, gt=0, description="learning rate at the start")
+    schedule: Literal["cosine", "steps"] = Field(
+        "cosine",
+        description="how the learning rate falls: by a cosine to `lr_min`, or at each milestone to `gamma` of itself; "
+        "a block that freezes goes through all of it while it is active",
+    )
     lr_min: float = Field(4e-8, ge=0, description="learning rate at the end of the cosine")
+    milestones: list[int] = Field([], description="epochs at which the rate falls, with `schedule: steps`")
+    gamma: float = Field(0.1, gt=0, lt=1, description="factor on the rate at each milestone")
     warmup_epochs: int = Field(0, ge=0, le=LONG, description="epochs of linear warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
     nesterov: bool = Field(False, description="Nesterov momentum")
@@ -140,6 +157,11 @@ class RunSettings(Section):
     sieving: SievingSettings = SievingSettings()
     training: TrainingSettings = TrainingSettings()
     precision: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="arithmetic of the training step")
+    recipe: str = Field(
+        "",
+        description="training recipe of a paper whose values lie over the scale's and under what a row says itself: "
+        "paper, gse, gse-vit, swat, itop or baselines; the values make the run, the name does not",
+    )
     threads: int = Field(1, ge=1, le=4096, description="CPU threads of a run")
     seed: int = Field(1, ge=0, lt=2**63, description="root seed")
 

@@ -1,11 +1,13 @@
 """From names to run settings: scale + experiment + overrides -> one `RunSettings` per run.
 
-Values are layered: built-in defaults < the method's own defaults < the scale < the experiment's row < overrides. What
+Values are layered: built-in defaults < the method's own defaults < the scale < a recipe < the experiment's row <
+overrides. What
 comes out is resolved and checked; the check that needs the model (can freezing save that much?) is in
 `spfde.planning`.
 """
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,8 +17,9 @@ from pydantic import BaseModel
 
 from spfde.errors import SpfdeError, SpfdeWarning, lookup, nearest
 from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
+from spfde.experiments.recipes import values_of
 from spfde.files import check_file, parse_yaml
-from spfde.settings import RunSettings, parse
+from spfde.settings import RunSettings, TrainingSettings, parse
 
 LEVEL = ("freezing.flops_reduction", "sieving.removed")  # the settings that a level of a row sets
 
@@ -158,11 +161,14 @@ def settings_for(
 
 
 def layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str, Any]) -> RunSettings:
-    """Checked settings from layers of values, the last one wins: the method's defaults, scale, run, overrides."""
+    """Checked settings from layers of values, the last one wins: the method's defaults, scale, run, overrides.
+
+    A recipe that the scale names lies under the scale's own values; one that an override names lies over them.
+    """
     from spfde.methods import METHODS
 
     values: dict[str, Any] = {}
-    for layer in (scale, run, told):
+    for layer in (values_of(scale.get("recipe")), scale, values_of(told.get("recipe")), run, told):
         _merge(values, layer)
     method = lookup("method", parse(RunSettings, values).sparsity.method, METHODS)
     layered: dict[str, Any] = {}
@@ -197,12 +203,32 @@ def check(settings: RunSettings) -> RunSettings:
             raise SpfdeError(
                 f"{key} = {interval} is not shorter than the run ({epochs} epochs)", "lower it, or train longer"
             )
+    _check_steps(settings.training)
+    if settings.sieving.equal_flops and (not settings.sieving.removed or settings.sieving.schedule == "once"):
+        cause = "sieving.equal_flops = true goes with circular sieving of a share of the data"
+        raise SpfdeError(cause, "set sieving.removed and sieving.schedule=circular, or leave equal_flops out")
+    if settings.sparsity.initialization == "fan-in" and settings.model.weights:
+        cause = "sparsity.initialization = fan-in draws the weights that model.weights gives"
+        raise SpfdeError(cause, "leave one of the two out")
     if settings.training.warmup_epochs >= epochs > 1:
         cause = (
             f"training.warmup_epochs = {settings.training.warmup_epochs} is not shorter than the run ({epochs} epochs)"
         )
         raise SpfdeError(cause, "lower it, or train longer")
     return settings
+
+
+def _check_steps(training: TrainingSettings) -> None:
+    """Refuses milestones that are no schedule of steps within the training, or that nothing uses."""
+    stated = ", ".join(map(str, training.milestones)) or "none"
+    if training.schedule == "cosine" and training.milestones:
+        cause = f"training.milestones ({stated}) are of a schedule of steps, and training.schedule is cosine"
+        raise SpfdeError(cause, "set training.schedule=steps, or leave the milestones out")
+    if training.schedule == "steps":
+        inside = [0, *training.milestones, training.epochs]
+        if len(inside) < 3 or any(second <= first for first, second in itertools.pairwise(inside)):
+            cause = f"training.milestones ({stated}) are not epochs in ascending order within {training.epochs}"
+            raise SpfdeError(cause, "name at least one, e.g. training.milestones=[80,120] of 160 epochs")
 
 
 def _warn_of_single_looks(settings: RunSettings, looks: int, key: str) -> None:

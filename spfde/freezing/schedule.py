@@ -8,6 +8,7 @@ that saves at least what is wanted. Every other scheme then adjusts its own free
 *achieves*.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,16 +55,29 @@ class Schedule:
                 settled[epoch] |= settled[epoch - 1]
         return settled
 
-    def learning_rates(self, blocks: int, lr: float, lr_min: float) -> np.ndarray:
+    def learning_rates(
+        self, blocks: int, lr: float, lr_min: float, steps: Sequence[float] = (), gamma: float = 0.1
+    ) -> np.ndarray:
         """Learning rates by epoch and block, shape (epochs, blocks + 1); the last column is for what is in no block.
 
         Each block follows its own cosine over the epochs in which it is active, and has rate 0 while it is frozen:
         lr_min + (lr - lr_min) (1 + cos(pi t / F)) / 2, where t is how many epochs the block has been active so far and
-        F how many it will be active in all (SpFDE, Sec. 3.2).
+        F how many it will be active in all (SpFDE, Sec. 3.2). Steps are stretched alike: the rate is lr gamma^k, where
+        k is how many of the steps are not above t / F.
+
+        Args:
+            blocks: freezing blocks of the network.
+            lr: rate at the start.
+            lr_min: rate at the end of the cosine.
+            steps: shares of training, each the point at which the rate falls to `gamma` of itself; none: a cosine.
+            gamma: that factor.
         """
         active = ~self.frozen(blocks)
         done: np.ndarray = np.cumsum(active, axis=0) - active
         share = done / np.maximum(1, active.sum(axis=0))
+        if steps:
+            fallen = (share[..., None] >= np.array(steps) - 1e-9).sum(axis=-1)
+            return np.where(active, lr * gamma**fallen, 0.0)
         return np.where(active, lr_min + (lr - lr_min) * (1 + np.cos(np.pi * share)) / 2, 0.0)
 
 

@@ -137,6 +137,7 @@ class Method:
     uses_target: ClassVar[bool] = True  # False: the target has no meaning and is 0
     uses_interval: ClassVar[bool] = False  # True: masks change every `sparsity.interval` epochs
     decays: ClassVar[bool] = True  # False: sparse weights get no weight decay
+    mask_of_weights: ClassVar[bool] = False  # True: the first mask is chosen by the weights that start to train
     unplannable: bool = False  # True: densities, and so costs, depend on weights and data; a record has them
     structured: ClassVar[bool] = False  # True: masks can have any scheme; False: only unstructured ones
     scores_classes: ClassVar[bool] = False  # True: takes the cross-entropy of samples that `fetch` gives

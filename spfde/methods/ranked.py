@@ -30,6 +30,7 @@ class Ranked(Method):
 
     scope = "global"
     unplannable = True
+    mask_of_weights = True
 
     @property
     def density(self) -> float:

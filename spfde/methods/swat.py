@@ -51,6 +51,7 @@ class Swat(Method):
     needs_dense_gradient = True
     dense_kernels = "the weights outside its masks are trained too"
     dense_masters = True
+    mask_of_weights = True
     Options: ClassVar[type[Options]] = SwatOptions
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:

@@ -89,8 +89,12 @@ class Material:
         return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
     def reference_value(self, row: Mapping[str, Any], quantity: str) -> ReferenceValue | None:
-        """The reference value for a planned row; rows that deviate from the recipe (a tag) have none."""
-        return None if tag(row) else lookup(self.reference, row, quantity)
+        """The reference value for a planned row; a row with a tag, which deviates from the paper's, has none.
+
+        Its recipe is named where the row trains under another one.
+        """
+        found = None if tag(row) else lookup(self.reference, row, quantity)
+        return found._replace(recipe="") if found and found.recipe == row.get("recipe", "") else found
 
     def analysis(self, name: str) -> pd.DataFrame:
         """What `spfde analyse` wrote, fresh or published; the name is an experiment's and a kind's.

@@ -1,16 +1,17 @@
 """Reference values and their standing: how sure we are that the number is the paper's.
 
 The file (config/reference.csv) has one row for each value: artefact, dataset, model, method, sparsity, freezing,
-sieving, quantity, unit, low, high, std, standing, note.
+sieving, quantity, unit, low, high, std, standing, note, recipe (of training; empty where the number needs none).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from spfde.configuration import config_file
 from spfde.errors import SpfdeError
+from spfde.experiments.recipes import RECIPES
 from spfde.files import read_csv
 
 STANDINGS = {
@@ -26,12 +27,39 @@ LEGEND = (
 KEYS = ["method", "sparsity", "freezing", "sieving"]
 
 
+# Recipes of reference values that are no preset of `spfde.experiments.recipes`.
+OTHER_RECIPES = {
+    "rigl-imagenet": "RigL's ImageNet runs, Evci et al. 2020: 100 epochs in batches of 4096, steps",
+    "swat-imagenet": "SWAT's ImageNet runs, Raihan and Aamodt 2020: 90 epochs in batches of 256, steps",
+    "not stated": "the source of the value does not state it",
+}
+
+
+def recipe_notes(recipes: Iterable[str]) -> list[str]:
+    """What the recipes are that reference values were published under, where they are not those of their rows."""
+    named = sorted({recipe for recipe in recipes if recipe})
+    if not named:
+        return []
+    sources = {name: recipe.source for name, recipe in RECIPES.items()} | OTHER_RECIPES
+    said = "; ".join(f"*{name}*: {sources.get(name, 'not known here')}" for name in named)
+    return [f"Reference accuracies of another training recipe than their row's are no measure of it. Recipes: {said}."]
+
+
 class ReferenceValue(NamedTuple):
-    """A reference value in its unit; `std` is NaN where none is given."""
+    """A reference value in its unit; `std` is NaN where none is given.
+
+    `recipe` is the training recipe that it was published under; "" where that of its row is the same one.
+    """
 
     value: float
     std: float
     standing: str
+    recipe: str = ""
+
+
+def said_of(found: ReferenceValue) -> str:
+    """What is said of a reference value in parentheses: its standing, and its recipe where that is another one."""
+    return f"{found.standing}; recipe {found.recipe}" if found.recipe else found.standing
 
 
 class Range(NamedTuple):
@@ -68,7 +96,9 @@ def lookup(values: pd.DataFrame, row: Mapping[str, Any], quantity: str) -> Refer
     first = found.iloc[0]
     scale = float(first["unit"]) if quantity == "training_flops" else 1.0
     value = (first["low"] + first["high"]) / 2
-    return ReferenceValue(float(value * scale), float(first["std"]), STANDINGS[first["standing"]])
+    recipe = first.get("recipe")
+    recipe = recipe if isinstance(recipe, str) else ""  # an empty cell is NaN
+    return ReferenceValue(float(value * scale), float(first["std"]), STANDINGS[first["standing"]], recipe)
 
 
 def interval(values: pd.DataFrame, quantity: str) -> Range | None:

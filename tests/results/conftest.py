@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from spfde.experiments.recipes import recipe_of
 from spfde.settings import RunSettings, parse
 from spfde.training.trust import seal
 
@@ -95,6 +96,7 @@ def planned(run: RunSettings) -> dict[str, Any]:
     return {
         "row": run.row,
         "row_digest": run.row_digest,
+        "recipe": recipe_of(run),
         "method": run.sparsity.method,
         "title": TITLES.get(run.sparsity.method, run.sparsity.method),
         "sparsity": run.sparsity.target,

@@ -91,7 +91,7 @@ def test_published_savings_of_swat_stand_beside_ours(fakes: SimpleNamespace, tmp
     runs = [fakes.settings("cifar100", *kind) for kind in kinds]
     saved, accuracy = cells(against("swat", ("imagenet", "resnet50"), runs, tmp_path, fakes), "reference")
     assert saved == ["not available", "76.1 (found)", "85.6 (found)"]
-    assert accuracy[1:] == ["75.20 ± 0.06 (found)", "72.10 ± 0.03 (found)"]
+    assert accuracy[1:] == ["75.20 ± 0.06 (found; recipe swat-imagenet)", "72.10 ± 0.03 (found; recipe swat-imagenet)"]
 
 
 def test_gse_says_what_is_published_without_the_way_of_drawing(fakes: SimpleNamespace, tmp_path: Path) -> None:

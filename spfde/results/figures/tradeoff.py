@@ -1,6 +1,7 @@
 """Accuracy against training FLOPs: the trade-off of every method and level, a panel for each sparsity."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from spfde.results.figures import style
-from spfde.results.labels import levels, percent
+from spfde.results.labels import levels, percent, tag
 from spfde.results.material import Material
 from spfde.results.tables.table import exponent, times_ten
 
@@ -25,6 +26,7 @@ DENSE: dict[str, Any] = {"color": style.BLACK, "linewidth": 1, "linestyle": (0, 
 
 def draw(material: Material) -> style.Drawing:
     """Means over the seeds with their standard deviations; reference points are hollow, where they are comparable."""
+    material = replace(material, plan=[row for row in material.plan if not tag(row)])  # controls lie on their rows
     sparsities = sorted({row["sparsity"] for row in material.plan if row["sparsity"]})
     power = exponent(material.costs(row)[COST] for row in material.plan if row["sparsity"])
     figure = Figure(figsize=(style.DOUBLE, 3.6))
@@ -140,7 +142,7 @@ def _shifted(axes: Axes, points: float) -> Transform:
 
 def _reference(axes: Axes, material: Material, row: dict[str, Any], power: int) -> None:
     accuracy, flops = material.reference_value(row, "accuracy"), material.reference_value(row, "training_flops")
-    if accuracy and flops:
+    if accuracy and flops and not accuracy.recipe:  # a point of another training recipe is no measure of these
         colour, marker = style.mark(row["method"])
         place = flops.value / 10**power, accuracy.value
         axes.plot(*place, marker, mec=colour, mfc="white", ms=7.5, mew=1, zorder=2)

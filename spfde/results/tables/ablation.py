@@ -8,7 +8,7 @@ import pandas as pd
 
 from spfde.results.labels import percent, tag
 from spfde.results.material import COSTS, Material
-from spfde.results.reference import LEGEND, ReferenceValue
+from spfde.results.reference import LEGEND, ReferenceValue, recipe_notes, said_of
 from spfde.results.statistics import paired
 from spfde.results.tables.table import NOT_AVAILABLE, NOT_RUN, Column, Table, cost_text, exponent, plus_minus, times_ten
 
@@ -69,8 +69,9 @@ def table(
     ]
     shown = material.runs[material.runs["row"].isin([pair.row["row"] for pair in pairs])]
     seeds = shown[["row", "seed", "run_id", "accuracy.test_last", *COSTS]].sort_values(["row", "seed"])
-    last = LEGEND if material.comparable else MACHINERY
-    return Table(name, f"{title} (scale {material.scale})", values, columns, seeds, [PAIRED, *notes, last], parted_by)
+    recipes = [] if values.empty else recipe_notes(values["reference.accuracy.recipe"])
+    said = [PAIRED, *notes, LEGEND if material.comparable else MACHINERY, *recipes]
+    return Table(name, f"{title} (scale {material.scale})", values, columns, seeds, said, parted_by)
 
 
 def against_first(material: Material, alike: Callable[[Row], Any], name: Callable[[Row], str]) -> list[Pair]:
@@ -84,9 +85,9 @@ def against_first(material: Material, alike: Callable[[Row], Any], name: Callabl
 
 
 def untouched(row: Row) -> str:
-    """The name of a row by what it does, e.g. "freezing and sieving"."""
-    parts = [word for word in ("freezing", "sieving") if row[word]]
-    return " and ".join(parts) or "neither"
+    """The name of a row by what it does, e.g. "freezing and sieving"; with a tag, "sieving: random"."""
+    name = " and ".join(word for word in ("freezing", "sieving") if row[word]) or "neither"
+    return f"{name}: {tag(row)}" if tag(row) else name
 
 
 def with_decided(material: Material, pairs: Sequence[Pair]) -> list[Pair]:
@@ -170,7 +171,7 @@ def _reference(material: Material, values: pd.DataFrame, column: str, group: str
         return []
 
     def text(row: Row) -> str:
-        value, std, standing = (row[f"{key}.{part}"] for part in ("value", "std", "standing"))
-        return f"{plus_minus(value, std)} ({standing})" if standing else NOT_AVAILABLE
+        found = ReferenceValue(*(row[f"{key}.{part}"] for part in ReferenceValue._fields))
+        return f"{plus_minus(found.value, found.std)} ({said_of(found)})" if found.standing else NOT_AVAILABLE
 
     return [Column("reference", text, group)]

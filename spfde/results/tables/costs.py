@@ -8,7 +8,7 @@ import pandas as pd
 
 from spfde.results.labels import CONTROL_NOTE, is_control, label, percent
 from spfde.results.material import COSTS, Material
-from spfde.results.reference import LEGEND
+from spfde.results.reference import LEGEND, ReferenceValue, recipe_notes, said_of
 from spfde.results.tables.table import (
     NOT_AVAILABLE,
     Column,
@@ -60,7 +60,7 @@ def table(
         values=pd.DataFrame(values),
         columns=_columns(material, power, more, quantities if material.comparable else ()),
         seeds=_seeds(material),
-        notes=[*_notes(material), *notes],
+        notes=[*_notes(material), *recipe_notes(row.get("reference.accuracy.recipe", "") for row in values), *notes],
         parted_by="method",
     )
 
@@ -71,12 +71,12 @@ def flops_power(material: Material) -> int:
 
 
 def reference_text(row: Row, quantity: str, power: int = 0) -> str:
-    """A reference value of a table's row with its standing, e.g. "71.30 ± 0.31 (unverified)"."""
-    value, std, standing = (row[f"reference.{quantity}.{part}"] for part in ("value", "std", "standing"))
-    if not standing:
+    """A reference value of a table's row with its standing, e.g. "71.30 ± 0.31 (unverified)"; see `said_of`."""
+    found = ReferenceValue(*(row[f"reference.{quantity}.{part}"] for part in ReferenceValue._fields))
+    if not found.standing:
         return NOT_AVAILABLE
-    number = plus_minus(value, std) if quantity == "accuracy" else f"{value / 10**power:.4g}"
-    return f"{number} ({standing})"
+    number = plus_minus(found.value, found.std) if quantity == "accuracy" else f"{found.value / 10**power:.4g}"
+    return f"{number} ({said_of(found)})"
 
 
 def _seeds(material: Material) -> pd.DataFrame:
@@ -105,8 +105,8 @@ def _reference(material: Material, row: Row, quantities: Sequence[str]) -> Row:
     values: Row = {}
     for quantity in quantities if material.comparable else ():
         found = material.reference_value(row, quantity)
-        keys = [f"reference.{quantity}.{part}" for part in ("value", "std", "standing")]
-        values |= dict(zip(keys, found or (math.nan, math.nan, ""), strict=True))
+        keys = [f"reference.{quantity}.{part}" for part in ReferenceValue._fields]
+        values |= dict(zip(keys, found or ReferenceValue(math.nan, math.nan, ""), strict=True))
     return values
 
 
