@@ -51,6 +51,16 @@ def test_headline_is_relative_to_dense(smoke: Path) -> None:
     assert cells["SpFDE 20%+20%"][2:4] == [f"{100 * 0.1 * 1.32 * 0.64:.1f}%", "64.0%"]
 
 
+def test_headline_is_at_the_sparsity_with_the_most_runs(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    runs = [run for run in fakes.rows("smoke") if run.sparsity.method in ("dense", "set")]
+    fakes.write_plan(tmp_path, "smoke", runs)
+    for run in runs:
+        for seed in (1, 2) if run.sparsity.target == 0.95 else (1,):
+            fakes.write_record(run.model_copy(update={"seed": seed}), tmp_path / "smoke/runs")
+    table = headline(gather("smoke", tmp_path, "table2"))
+    assert table.title == "Table 2 at 95% sparsity" and table.values["row"].tolist() == ["dense", "set-s95"]
+
+
 def test_verdicts_are_counted(smoke: Path, tmp_path: Path) -> None:
     shutil.copytree(smoke, tmp_path / "results")
     assert "not run</p>" in page("smoke", tmp_path / "results")  # no claims yet
