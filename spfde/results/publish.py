@@ -1,7 +1,8 @@
 """Publishes records without their large files, and the analyses of the snapshots that are left out.
 
-A published record is results/published/<scale>/<run id>/: settings.yaml, epochs.csv, summary.json, and the trace as
-layers.csv.gz. Weights, state and snapshots are left out. Everything that reads records reads both kinds.
+A published record is results/published/<scale>/<run id>/: settings.yaml, epochs.csv, summary.json, the trace as
+layers.csv.gz, and predictions.safetensors. Weights, state and snapshots are left out. Everything that reads records
+reads both kinds.
 """
 
 import shutil
@@ -13,6 +14,7 @@ from spfde.errors import SpfdeError, lookup
 from spfde.files import read_json, writing
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import record_folders
+from spfde.results.images import FILE
 from spfde.training.trust import is_whole, seal
 
 COPIED = ("settings.yaml", "epochs.csv")
@@ -51,6 +53,8 @@ def _copy(record: Path, to: Path) -> None:
         temporary.mkdir()
         for name in COPIED:
             shutil.copyfile(record / name, temporary / name)
+        if (record / FILE).is_file():
+            shutil.copyfile(record / FILE, temporary / FILE)
         write_trace(trace, temporary / "layers.csv.gz")
         seal(temporary, summary)  # with digests of what the published record holds
         shutil.copystat(record / "summary.json", temporary / "summary.json")  # its date: the newest counts

@@ -103,9 +103,8 @@ class Sources:
                 load(scale, self.results, digests),
                 *(self._others(folder, scale, digests) for folder in self.others),
             ]
-            runs = _of_one_protocol(
-                pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
-            )
+            merged = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+            runs = _of_protocol(merged, read_scale(scale).protocol)
             self._runs[scale, experiment] = runs[runs["row"].isin(list(digests))]
         return self._runs[scale, experiment]
 
@@ -151,12 +150,11 @@ def _records_in(folder: Path, scale: str) -> list[Path]:
     return record_folders(scale, folder) + [record for record in alone if record.name.startswith(f"{scale}-")]
 
 
-def _of_one_protocol(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs made under the protocol of the first one, where records name theirs; the others are named on stderr."""
-    if "protocol" not in runs or runs["protocol"].isna().all():
+def _of_protocol(runs: pd.DataFrame, wanted: str | None) -> pd.DataFrame:
+    """The runs made under a scale's protocol, where it has one; the others are named on stderr."""
+    if wanted is None or runs.empty:
         return runs
-    first = runs["protocol"].dropna().iloc[0]
-    same = runs["protocol"] == first
+    same = runs["protocol"] == wanted if "protocol" in runs else pd.Series(False, index=runs.index)
     if not same.all():
         left = runs.loc[~same, "run_id"]
         print(f"warning: {len(left)} records follow another protocol, e.g. {left.iloc[0]}; left out", file=sys.stderr)

@@ -72,7 +72,8 @@ def train(
             run.sparse.history.close(run.sparse.epoch)
             run.finish(folder, run.trace(), summary(run, run.trace(), "diverged"))
             raise
-        run.finish(folder, run.trace(), summary(run, run.trace(), "finished"))
+        predictions = predict(run, run.test)
+        run.finish(folder, run.trace(), summary(run, run.trace(), "finished"), predictions)
     return folder
 
 
@@ -160,3 +161,22 @@ def evaluate(run: Training, loader: LoaderBase) -> tuple[float, float]:
     if not math.isfinite(loss_per_sample):
         raise run.diverged("the loss of evaluation")
     return loss_per_sample, 100 * share_correct
+
+
+@torch.no_grad()
+def predict(run: Training, loader: LoaderBase) -> dict[str, Tensor]:
+    """What the network says of every sample of a split, one number for each in the order of the split.
+
+    Returns:
+        `predicted`, the class (uint8, or int16 where there are more than 256 classes), and `correct` (uint8, 0 or 1).
+    """
+    run.model.eval()
+    found = torch.zeros(2, len(loader), dtype=torch.int64, device=run.device)
+    for indices, images, labels in loader.epoch(0, share=run.team.share):
+        with run.autocast():
+            classes = run.model(images).argmax(dim=1)
+        found[:, run.team.share(indices)] = torch.stack([classes, (classes == labels).long()])
+    predicted, correct = run.team.total(found)
+    run.lap("evaluate")
+    small = torch.uint8 if int(predicted.max()) < 256 else torch.int16
+    return {"predicted": predicted.to(small), "correct": correct.to(torch.uint8)}

@@ -1,6 +1,7 @@
 """What a run leaves behind: one folder, written whole.
 
-`settings.yaml`, `epochs.csv`, `layers.csv` (the trace), `summary.json`, `model.safetensors`, `state.safetensors`.
+`settings.yaml`, `epochs.csv`, `layers.csv` (the trace), `summary.json`, `model.safetensors`, `state.safetensors`, and
+`predictions.safetensors`: class and correctness of every test image, a byte each, for intervals over new images.
 Accuracies are in percent, shares are fractions, and FLOPs, bytes and seconds are plain numbers. Times are only in
 summary.json, so that the other text files of equal runs are equal bit for bit.
 """
@@ -103,6 +104,7 @@ def write(
     model: dict[str, Tensor],
     state: dict[str, Tensor],
     snapshots: Path | None = None,
+    predictions: dict[str, Tensor] | None = None,
 ) -> None:
     """Writes a record under a temporary name and renames it."""
     with writing(folder) as temporary:
@@ -111,12 +113,10 @@ def write(
         (temporary / "settings.yaml").write_text(text, encoding="utf-8")
         pd.DataFrame(rows, columns=list(EPOCH_COLUMNS)).to_csv(temporary / "epochs.csv", index=False)
         write_trace(trace, temporary / "layers.csv")
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in model.items()}, temporary / "model.safetensors"
-        )
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary / "state.safetensors"
-        )
+        files = {"model": model, "state": state} | ({"predictions": predictions} if predictions else {})
+        for name, tensors in files.items():
+            plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            save_file(plain, temporary / f"{name}.safetensors")
         if snapshots and snapshots.is_dir():
             shutil.copytree(
                 snapshots, temporary / "snapshots", copy_function=_link, ignore=shutil.ignore_patterns(".*")

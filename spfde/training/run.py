@@ -211,8 +211,10 @@ class Training:
         )
         return Diverged(cause, "lower training.lr, or leave the record as it is: it counts as diverged")
 
-    def finish(self, folder: Path, trace: pd.DataFrame, summary: dict[str, Any]) -> None:
-        """Writes the record with this trace and this summary.json, and removes the checkpoint."""
+    def finish(
+        self, folder: Path, trace: pd.DataFrame, summary: dict[str, Any], predictions: dict[str, Tensor] | None = None
+    ) -> None:
+        """Writes the record with this trace, summary.json and test predictions, and removes the checkpoint."""
         sparse, settings = self.sparse, self.settings
         if self.snapshots and self.snapshots.every:
             self.snapshots.save(self.model, settings.training.epochs)
@@ -221,7 +223,7 @@ class Training:
             state |= {"partial_set": sparse.sieve.partial, "removed_queue": sparse.sieve.queue}
         if self.team.rank == 0:
             kept = self.snapshots.folder if self.snapshots else None
-            record.write(folder, settings, self.rows, trace, summary, self.model.state_dict(), state, kept)
+            record.write(folder, settings, self.rows, trace, summary, self.model.state_dict(), state, kept, predictions)
             if self.path:
                 record.discard(self.path)
 

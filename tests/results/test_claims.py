@@ -3,16 +3,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from spfde.errors import SpfdeError
+from spfde.experiments.files import read_scale
 from spfde.experiments.resolve import expand
+from spfde.results import sources
 from spfde.results.checks import frozen_masks_move, misses_target, partial_set_changes
 from spfde.results.claims import Claim, Claims, read
 from spfde.results.evidence import Evidence, converged, decide_all
 from spfde.results.hypotheses import conclude, judge
 from spfde.results.hypotheses import make as bounds
+from spfde.results.images import FILE
 from spfde.results.speed import at_share, overhead, per_share
 from spfde.results.statistics import UNKNOWN, Effect, exact, one_sample
 from spfde.results.verdicts import tally, write
@@ -293,6 +298,36 @@ def test_records_that_others_made_are_merged(fakes: SimpleNamespace, tmp_path: P
         assert found["evidence"]["effect"] == pytest.approx(inner)
     with pytest.raises(SpfdeError, match="no folder"):
         Evidence("cifar100", tmp_path / "ours", others=[tmp_path / "nowhere"]).decide(make())
+
+
+def test_records_of_another_protocol_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol = read_scale("cifar100-short").protocol
+    told = {1: protocol, 2: "another", 3: None}
+    frame = pd.DataFrame(
+        [{"row": "set-s90", "seed": seed, "run_id": f"run{seed}", "protocol": it} for seed, it in told.items()]
+    )
+    monkeypatch.setattr(sources, "load", lambda scale, results, digests: frame)
+    assert sources.Sources("digits", Path("nowhere")).runs("cifar100-short")["run_id"].tolist() == ["run1"]
+    assert "2 records follow another protocol, e.g. run2; left out" in capsys.readouterr().err
+    assert len(sources.Sources("digits", Path("nowhere")).runs("cifar100", "table2")) == 3  # which has none
+
+
+def test_intervals_for_new_images_where_records_keep_predictions(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    """Wider than for this test set: 40 images say little of others."""
+    records(fakes, tmp_path, "cifar100", [75.0, 77.5, 80.0], [60.0, 62.5, 65.0])
+    decided = Evidence("cifar100", tmp_path).decide(make())["evidence"]["comparisons"][0]
+    assert decided["new_images"] is None
+    for folder in (tmp_path / "cifar100/runs").iterdir():
+        summary = json.loads((folder / "summary.json").read_text())
+        right = np.arange(40) < 0.4 * summary["accuracy"]["test_last"]
+        save_file({"correct": right.astype(np.uint8)}, folder / FILE)
+        seal(folder, summary)
+    found = Evidence("cifar100", tmp_path).decide(make())["evidence"]["comparisons"][0]
+    low, high = found["new_images"]
+    assert (low + high) / 2 == pytest.approx(15.0) and found["interval"] == decided["interval"]
+    assert low < found["interval"][0] and high > found["interval"][1]
 
 
 def test_costs_are_those_of_the_papers_scale(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_two_processes_do_what_one_that_accumulates_does(
 def test_a_stop_that_one_process_hears_stops_both_and_changes_nothing(together: Path, method: str) -> None:
     run_id = resolve("smoke", told(method)).run_id
     whole, stopped = together / "whole" / run_id, together / "stopped" / run_id
-    for name in ("epochs.csv", "layers.csv", "model.safetensors", "state.safetensors"):
+    for name in ("epochs.csv", "layers.csv", *(f"{part}.safetensors" for part in ("model", "state", "predictions"))):
         assert (whole / name).read_bytes() == (stopped / name).read_bytes(), name
     summary = json.loads((stopped / "summary.json").read_text())
     assert summary["environment"]["processes"] == 2

@@ -77,6 +77,7 @@ def test_a_record_is_complete(finished: Path) -> None:
         ".summary.json",
         "model.safetensors",
         "state.safetensors",
+        "predictions.safetensors",
     }
     summary = json.loads((finished / "summary.json").read_text())
     epochs = pd.read_csv(finished / "epochs.csv")
@@ -92,6 +93,16 @@ def test_a_record_is_complete(finished: Path) -> None:
     assert summary["resumed_from"] == []
     assert summary["time"]["cpu"] > 0 and summary["environment"]["kernels"]["wanted"] == "dense"
     assert not (finished.parent / ".checkpoints" / f"{finished.name}.safetensors").exists()
+
+
+def test_the_record_keeps_what_the_network_says_of_every_test_image(finished: Path) -> None:
+    """One byte each: the class, and whether it is right; their mean is the accuracy after the last epoch."""
+    found = load_file(finished / "predictions.safetensors")
+    labels = load(resolve("smoke", SMALL).data, None, None).test.labels
+    assert {name: value.dtype for name, value in found.items()} == {"predicted": torch.uint8, "correct": torch.uint8}
+    assert torch.equal(found["correct"].bool(), found["predicted"].long() == labels)
+    accuracy = json.loads((finished / "summary.json").read_text())["accuracy"]["test_last"]
+    assert 100 * found["correct"].double().mean().item() == pytest.approx(accuracy)
 
 
 def test_what_freezing_achieved_is_counted_from_what_happened(tmp_path: Path) -> None:
