@@ -12,10 +12,21 @@ def _default_scale() -> str:
     return default_scale()
 
 
+def _checked_scale(name: str) -> str:
+    """The name of a scale becomes part of the paths of all results, which must not leave their folder."""
+    from spfde.errors import SpfdeError, nearest
+    from spfde.experiments.files import NAME, scale_names
+
+    if not NAME.fullmatch(name):
+        raise SpfdeError(f'unknown scale "{name}"', nearest(name, scale_names()))
+    return name
+
+
 Scale = Annotated[
     str,
     typer.Option(
         "--scale",
+        callback=_checked_scale,
         default_factory=_default_scale,
         show_default="that of config/config.yaml",
         help="Scale: the name of a file in config/scales.",

@@ -102,6 +102,10 @@ def default_scale() -> str:
     return name
 
 
+def scale_names() -> list[str]:
+    return _names("scales")
+
+
 def experiment_names() -> list[str]:
     return _names("experiments")
 

@@ -48,6 +48,20 @@ def spfde(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
         (["--device", "tpu"], 'error: unknown device "tpu"'),
         (["--experiment", "tabel2"], 'error: unknown experiment "tabel2"; did you mean "table2"?'),
         (["--scale", "smok"], 'error: unknown scale "smok"; did you mean "smoke"?'),
+        (
+            ["--row", "dense"],
+            "error: --row dense is a row of an experiment, and no experiment is named; add --experiment",
+        ),
+        (["--set", "scale=../x"], "error: setting scale = '../x' is not valid; string should match pattern"),
+        (["--set", "tag=$(x)"], "error: setting tag = '$(x)' is not valid; string should match pattern"),
+        (["--set", "training.epochs=1000000000000"], "error: setting training.epochs = 1000000000000 is not valid"),
+        (["--set", f"training.epochs={'9' * 5000}"], 'error: "99999999'),
+        (["--seed", "9" * 30], f"error: setting seed = {'9' * 30} is not valid; input should be less than"),
+        (
+            ["--set", "sparsity.options={a: &a [*a]}"],
+            'error: "{a: &a [*a]}", the value of sparsity.options, has an alias',
+        ),
+        (["--experiment", "../table2"], 'error: unknown experiment "../table2"'),
     ],
 )
 def test_settings(
@@ -109,3 +123,36 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert not [path for path in small.rglob("*") if path.is_file()]
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_nothing_leaves_the_folder_of_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A scale's name is a part of paths, in every command."""
+    home = tmp_path / "results"
+    home.mkdir()
+    for command in (["collect"], ["overview"], ["publish"], ["table", "table2"], ["cost"], ["plan"], ["status"]):
+        results = [] if command == ["plan"] else ["--results", str(home)]
+        for name in ("../outside", "a/b", ".", "..", "", "-x", "a b", "x;y", "$(x)"):
+            said = spfde(monkeypatch, capsys, *command, f"--scale={name}", *results)
+            assert said.startswith(f'error: unknown scale "{name}"; '), said
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("scale: ../outside\n")
+    said = spfde(monkeypatch, capsys, "train", "--settings", str(settings), "--out", str(home))
+    assert said.startswith("error: setting scale = '../outside' is not valid")
+    assert not list(home.iterdir()) and sorted(p.name for p in tmp_path.iterdir()) == ["results", "settings.yaml"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+@pytest.mark.parametrize("option", ["--settings", "--set"])
+def test_what_is_no_file_is_one_line_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str, option: str
+) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "it"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    value = str(path) if option == "--settings" else f"model.weights={path}"
+    said = spfde(monkeypatch, capsys, "train", "--scale", "smoke", option, value, "--out", str(tmp_path / "out"))
+    assert f"{path} cannot be read (it is a {'FIFO' if kind == 'fifo' else kind}" in said
