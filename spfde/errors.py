@@ -13,13 +13,17 @@ class SpfdeError(Exception):
     exit_code = 2
 
     def __init__(self, cause: str, remedy: str) -> None:
-        super().__init__(f"{cause}; {remedy}")
-        self.cause = cause
-        self.remedy = remedy
+        self.cause, self.remedy = _printable(cause), _printable(remedy)
+        super().__init__(f"{self.cause}; {self.remedy}")
 
 
 class SpfdeWarning(UserWarning):
     """Something that is done as asked, but is worth a second thought: what is the matter, and what would help."""
+
+
+def _printable(text: str) -> str:
+    """The text with control characters spelled out: what is quoted of bad input must not reach a terminal as it is."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 class Stopped(SpfdeError):

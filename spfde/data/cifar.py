@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): the official binary archives, or parquet files in their place."""
 
 import tarfile
+import zlib
 from http.client import HTTPException
 from pathlib import Path
 
@@ -71,8 +72,12 @@ class Cifar(Decoded):
         if not check_integrity(archive, self.md5):
             remedy = f"delete it and {run_data(self.info.name, archive.parent.parent)}"
             raise SpfdeError(f"{archive} is damaged: its checksum is not {self.md5}", remedy)
-        with tarfile.open(archive) as tar:
-            return self._records(tar, self.members["train"]), self._records(tar, self.members["test"])
+        try:
+            with tarfile.open(archive) as tar:
+                return self._records(tar, self.members["train"]), self._records(tar, self.members["test"])
+        except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+            why = (str(error).splitlines() or [error.__class__.__name__])[0]
+            raise SpfdeError(f"{archive} cannot be decoded ({why})", "use the complete, original archive") from None
 
     def _records(self, tar: tarfile.TarFile, members: tuple[str, ...]) -> Split:
         shape = (self.info.channels, self.info.size, self.info.size)
