@@ -39,8 +39,10 @@ docs: $(READY) ## the documentation site, in build/site/
 bench: $(READY) ## measure what freezing and sieving save in time, on the paper's network
 	spfde bench --scale cifar100
 
-soak: $(READY) ## endurance runs of many minutes
-	pytest -m soak --timeout 3600
+soak: $(READY) ## endurance: a hundred kills, ten minutes of bad input of each kind, 300 mutants (many hours)
+	pytest -m soak --timeout 7200
+	SPFDE_FUZZ_SECONDS=600 pytest -s tests/fuzzing --timeout 1200
+	python tests/soak/mutants.py --count 300
 
 clean: ## remove everything generated but the environment, the decoded data and what git keeps
 	if [ -d results ]; then \

@@ -52,6 +52,8 @@ class Decoded(ABC):
         return path
 
     def _decoded(self, sources: Files) -> tuple[Split, Split]:
+        for path in (path for paths in sources.values() for path in paths):
+            check_file(path, "data file", "replace it by an intact copy")
         return self._checked(*self.decode(sources), where=f'the data of "{self.info.name}"')
 
     def _cached(self, sources: Files, path: Path) -> tuple[Split, Split]:

@@ -81,6 +81,21 @@ def test_dense_gradients_and_dense_master_weights():
 
 
 @pytest.mark.parametrize(
+    ("weight_grad", "body"),
+    [
+        (0.1, 0.1),  # a gradient at every weight, and nowhere else
+        (0.1 + 1e-7, 0.1),  # the same, as an average over steps may come out
+        (0.1 + 1e-5, 1.0),  # a share of the steps has a dense gradient, and the peak is such a step
+        (0.05, 0.1),  # a gradient at some weights: the optimizer has room for all of them
+    ],
+)
+def test_one_dense_step_makes_the_peak(weight_grad: float, body: float) -> None:
+    """RigL at an update: the gradient of all positions, however rare such steps are."""
+    trace = make_trace(CHAIN, DENSITIES, 50, weight_grad=np.array([[1, weight_grad, 0.5]]))
+    assert memory(CHAIN, trace, 64)["breakdown"]["gradients"] == pytest.approx(4 * (16 + 80 * body + 20 + 14))
+
+
+@pytest.mark.parametrize(
     ("keepers", "alone", "frozen", "gone"),
     [
         ((1,), 0, 0, 16),

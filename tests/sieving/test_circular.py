@@ -306,3 +306,23 @@ def test_a_single_look_per_interval_is_warned_of() -> None:
         resolve("smoke", {**values, "sieving.criterion": "random"})
         resolve("smoke", {**values, "sieving.schedule": "once"})  # counted from the first epoch on
         resolve("smoke", {**values, "sieving.removed": 0})
+
+
+@pytest.mark.parametrize(
+    ("samples", "removed", "exchange", "expected"),
+    [
+        (10, 0.05, "partial", 1),  # 0.05 x 9 is less than half a sample: one all the same, or none would come back
+        (10, 0.05, "total", 1),
+        (12, 0.04, "partial", 0),  # nothing is removed, so nothing can be exchanged
+        (100, 0.1, "partial", 9),
+        (100, 0.1, "total", 10),
+        (100, 0.9, "total", 10),  # no more than the partial set has
+        (3, 0.5, "total", 1),
+    ],
+)
+def test_how_many_samples_change_places(samples: int, removed: float, exchange: str, expected: int) -> None:
+    sieve = Sieve(samples, SievingSettings.model_validate({"removed": removed, "exchange": exchange}), seed=1)
+    assert sieve.exchanged == expected
+    before = sieve.partial.clone()
+    sieve.update(1)
+    assert int((before & ~sieve.partial).sum()) == int((~before & sieve.partial).sum()) == expected
