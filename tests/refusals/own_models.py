@@ -145,7 +145,7 @@ def several_outputs_scored(_: Path) -> None:
     wrap(Two(), "grasp")
 
 
-@refusal("an optimizer that evaluates the loss several times a step")
+@refusal("an optimizer that evaluates the loss several times per step")
 def lbfgs(_: Path) -> None:
     model = network()
     wrap(model, optimizer=torch.optim.LBFGS(model.parameters()))
