@@ -5,6 +5,7 @@ config/README.md, the claims of config/claims.yaml, the changelog, and a page of
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,6 @@ from spfde.methods import METHODS
 from spfde.results import claims
 
 ROOT = Path(__file__).parent.parent
-# Packages and modules of the API reference, from the entrance to the foundation; a package stands for its modules.
-API = (
-    *("api", "lightning", "planning", "budget", "training", "results", "experiments", "methods", "freezing", "sieving"),
-    *("analysis", "cost", "sparsity", "kernels", "data", "models", "compatibility", "settings", "rounding", "rng"),
-    *("files", "errors"),
-)
 LATER = ("evidence.md", "protocol.md", "speed.md", "refusals.md")  # in the navigation from the day they are written
 CLAIMS = """# Claims
 
@@ -65,7 +60,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _packages() -> list[str]:
-    return [name for name in API if (ROOT / "spfde" / name).is_dir() or (ROOT / f"spfde/{name}.py").is_file()]
+    """Packages and modules in the order of the import contract's layers, which names all of them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    names = [name.strip() for layer in layers for name in layer.split("|")]
+    return [name for name in names if name not in ("__main__", "cli")]
 
 
 def _section(nav: Any, title: str) -> list[Any]:

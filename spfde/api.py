@@ -47,11 +47,11 @@ class SparseTraining:
 
     Args:
         model: any module with convolutions or linear layers, on the device that it trains on; what `torch.compile` or
-            DistributedDataParallel made of it will do as well.
+            DistributedDataParallel returned for it works as well.
         optimizer: holds the model's parameters; its groups are split by freezing block here, once, and afterwards only
             their `lr` changes.
         settings: the run's settings, e.g. from `spfde.settings_for`; of `training` the epochs, the batch size (samples
-            an optimizer step) and the learning rates' end and warm-up are used.
+            per optimizer step) and the learning rates' end and warm-up are used.
         input_shape: shape of one input, (channels, height, width); by default that of the data set that the settings
             name.
         samples: size of the training set; by default that of the same data set.
@@ -60,18 +60,18 @@ class SparseTraining:
         fetch: gives images and labels at indices (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
         learning_rates: "cosine" makes each block's rate follow its own cosine, from the optimizer's `lr` on (SpFDE,
-            Sec. 3.2); "own" leaves rates and groups to the caller and his scheduler.
-        costs: the model's profile, where it is known already.
+            Sec. 3.2); "own" leaves rates and groups to the caller and the caller's scheduler.
+        costs: the model's profile, if it is known already.
         kernels: "dense" runs torch's kernels under masks; "sparse", on a CPU, such as skip the zeros; "auto" takes for
             each layer or block what is faster here.
 
     Attributes:
         epochs: epochs to train: the settings', times the rounds of a method that trains more than once.
         begun: how many of them have begun.
-        epoch: the epoch in hand, within its round.
+        epoch: the present epoch, within its round.
 
     Raises:
-        SpfdeError: the settings cannot be had with this model or optimizer.
+        SpfdeError: the settings cannot work with this model or optimizer.
     """
 
     def __init__(
