@@ -150,7 +150,7 @@ def test_files_of_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             read_experiment(path.stem)
             expand("smoke", path.stem)
         elif name.startswith("data/"):
-            described()
+            described(path.stem)
         elif name == "claims.yaml":
             claims.read()
         elif name == "reference.csv":
