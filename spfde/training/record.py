@@ -80,7 +80,8 @@ def make_room(folder: Path, path: Path) -> None:
         path: the path of the checkpoint.
     """
     with disk_errors(folder):
-        if folder.exists():
+        # An empty folder is no damaged record: Snakemake makes it for the output before it starts the job.
+        if folder.exists() and any(folder.iterdir()):
             what = fault(folder) or "it is not whole"
             say(f"warning: record {folder} is damaged ({what}); its run is trained again from its start")
             remove(folder)

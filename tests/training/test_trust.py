@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spfde.data import load
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, Stopped
 from spfde.experiments.resolve import resolve
 from spfde.results.collect import record_folders
 from spfde.settings import SCHEMA
 from spfde.training import checkpoint, record
+from spfde.training.clock import Clock
 from spfde.training.loop import train
 from spfde.training.trust import DAMAGED, fault, is_whole, seal
 
@@ -147,6 +148,19 @@ def test_a_damaged_record_is_trained_again(
     assert not (folder.parent / DAMAGED).exists()
     for file in ("epochs.csv", "layers.csv", "model.safetensors", "state.safetensors", "settings.yaml"):
         assert (folder / file).read_bytes() == (trained / file).read_bytes()
+
+
+def test_an_empty_folder_that_a_workflow_made_costs_no_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = resolve("smoke", TOLD)
+    folder, path = tmp_path / settings.run_id, checkpoint.path_of(tmp_path, settings.run_id)
+    with pytest.raises(Stopped):
+        train(settings, load(settings.data, None, None), tmp_path, clock=Clock(limit=0))
+    folder.mkdir()
+    train(settings, load(settings.data, None, None), tmp_path)
+    assert json.loads((folder / "summary.json").read_text())["resumed_from"] and not path.exists()
+    assert "damaged" not in capsys.readouterr().err
 
 
 def test_copies_leftovers_and_hidden_folders_never_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
