@@ -20,7 +20,7 @@ reproduce: $(READY) ## the pipeline from settings to report, with what is missin
 test: $(READY) ## the tests, ten minutes at most on two cores
 	OMP_NUM_THREADS=1 pytest -n $(WORKERS)
 
-test-all: $(READY) ## all tests: with SLURM where it is installed, the docs, slow networks
+test-all: docs ## all tests: with SLURM where it is installed, the docs, slow networks
 	OMP_NUM_THREADS=1 pytest -n $(WORKERS) -m "not soak" --timeout 900
 
 lint: $(READY) ## style, types, layers, and the workflow's files
