@@ -1,4 +1,4 @@
-"""From settings to report. `snakemake` runs the smoke scale; README.md tells what to choose with `--config`."""
+"""From settings to report. `snakemake` runs the scale of config/config.yaml; README.md tells what to choose with `--config`."""
 
 from snakemake.utils import min_version
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from spfde.experiments.files import default_scale
 from spfde.results import figures, overview, tables
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def fake_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures.make("tradeoff", "smoke", folder / "results")
     (home / "claims.json").write_text(json.dumps([{"verdict": "reproduced"}, {"verdict": "not run"}]))
     overview.write("smoke", folder / "results")
-    target, choice = "results/smoke/report.html", ["--config", f"experiments={','.join(EXPERIMENTS)}"]
+    target, choice = "results/smoke/report.html", ["--config", "scale=smoke", f"experiments={','.join(EXPERIMENTS)}"]
     for line in snakemake(folder, target, "--summary", *choice).splitlines()[1:]:  # what nobody made above
         path = folder / line.split("\t")[0]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,8 +191,8 @@ def test_of_fake_records(browser: Any, fake_report: Path) -> None:
     check(browser, fake_report)
 
 
-def test_of_the_smoke_scale(browser: Any) -> None:
-    report = ROOT / "results" / "smoke" / "report.html"
+def test_of_the_default_scale(browser: Any) -> None:
+    report = ROOT / "results" / default_scale() / "report.html"
     if not report.is_file():
-        pytest.skip("needs results/smoke/report.html; `make reproduce` writes it")
+        pytest.skip(f"needs {report}; `make reproduce` writes it")
     check(browser, report)

@@ -92,7 +92,7 @@ class Cluster:
         return run
 
     def snakemake(self, *options: str) -> str:
-        profile = ["--profile", "profiles/slurm", "--config", "experiments=tiny", "seeds=1"]
+        profile = ["--profile", "profiles/slurm", "--config", "scale=smoke", "experiments=tiny", "seeds=1"]
         target = f"results/smoke/runs/{self.run.run_id}/summary.json"
         done = subprocess.run(
             [sys.executable, "-m", "snakemake", target, *profile, *options],

@@ -26,6 +26,8 @@ class Project:
         without = shutil.ignore_patterns("__pycache__")
         for name in ("config", "notebooks", "profiles", "spfde", "workflow"):
             shutil.copytree(ROOT / name, folder / name, ignore=without)
+        config = folder / "config/config.yaml"
+        config.write_text(config.read_text().replace("scale: digits", "scale: smoke"))
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / name, folder)
 
