@@ -27,6 +27,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spfde.analysis.snapshots import Snapshots
+from spfde.configuration import config_file, config_files
 from spfde.cost.trace import read_trace
 from spfde.data import load
 from spfde.data.cifar import Cifar
@@ -35,7 +36,7 @@ from spfde.data.imagefolder import ImageFolder, StreamedFolder
 from spfde.data.sources import open_loader
 from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError, Stopped
-from spfde.experiments.files import config_file, config_files, experiment_names, read_experiment, read_scale
+from spfde.experiments.files import experiment_names, read_experiment, read_scale
 from spfde.experiments.resolve import expand, parse_assignments, resolve
 from spfde.experiments.stored import read_settings
 from spfde.models import build

@@ -14,7 +14,7 @@ from spfde.results.tables import appendix_b, make
 from spfde.results.tables.table1 import features
 from spfde.settings import RunSettings
 
-BUDGET = 100
+BUDGET = 110
 
 
 def only_freezing(fakes: SimpleNamespace, scale: str, level: float, seed: int = 1) -> RunSettings:
