@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from spfde.files import writing_all
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#767676"
+BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#767676"
 
 DOUBLE = 7.2  # width in inches of two columns of a page
 
