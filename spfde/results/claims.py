@@ -186,7 +186,6 @@ class Reduced(Section):
         gt=0, lt=1, description="share of the control's difference (dynamic minus static) that must be kept as well"
     )
     smallest: float = Field(gt=0, description="points, the smallest effect of interest for superiority")
-    rows: dict[str, str] = Field({}, description="names that rows have at this scale, where they have others")
     trend: dict[int, list[str]] = Field(
         {}, description="row and base row by epochs of training: claims of no loss need their gap over the logarithm"
     )

@@ -1,16 +1,15 @@
 """The results of a scale in a few lines for the terminal: where the report is, the headline table, the verdicts."""
 
-import json
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.results.claims import VERDICTS
+from spfde.files import read_json
 from spfde.results.material import gather
 from spfde.results.overview import headline
 from spfde.results.tables.table import Table
+from spfde.results.verdicts import tally
 
 
 def summary(scale: str, results: Path) -> str:
@@ -25,10 +24,8 @@ def summary(scale: str, results: Path) -> str:
         table = headline(gather(scale, results, "table2"))
         parts.append(f"{table.title}\n\n{plain(table)}")
     if (home / "claims.json").is_file():
-        found = Counter(claim["verdict"] for claim in json.loads((home / "claims.json").read_text(encoding="utf-8")))
-        verdicts = dict.fromkeys([*VERDICTS, *found])
-        counted = ", ".join(f"{found[verdict]} {verdict}" for verdict in verdicts)
-        parts.append(f"Claims of the papers: {counted}")
+        found = tally(read_json(home / "claims.json", "claims file", "remove it and make it again"))
+        parts.append(f"Claims of the papers: {' '.join(found.sentences)}")
     report = home / "report.html"
     if report.is_file():
         parts.append(f"Report: {report}")

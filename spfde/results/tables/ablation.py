@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from spfde.results.labels import percent, tag
+from spfde.results.labels import CONTROL_NOTE, is_control, label, percent, tag
 from spfde.results.material import COSTS, Material
 from spfde.results.reference import LEGEND, ReferenceValue, recipe_notes, said_of
 from spfde.results.statistics import paired
@@ -70,7 +70,8 @@ def table(
     shown = material.runs[material.runs["row"].isin([pair.row["row"] for pair in pairs])]
     seeds = shown[["row", "seed", "run_id", "accuracy.test_last", *COSTS]].sort_values(["row", "seed"])
     recipes = [] if values.empty else recipe_notes(values["reference.accuracy.recipe"])
-    said = [PAIRED, *notes, LEGEND if material.comparable else MACHINERY, *recipes]
+    control = [CONTROL_NOTE] if any(is_control(pair.row) for pair in pairs) else []
+    said = [PAIRED, *notes, *control, LEGEND if material.comparable else MACHINERY, *recipes]
     return Table(name, f"{title} (scale {material.scale})", values, columns, seeds, said, parted_by)
 
 
@@ -85,7 +86,9 @@ def against_first(material: Material, alike: Callable[[Row], Any], name: Callabl
 
 
 def untouched(row: Row) -> str:
-    """The name of a row by what it does, e.g. "freezing and sieving"; with a tag, "sieving: random"."""
+    """The name of a row by what it does, e.g. "sieving: random" with a tag; rows of other methods have their title."""
+    if row["method"] != "spfde":
+        return label(row)
     name = " and ".join(word for word in ("freezing", "sieving") if row[word]) or "neither"
     return f"{name}: {tag(row)}" if tag(row) else name
 
