@@ -128,13 +128,15 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
     rows = read_json(plan, "plan", f"write it again with `{command}`")
     try:
         wanted = {row["row"]: row["row_digest"] for row in rows}
-    except (TypeError, KeyError) as error:
-        raise SpfdeError(f"the plan {plan} is none ({error})", f"write it again with `{command}`") from error
+        rows = with_controls_beside(rows)
+    except (TypeError, KeyError, AttributeError) as error:
+        cause = f"{plan} is no plan of this version ({error.__class__.__name__}: {error})"
+        raise SpfdeError(cause, f"write it again with `{command}`") from error
     if not rows and read_experiment(experiment).rows:
         remedy = "name another scale, or give it rows in config/"
         raise NotAtThisScale(f"no row of experiment {experiment} belongs to scale {at}", remedy)
     runs = load(at, results, wanted)
-    return Material(at, runs, with_controls_beside(rows), reference, results)
+    return Material(at, runs, rows, reference, results)
 
 
 def comparable(scale: str) -> pd.DataFrame:

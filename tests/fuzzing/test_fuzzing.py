@@ -40,7 +40,7 @@ from spfde.experiments.files import experiment_names, read_experiment, read_scal
 from spfde.experiments.resolve import expand, parse_assignments, resolve
 from spfde.experiments.stored import read_settings
 from spfde.models import build
-from spfde.planning import plan_settings
+from spfde.planning import describe, plan_settings
 from spfde.results import claims, reference
 from spfde.results import load as load_results
 from spfde.results.account import account
@@ -234,7 +234,7 @@ def _md5(path: Path) -> str:
 
 def test_records(results: Path, tmp_path: Path) -> None:
     (folder,) = record_folders("smoke", results)
-    plan = [{"row": read_settings(folder / "settings.yaml")[0].row, "row_digest": "x", "method": "spfde"}]
+    plan = [describe(plan_settings(run)) for run in read_settings(folder / "settings.yaml")]
     others = {
         "smoke/plans/table2.json": json.dumps(plan).encode(),
         "smoke/costs.csv": f"run_id,flops.paper\n{folder.name},1e9\n".encode(),
