@@ -97,7 +97,7 @@ class SparseTraining:
         self.blocks = find_blocks(model) if blocks is None else blocks
         compatibility.check_blocks(model, self.blocks)
         costs = costs or profile(model, input_shape, self.blocks)
-        compatibility.check_order(self.blocks, costs, freezing=settings.freezing.flops_reduction > 0)
+        compatibility.check_order(self.blocks, costs, settings.freezing.flops_reduction > 0, own=blocks is not None)
         self.plan: Plan = plan_run(settings, model, self.samples, costs, dense)
         self.plan = replace(self.plan, momentum=momentum_buffers(optimizer))
         self.method = self.plan.method

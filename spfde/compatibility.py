@@ -121,19 +121,23 @@ def check_blocks(model: nn.Module, blocks: Sequence[Block]) -> None:
                     raise SpfdeError(cause, "put every module into one block at most")
 
 
-def check_order(blocks: Sequence[Block], costs: Profile, freezing: bool) -> None:
-    """Refuses to freeze blocks in another order than the forward one, or with reentrant checkpointing.
+def check_order(blocks: Sequence[Block], costs: Profile, freezing: bool, own: bool) -> None:
+    """Refuses blocks in another order than the forward one, and to freeze with reentrant checkpointing.
+
+    Args:
+        blocks: the freezing blocks.
+        costs: the model's profile.
+        freezing: whether they are going to be frozen.
+        own: whether the caller named them; where blocks that were found stay unfrozen, their order is no matter.
 
     Raises:
         SpfdeError: so it is.
     """
-    if not freezing:
-        return
-    if costs.against_order:
+    if costs.against_order and (freezing or own):
         first, later = (blocks[index].name for index in costs.against_order[0])
         cause = f"block {first} reads what block {later} gives, which comes after it in the order of freezing"
         raise SpfdeError(cause, "give SparseTraining blocks=[...] in forward order")
-    if "reentrant" in costs.checkpointing:
+    if "reentrant" in costs.checkpointing and freezing:
         cause = "reentrant activation checkpointing gives no gradient to a block that reads frozen ones alone"
         raise SpfdeError(cause, "use checkpoint(..., use_reentrant=False), or set freezing.flops_reduction=0")
 
@@ -243,10 +247,8 @@ def check_weights(model: nn.Module, optimizer: Optimizer, method: Method, costs:
         if weight is None or not uses[name].direct:
             cause = f"layer {name} computes its weight (weight norm, weight standardisation or the like)"
             raise SpfdeError(cause, f"let its parameter `weight` be what it multiplies by, {stay}")
-        if method.dense_masters and not uses[name].called:
-            cause = (
-                f"method {method.name} replaces a layer's forward pass, and layer {name} is used by its weight alone"
-            )
+        if method.calls_layers and not uses[name].called:
+            cause = f"method {method.name} acts in the calls of layers, and layer {name} is used by its weight alone"
             raise SpfdeError(cause, f"use a method that masks weights, {stay}")
         if len(holders[weight]) > 1:
             cause = f"one weight is shared by {' and '.join(holders[weight])}, and can have one mask only"

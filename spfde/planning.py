@@ -324,6 +324,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "blocks": plan.profile.blocks,
         "frozen_blocks": list(plan.schedule.counts),
         "flops": flops,
+        "not_in_paper": [product.name for product in plan.profile.products],
         "memory": memory,
     }
 

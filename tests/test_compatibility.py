@@ -62,11 +62,12 @@ def test_layers_used_by_their_weight_are_sparse_and_swat_refuses_them(monkeypatc
         model(torch.randn(2, 3, 32, 32))
     assert {name for name in seen if "qkv" in name} and set(seen.values()) == {0.75}
     qkv = "features.1.0.attn.qkv"
-    message = (
-        f"method swat-u replaces a layer's forward pass, and layer {qkv} is used by its weight alone; use a method"
-    )
-    with pytest.raises(SpfdeError, match=message):
-        wrap(model, "swat-u", (3, 32, 32))
+    for method in ("swat-u", "gse-grabo"):
+        message = (
+            f"method {method} acts in the calls of layers, and layer {qkv} is used by its weight alone; use a method"
+        )
+        with pytest.raises(SpfdeError, match=message):
+            wrap(model, method, (3, 32, 32))
     attention = [name for name, module in model.named_modules() if name.endswith(".attn")]
     assert not any("attn" in layer for layer in wrap(swin(), "swat-u", (3, 32, 32), dense=attention).masks.layers)
 
@@ -138,6 +139,8 @@ def test_blocks_against_the_forward_order_are_refused_where_they_freeze() -> Non
     order = [Block(name, (name,)) for name in ("one", "two", "three")]
     assert wrap(Reversed(), shape=(6,), freezing=0.05, blocks=order).plan.schedule.counts[-1]
     wrap(Reversed(), shape=(6,))
+    with pytest.raises(SpfdeError, match="block three reads what block two gives"):
+        wrap(Reversed(), shape=(6,), blocks=[*order[1:][::-1], order[0]])
 
 
 class Checkpointed(nn.Module):

@@ -127,3 +127,5 @@ def _show(described: list[dict[str, Any]], as_json: bool) -> None:
             f"{row['row']:32} {flops['paper']:9.3e} {flops['full']:9.3e} {flops['executed']:9.3e}  "
             f"{memory['paper_min'] / 1e6:7.1f} MB {memory['paper_avg'] / 1e6:5.1f} MB  {freeze}"
         )
+    if left_out := sorted({name for row in described for name in row["not_in_paper"]}):
+        typer.echo(f"not in paper, in full and executed: {', '.join(left_out)}")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spfde.cost.graph import Graph, last_of, measured_bytes
 from spfde.cost.operations import Operations, Work, without_checkpointing
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.models.blocks import Block
 from spfde.models.blocks import blocks as find_blocks
 from spfde.sparsity.layers import layers as find_layers
@@ -179,10 +179,11 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
         idle=tuple(_idle(bare, graph, passes)),
     )
     if result.unused:
-        warnings.warn(f"layers that do no work on such an input: {', '.join(result.unused)}", stacklevel=2)
+        names = ", ".join(result.unused)
+        warnings.warn(f"layers that do no work on such an input: {names}", SpfdeWarning, stacklevel=2)
     if result.checkpointing:
         left_out = "activation checkpointing is not in the costs: neither its second pass nor the memory it saves"
-        warnings.warn(left_out, stacklevel=2)
+        warnings.warn(left_out, SpfdeWarning, stacklevel=2)
     return result
 
 

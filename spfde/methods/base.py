@@ -140,6 +140,7 @@ class Method:
     mask_of_weights: ClassVar[bool] = False  # True: the first mask is chosen by the weights that start to train
     unplannable: bool = False  # True: densities, and so costs, depend on weights and data; a record has them
     structured: ClassVar[bool] = False  # True: masks can have any scheme; False: only unstructured ones
+    calls_layers: ClassVar[bool] = False  # True: acts in the calls of layers, so none may be used by its weight alone
     scores_classes: ClassVar[bool] = False  # True: takes the cross-entropy of samples that `fetch` gives
     Options: ClassVar[type[Options]] = Options
     defaults: ClassVar[dict[str, Any]] = {}  # this method's own defaults, nested; what a user sets wins

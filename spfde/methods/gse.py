@@ -290,6 +290,7 @@ class Guided(GseUniform):
     """
 
     sums_first = True
+    calls_layers = True
 
     def term(self, values: Tensor) -> Tensor:
         """The values of h and delta that are summed up."""

@@ -52,6 +52,7 @@ class Swat(Method):
     dense_kernels = "the weights outside its masks are trained too"
     dense_masters = True
     mask_of_weights = True
+    calls_layers = True
     Options: ClassVar[type[Options]] = SwatOptions
 
     def __init__(self, plan: MethodPlan, options: Any) -> None:
