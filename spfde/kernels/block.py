@@ -1,10 +1,11 @@
-"""A residual basic block as one step of autograd: two 3x3 convolutions, three passes less than torch makes.
+"""A residual block as one step of autograd: basic blocks (3x3, 3x3) and bottlenecks (1x1, 3x3, 1x1).
 
 BatchNorm's sums are taken while a convolution stores its output; normalisation and ReLU are applied while the next one
 reads it; ReLU's gradient, the sums for BatchNorm's gradients and the residual's addition ride on the input gradients,
 and so does the gradient of the block before's last ReLU.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,17 +63,17 @@ class Block:
     """What a residual block is made of at one forward pass.
 
     Attributes:
+        path: convolutions with BatchNorm, two or more; ReLU after all but the last.
         shortcut: a 1x1 convolution with BatchNorm, padding, or none.
     """
 
-    first: Stage
-    second: Stage
+    path: list[Stage]
     shortcut: Stage | Padding | None
     threads: int
 
     @property
     def stages(self) -> list[Stage]:
-        return [stage for stage in (self.first, self.second, self.shortcut) if isinstance(stage, Stage)]
+        return [*self.path, *([self.shortcut] if isinstance(self.shortcut, Stage) else [])]
 
     def __call__(self, z: Tensor, batch: int, before: Ending | None = None) -> tuple[Tensor, Ending | None]:
         """The block's output for a blocked activation of `batch` images, and its end where it has a gradient.
@@ -94,18 +95,19 @@ class Block:
     def infer(self, z: Tensor, batch: int) -> Tensor:
         if any(uses_batch(stage.bn) for stage in self.stages):
             return _Pass(self, batch, z).run(z)[-1]
-        first = Convolution(self.first.structure, batch, z.shape, self.threads)
-        second = Convolution(self.second.structure, batch, first.output, self.threads)
-        h = first.apply(plain(z), self.first.conv.weight, Affine(self.first.bn, first.shape, None, 0), relu=True)
         residual = z
         if isinstance(self.shortcut, Padding):
-            residual = self.shortcut.forward(z, first.output[2])
+            residual = self.shortcut.forward(z, self.path[-1].conv.out_channels)
         elif self.shortcut:
-            conv = Convolution(self.shortcut.structure, batch, z.shape, self.threads)
-            norm = Affine(self.shortcut.bn, conv.shape, None, 0)
-            residual = conv.apply(plain(z), self.shortcut.conv.weight, norm, relu=False)
-        norm = Affine(self.second.bn, second.shape, None, 0)
-        return second.apply(plain(h), self.second.conv.weight, norm, relu=True, residual=residual)
+            residual = self._apply(self.shortcut, z, batch, relu=False)
+        for stage in self.path[:-1]:
+            z = self._apply(stage, z, batch, relu=True)
+        return self._apply(self.path[-1], z, batch, relu=True, residual=residual)
+
+    def _apply(self, stage: Stage, z: Tensor, batch: int, relu: bool, residual: Tensor | None = None) -> Tensor:
+        conv = Convolution(stage.structure, batch, z.shape, self.threads)
+        norm = Affine(stage.bn, conv.shape, None, 0)
+        return conv.apply(plain(z), stage.conv.weight, norm, relu, residual)
 
 
 class _Pass:
@@ -116,8 +118,11 @@ class _Pass:
     def __init__(self, block: Block, batch: int, z: Tensor, before: Ending | None = None) -> None:
         self.block, self.batch, self.before = block, batch, before
         self.stages = block.stages
-        self.convs = [Convolution(block.first.structure, batch, z.shape, block.threads)]
-        self.convs.append(Convolution(block.second.structure, batch, self.convs[0].output, block.threads))
+        self.convs: list[Convolution] = []
+        shape: Sequence[int] = z.shape
+        for stage in block.path:
+            self.convs.append(Convolution(stage.structure, batch, shape, block.threads))
+            shape = self.convs[-1].output
         if isinstance(block.shortcut, Stage):
             self.convs.append(Convolution(block.shortcut.structure, batch, z.shape, block.threads))
         for stage, conv in zip(self.stages, self.convs, strict=True):
@@ -129,17 +134,20 @@ class _Pass:
         return y, Affine(stage.bn, conv.shape, sums, conv.count)
 
     def run(self, z: Tensor) -> list[Tensor]:
-        """Outputs of the convolutions (first, second, shortcut's if it has one) and of the block."""
-        y1, n1 = self._stage(0, plain(z))
-        y2, n2 = self._stage(1, normalised(y1, n1))
-        self.norms, kept = [n1, n2], [y1, y2]
-        self.ending = Ending(self.batch, self.block.threads, y2, n2, z)
-        if isinstance(self.block.shortcut, Padding):
-            self.ending.residual = self.block.shortcut.forward(z, y1.shape[2])
-        elif self.block.shortcut:
-            y, norm = self._stage(2, plain(z))
-            self.norms.append(norm)
+        """Outputs of the convolutions (of the path, and of the shortcut if it has one) and of the block."""
+        kept, self.norms, x = [], [], plain(z)
+        for index in range(len(self.block.path)):
+            y, norm = self._stage(index, x)
             kept.append(y)
+            self.norms.append(norm)
+            x = normalised(y, norm)
+        self.ending = Ending(self.batch, self.block.threads, y, norm, z)
+        if isinstance(self.block.shortcut, Padding):
+            self.ending.residual = self.block.shortcut.forward(z, y.shape[2])
+        elif self.block.shortcut:
+            y, norm = self._stage(len(kept), plain(z))
+            kept.append(y)
+            self.norms.append(norm)
             self.ending.residual, self.ending.residual_norm = y, norm
         return [*kept, self.ending.forward()]
 
@@ -147,32 +155,38 @@ class _Pass:
         self, dz: Tensor, z: Tensor, kept: list[Tensor], weights: list[Tensor], needed: list[bool]
     ) -> list[Tensor | None]:
         """Gradients of the input and of each stage's weight, BatchNorm weight and bias; those `needed` of them."""
-        shortcut = self.block.shortcut
-        n1, n2, *rest = self.norms
-        y1, y2, *ys, out = kept
-        g, sums = self.ending.backward(dz, out)
+        shortcut, depth, before = self.block.shortcut, len(self.block.path), self.before
         where = [stage.positions if need else None for stage, need in zip(self.stages, needed[1::3], strict=True)]
+        found: list[list[Tensor | None]] = [[] for _ in self.stages]
+        out = kept[-1]
+        g, sums = self.ending.backward(dz, out)
 
-        dy2, *norm2 = n2.backward(g, y2, Sums(sums, 1))
-        g1 = borrow(*y1.shape)
-        dw2, sums1 = self.convs[1].backward(normalised(y1, n1), dy2, weights[1], where[1], g1, through=(y1, n1))
-        assert sums1 is not None
-        dy1, *norm1 = n1.backward(g1, y1, Sums(sums1, 1))
+        # Down the path: the gradient of each convolution's output, made while it is read, gives that of the one before.
+        dy, *norm = self.norms[depth - 1].backward(g, kept[depth - 1], Sums(sums, 1))
+        for i in range(depth - 1, 0, -1):
+            y, n = kept[i - 1], self.norms[i - 1]
+            g_before = borrow(*y.shape)
+            dw, sums_before = self.convs[i].backward(
+                normalised(y, n), dy, weights[i], where[i], g_before, through=(y, n)
+            )
+            assert sums_before is not None
+            found[i] = [dw, *norm]
+            dy, *norm = n.backward(g_before, y, Sums(sums_before, 1))
 
         # The residual's share of the input gradient is there first; the first convolution adds its own.
         dx = (g if shortcut is None else borrow(*z.shape)) if needed[0] else None
-        found = []
-        if ys:
-            dys, *norm = rest[0].backward(g, ys[0], Sums(sums, 2))
-            dw, _ = self.convs[2].backward(plain(z), dys, weights[2], where[2], dx)
-            found = [dw, *norm]
+        if isinstance(shortcut, Stage):
+            dys, *norms = self.norms[depth].backward(g, kept[depth], Sums(sums, 2))
+            dw, _ = self.convs[depth].backward(plain(z), dys, weights[depth], where[depth], dx)
+            found[depth] = [dw, *norms]
         elif isinstance(shortcut, Padding) and dx is not None:
             shortcut.backward(g, dx)
-        end = (z, self.before) if self.before and dx is not None else None
-        dw1, sums_before = self.convs[0].backward(plain(z), dy1, weights[0], where[0], dx, add=True, end=end)
-        if self.before and dx is not None and sums_before is not None:
-            self.before.note(dx, sums_before)
-        return [dx, dw1, *norm1, dw2, *norm2, *found]
+        end = (z, before) if before and dx is not None else None
+        dw, sums_before = self.convs[0].backward(plain(z), dy, weights[0], where[0], dx, add=True, end=end)
+        found[0] = [dw, *norm]
+        if before and dx is not None and sums_before is not None:
+            before.note(dx, sums_before)
+        return [dx, *(gradient for stage in found for gradient in stage)]
 
 
 class _Residual(torch.autograd.Function):

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from spfde.kernels.units import (
-    BasicBlockUnit,
     ConvUnit,
     DenseUnit,
     PoolUnit,
+    ResidualUnit,
     Unit,
-    basic_block,
     can_run,
     halves,
     has_class,
+    residual_block,
 )  # fmt: skip
 
 Chain = Callable[[Tensor, bool], Tensor]  # runs the units; gives the mean over the pixels if that is asked for
@@ -36,7 +36,7 @@ class Network:
 
     @property
     def useful(self) -> bool:
-        return any(isinstance(unit, BasicBlockUnit | ConvUnit) for unit in self.units)
+        return any(isinstance(unit, ResidualUnit | ConvUnit) for unit in self.units)
 
 
 def find(model: nn.Module) -> dict[str, Network]:
@@ -58,7 +58,7 @@ def _joined(*names: str) -> str:
 
 
 def _block_or_dense(name: str, module: nn.Module) -> Unit:
-    return basic_block(name, module) or DenseUnit(name, module, [module])
+    return residual_block(name, module) or DenseUnit(name, module, [module])
 
 
 def _cifar_resnet(name: str, model: Any) -> Network | None:
@@ -133,5 +133,5 @@ def _units(name: str, sequence: nn.Sequential) -> list[Unit]:
 
 
 def _lone_block(name: str, module: nn.Module) -> Network | None:
-    unit = basic_block(name, module)
+    unit = residual_block(name, module)
     return None if unit is None else Network([unit], lambda module, chain, x: chain(x, False))

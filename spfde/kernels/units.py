@@ -69,23 +69,27 @@ class DenseUnit(Unit):
         return self.run(x)
 
 
-class BasicBlockUnit(Unit):
-    """A residual block of spfde or of torchvision: two 3x3 convolutions, shortcut of a 1x1 convolution or padding."""
+class ResidualUnit(Unit):
+    """A residual block of spfde or of torchvision; its shortcut is nothing, a 1x1 convolution, or padding.
 
-    kind = "basic block"
+    Args:
+        depth: convolutions of the path: conv1, bn1, conv2, ...
+        shortcut: name of the module that holds the shortcut's.
+    """
 
-    def __init__(self, name: str, module: Any, shortcut: str) -> None:
-        self.block = module
-        self.shortcut = shortcut
+    kind = "residual block"
+
+    def __init__(self, name: str, module: Any, depth: int, shortcut: str) -> None:
+        self.block, self.depth, self.shortcut = module, depth, shortcut
         self.found = self._parts()
-        inner = {"conv1": module.conv1, "conv2": module.conv2}
-        if len(self.found) == 6 and isinstance(self.found[4], nn.Conv2d):
-            inner[f"{shortcut}.0"] = self.found[4]
+        inner = {f"conv{i + 1}": self.found[2 * i] for i in range(depth)}
+        if len(self.found) == 2 * depth + 2:
+            inner[f"{shortcut}.0"] = self.found[-2]
         super().__init__(name, [module], {f"{name}.{key}" if name else key: conv for key, conv in inner.items()})
 
     def _parts(self) -> list[Any]:
-        block = self.block
-        return [block.conv1, block.bn1, block.conv2, block.bn2, *(getattr(block, self.shortcut) or ())]
+        path = [getattr(self.block, f"{kind}{i + 1}") for i in range(self.depth) for kind in ("conv", "bn")]
+        return [*path, *(getattr(self.block, self.shortcut) or ())]
 
     def intact(self) -> bool:
         now = self._parts()
@@ -95,13 +99,13 @@ class BasicBlockUnit(Unit):
         return self.block(x)
 
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
-        first, second, *rest = self.layers
+        stages = [stage(name, bn) for name, bn in zip(self.layers, self.found[1::2], strict=False)]
         shortcut: Stage | Padding | None = None
-        if rest:
-            shortcut = stage(rest[0], self.found[5])
-        elif len(self.found) == 5:
-            shortcut = Padding(self.found[4].stride, self.found[4].before)
-        return Block(stage(first, self.found[1]), stage(second, self.found[3]), shortcut, threads)(z, batch, before)
+        if len(stages) > self.depth:
+            shortcut = stages.pop()
+        elif len(self.found) > 2 * self.depth:
+            shortcut = Padding(self.found[-1].stride, self.found[-1].before)
+        return Block(stages, shortcut, threads)(z, batch, before)
 
 
 class ConvUnit(Unit):
@@ -179,12 +183,14 @@ def can_run(conv: Any, bn: Any) -> bool:
     return supports(conv) and conv.bias is None and normalises(bn)
 
 
-def basic_block(name: str, module: nn.Module) -> BasicBlockUnit | None:
+def residual_block(name: str, module: nn.Module) -> ResidualUnit | None:
     """The unit of a residual block, where it is one that there are kernels for."""
     if has_class(module, "spfde.models.resnet", "BasicBlock"):
-        unit = BasicBlockUnit(name, module, "shortcut")
+        unit = ResidualUnit(name, module, 2, "shortcut")
     elif has_class(module, "torchvision.models.resnet", "BasicBlock"):
-        unit = BasicBlockUnit(name, module, "downsample")
+        unit = ResidualUnit(name, module, 2, "downsample")
+    elif has_class(module, "torchvision.models.resnet", "Bottleneck"):
+        unit = ResidualUnit(name, module, 3, "downsample")
     else:
         return None
     pairs = [part for part in unit.found if not has_class(part, "spfde.models.resnet", "PaddedShortcut")]

@@ -89,6 +89,13 @@ def test_block_of_torchvision(isa, stride):
     compare(module, masks, torch.rand(18, 8 if down else 16, 7, 7))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bottleneck_of_torchvision(isa, stride):
+    down = nn.Sequential(nn.Conv2d(12, 32, 1, stride, bias=False), nn.BatchNorm2d(32)) if stride == 2 else None
+    module, masks = prepared(torchvision_resnet.Bottleneck(12 if down else 32, 8, stride, down))
+    compare(module, masks, torch.rand(18, 12 if down else 32, 7, 7))
+
+
 def test_whole_network(isa):
     module, masks = prepared(CifarResNet(10, 3, (8, 16, 32), 2))
     compare(module, masks, torch.rand(20, 3, 16, 16))
