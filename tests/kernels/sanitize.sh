@@ -13,6 +13,7 @@ python spfde/kernels/build.py
 grep -q '"reason": null' "$folder/build.json"
 compiler=${CXX:-g++}
 preload="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libubsan.so)"
-LD_PRELOAD=$preload ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1 \
-    OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider --timeout 1800 tests/kernels/test_convolution.py \
+export ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1
+LD_PRELOAD=$preload python -c "from spfde.kernels import status; assert status().available, status()"
+LD_PRELOAD=$preload python -m pytest -q -p no:cacheprovider --timeout 1800 tests/kernels/test_convolution.py \
     tests/kernels/test_block.py "$@"
