@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spfde.cost.profile import LayerProfile
 from spfde.methods.base import MethodPlan, Options, Run, register
-from spfde.methods.ranked import Ranked, best
+from spfde.methods.ranked import Ranked, best, warn_of_empty
 from spfde.sparsity.masks import SparseLayer
 
 
@@ -85,6 +85,7 @@ class Lottery(Ranked):
         for layer, mask in zip(run.masks, masks, strict=True):
             layer.set_mask(mask, None)
             layer.first = mask  # the mask that this round starts with; `explored` counts over all rounds
+        warn_of_empty(self.name, run.masks)
 
     def state_dict(self) -> dict[str, Tensor]:
         initial = {f"initial.{name}": value for name, value in self.initial.items()}

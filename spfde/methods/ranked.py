@@ -1,13 +1,15 @@
 """Methods that rank all weights of the network together, so that the ranking decides the density of each layer."""
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from spfde.errors import SpfdeWarning
 from spfde.methods.base import Method, Run
 from spfde.rounding import count_of
 from spfde.sparsity.masks import SparseLayer
@@ -63,6 +65,24 @@ class Scored(Ranked, ABC):
             scores = self.scores(run, network, weights)
         for layer, mask in zip(run.masks, best(scores, self.density), strict=True):
             layer.start(mask)
+        warn_of_empty(self.name, run.masks)
+
+
+def warn_of_empty(method: str, masks: Iterable[SparseLayer]) -> None:
+    """Warns of layers that a ranking over the whole network left without a weight.
+
+    Nothing keeps one there, as in the authors' codes: that layers collapse is a property of these methods (Tanaka et
+    al., NeurIPS 2020). Where each layer has its own count, rounding leaves it at least one weight.
+    """
+    empty = [layer.name for layer in masks if not layer.mask.any()]
+    if empty:
+        named = ", ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+        warnings.warn(
+            f"method {method} leaves no weight in {named}: nothing is learned there; lower sparsity.target, or use "
+            "a method that ranks by layer",
+            SpfdeWarning,
+            stacklevel=2,
+        )
 
 
 def gradient(value: Tensor, weights: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:

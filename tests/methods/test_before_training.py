@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.functional import hessian
 from torch.utils.flop_counter import FlopCounterMode
 
+from spfde import settings_for
 from spfde.api import SparseTraining
 from spfde.cost.profile import profile
+from spfde.errors import SpfdeWarning
 from spfde.experiments.resolve import nested, resolve
 from spfde.methods import make
 from spfde.methods.base import MethodPlan
@@ -251,3 +253,32 @@ def test_best_takes_exactly_so_many_even_of_equals() -> None:
     assert [mask.shape for mask in masks] == [(3, 5), (7,)]
     assert sum(int(mask.sum()) for mask in masks) == 6  # 5.5, half up
     assert np.array_equal(best([torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0])], 0.5)[1], [True, False])
+
+
+class Blocked(nn.Module):
+    """Its middle layer is multiplied by zero: no gradient ever reaches it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x)
+        return self.last(hidden + 0 * self.middle(hidden))
+
+
+def test_a_layer_that_a_ranking_empties_is_warned_of_by_name() -> None:
+    model = Blocked()
+    settings = settings_for("snip", sparsity=0.9, epochs=4, batch_size=8, sparsity__dense_layers="none")
+    data, labels = torch.randn(16, 6), torch.arange(16) % 3
+    sparse = SparseTraining(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        settings,
+        input_shape=(6,),
+        samples=16,
+        fetch=lambda indices: (data[indices], labels[indices]),
+    )
+    with pytest.warns(SpfdeWarning, match="method snip leaves no weight in middle: nothing is learned there"):
+        sparse.begin_epoch(0)
+    assert not sparse.masks["middle"].active.any()
