@@ -9,10 +9,10 @@ import typer
 from spfde.cli.options import Device, Json
 
 What = Annotated[
-    Literal["speed", "epochs"],
+    Literal["speed", "epochs", "scaling"],
     typer.Argument(
         help="speed: steps, loader, updates and start-up against the best dense ones. epochs: what freezing and "
-        "sieving save."
+        "sieving save. scaling: over the network's width and over sparsity."
     ),
 ]
 
@@ -55,7 +55,7 @@ def bench(
                 typer.echo(turns.line(one))
         if as_json:
             typer.echo(json.dumps([one._asdict() for one in found], indent=2))
-    else:
+    elif what == "epochs":
         from spfde.training.bench import epochs as measured
         from spfde.training.device import choose
 
@@ -68,3 +68,9 @@ def bench(
         write_text(path, means.to_csv(index=False))
         columns = ["kind", "flops_reduction", "seconds_per_epoch", "std", "speedup", "n"]
         typer.echo(means[columns].to_string(index=False))
+    else:
+        from spfde.training.bench import scaling
+
+        frame = scaling.bench(repeats or 7)
+        write_text(out or Path("scaling.csv"), frame.to_csv(index=False))
+        typer.echo(scaling.summary(frame))

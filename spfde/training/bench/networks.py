@@ -43,15 +43,11 @@ class Network:
         return torch.randn(batch, 3, self.size, self.size, generator=torch.Generator().manual_seed(1))
 
 
-def labels(batch: int = BATCH) -> Tensor:
-    return torch.arange(batch) % CLASSES
-
-
 def stepper(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, bf16: bool = False
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, bf16: bool = False, classes: int = CLASSES
 ) -> Callable[[], Any]:
     """One whole training step: forward, backward, optimizer."""
-    wanted = labels(len(images))
+    wanted = torch.arange(len(images)) % classes
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
