@@ -138,6 +138,7 @@ FIGURES = {
         _figure("appendix_b"),
         _figure("tradeoff", "table2"),
         _figure("timeline", "table2"),
+        _figure("scaling"),
     )
 }
 NOTEBOOKS = {

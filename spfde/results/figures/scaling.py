@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from spfde.errors import NotRun
 from spfde.results.figures import style
 from spfde.results.material import Material
 from spfde.training.bench.scaling import METHODS, break_even, fits
@@ -14,21 +15,22 @@ COLOURS = {"dense": (style.BLACK, "*"), "rigl": (style.GREEN, "^"), "gse-uniform
 
 
 def draw(material: Material) -> style.Drawing:
-    """Panels of seconds and of bytes a step over the width, and of seconds over sparsity; empty where not measured."""
+    """Seconds and bytes of a step over the width, and seconds over sparsity.
+
+    Raises:
+        NotRun: nothing was measured.
+    """
     path = material.results / material.scale / "scaling.csv"
+    if not path.is_file():
+        raise NotRun(f"no measurements at {path}", f"make them with `spfde bench scaling --out {path}`")
     figure = Figure(figsize=(style.DOUBLE, 2.7))
     panels = figure.subplots(1, 3)
-    if not path.is_file():
-        for axes in panels:
-            axes.set(xticks=[], yticks=[])
-        command = f"spfde bench scaling --out {path}"
-        panels[1].text(0.5, 0.5, f"not run: {command}", transform=panels[1].transAxes, ha="center", color=style.GREY)
-        return style.Drawing(figure, pd.DataFrame())
     frame = pd.read_csv(path)
-    _widths(panels[0], frame, "seconds", 1e3, "Milliseconds a step")
-    _widths(panels[1], frame, "bytes", 1e-6, "Megabytes a step")
+    _widths(panels[0], frame, "seconds", 1e3, "Milliseconds per step")
+    _widths(panels[1], frame, "bytes", 1e-6, "Megabytes")
     _sparsity(panels[2], frame)
-    for index, (axes, title) in enumerate(zip(panels, ("Time over width", "Memory over width", "Time over sparsity"), strict=True)):
+    titles = ("Time over width", "Memory over width", "Time over sparsity")
+    for index, (axes, title) in enumerate(zip(panels, titles, strict=True)):
         style.letter(axes, index, title)
     return style.Drawing(figure, frame)
 
@@ -40,9 +42,8 @@ def _widths(axes: Axes, frame: pd.DataFrame, column: str, unit: float, label: st
         values = of[of.method == method].groupby("width")[column].agg(["median", "min", "max"]) * unit
         colour, marker = COLOURS[method]
         power, error = powers[method]
-        axes.plot(
-            values.index, values["median"], color=colour, marker=marker, label=f"{NAMES[method]}: {power:.2f} ± {error:.2f}"
-        )
+        name = f"{NAMES[method]}: {power:.2f} ± {error:.2f}"
+        axes.plot(values.index, values["median"], color=colour, marker=marker, label=name)
         axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.15, linewidth=0)
     axes.set(xscale="log", yscale="log", xlabel="Width (times ResNet-8's)", ylabel=label)
     widths = sorted(of["width"].unique())
@@ -55,12 +56,12 @@ def _sparsity(axes: Axes, frame: pd.DataFrame) -> None:
     of = frame[frame.part == "sparsity"]
     values = of.groupby("sparsity").seconds.agg(["median", "min", "max"]) * 1e3
     dense, sparse = values.loc[0.0], values.drop(0.0)
-    axes.axhline(dense["median"], color=style.BLACK, linestyle=(0, (5, 2)), label="dense kernels")
+    axes.axhline(float(values["median"].iloc[0]), color=style.BLACK, linestyle=(0, (5, 2)), label="dense kernels")
     axes.plot(100 * sparse.index, sparse["median"], color=style.VERMILION, marker="D", label="sparse kernels")
     axes.fill_between(100 * sparse.index, sparse["min"], sparse["max"], color=style.VERMILION, alpha=0.15, linewidth=0)
     point = break_even(frame)
     if point is not None and point > float(np.min(sparse.index)):
         axes.axvline(100 * point, color=style.GREY, linewidth=0.8)
         axes.annotate(f"break-even {point:.0%}", (100 * point, dense["median"]), fontsize=7, color=style.GREY)
-    axes.set(xlabel="Sparsity (%)", ylabel="Milliseconds a step", ylim=(0, None))
+    axes.set(xlabel="Sparsity (%)", ylabel="Milliseconds per step", ylim=(0, None))
     axes.legend(loc="lower left")
