@@ -9,10 +9,11 @@ import typer
 from spfde.cli.options import Device, Json
 
 What = Annotated[
-    Literal["speed", "epochs", "scaling"],
+    Literal["speed", "epochs", "steps", "scaling"],
     typer.Argument(
         help="speed: steps, loader, updates and start-up against the best dense ones. epochs: what freezing and "
-        "sieving save. scaling: over the network's width and over sparsity."
+        "sieving save. steps: of a scale's network, from which tables take the seconds of "
+        "every row. scaling: over the network's width and over sparsity."
     ),
 ]
 
@@ -68,6 +69,12 @@ def bench(
         write_text(path, means.to_csv(index=False))
         columns = ["kind", "flops_reduction", "seconds_per_epoch", "std", "speedup", "n"]
         typer.echo(means[columns].to_string(index=False))
+    elif what == "steps":
+        from spfde.training.bench import steps as stepped
+
+        frame = stepped.bench(scale, repeats or 7)
+        write_text(out or Path("results") / scale / "steps.csv", frame.to_csv(index=False))
+        typer.echo(frame[["share", "frozen", "seconds", "turns"]].to_string(index=False))
     else:
         from spfde.training.bench import scaling
 

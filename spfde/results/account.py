@@ -15,16 +15,22 @@ from spfde.errors import SpfdeError
 from spfde.experiments.stored import read_settings
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
+from spfde.results.seconds import StepSeconds
 
 # The trace says what happened, so freezing is not solved for again, and initial weights are not needed.
 HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}
 
 
-def account(folder: Path) -> dict[str, Any]:
+def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
     """The costs of a record, from its settings.yaml and layers.csv or layers.csv.gz.
 
+    Args:
+        folder: the record.
+        steps: measured steps of its network, where they are known.
+
     Returns:
-        "run_id" (the folder's name), "flops" by column, and "memory" in bytes with its breakdown.
+        "run_id" (the folder's name), "flops" by column, and "memory" in bytes with its breakdown; where steps of its
+        network were measured also "speed" with the seconds of a mean epoch.
 
     Raises:
         SpfdeError: the settings or the trace cannot be read, or the trace is of another network.
@@ -33,18 +39,24 @@ def account(folder: Path) -> dict[str, Any]:
     published = folder / "layers.csv.gz"
     trace = read_trace(published if published.is_file() else folder / "layers.csv")
     try:
-        flops, memory = plan_settings(settings).costs(trace)
+        plan = plan_settings(settings)
+        flops, memory = plan.costs(trace)
     except SpfdeError as error:
         raise SpfdeError(f"record {folder} cannot be accounted: {error.cause}", error.remedy) from error
-    return {"run_id": folder.resolve().name, "flops": flops, "memory": memory}
+    found = {"run_id": folder.resolve().name, "flops": flops, "memory": memory}
+    seconds = steps.of_epoch(plan, trace) if steps else None
+    return found if seconds is None else {**found, "speed": {"seconds_per_epoch": seconds}}
 
 
 def write_costs(folders: Iterable[Path], path: Path) -> int:
     """Writes the costs of records as CSV: one row for each run, columns as in the frame of `spfde.results.load`.
 
+    Seconds of an epoch are among them where `spfde bench steps` wrote steps.csv beside that file.
+
     Returns:
         the number of records.
     """
-    rows = [flat(account(folder)) for folder in folders]
+    steps = StepSeconds.read(path.parent / "steps.csv")
+    rows = [flat(account(folder, steps)) for folder in folders]
     write(pd.DataFrame(rows, columns=None if rows else ["run_id"]), path)
     return len(rows)

@@ -20,6 +20,7 @@ from spfde.results.reference import read as read_reference
 from spfde.results.statistics import Estimate, estimate
 from spfde.settings import RunSettings, parse
 
+SECONDS = "speed.seconds_per_epoch"
 COSTS = [name for name in NEEDED if not name.startswith("accuracy")]
 
 
@@ -87,6 +88,10 @@ class Material:
         planned = {name: name.split(".") for name in COSTS}
         values = {name: row[section][key] for name, (section, key) in planned.items()}
         return {name: math.nan if value is None else float(value) for name, value in values.items()}
+
+    def seconds(self, row: Mapping[str, Any]) -> float:
+        """Measured seconds of a mean epoch, over the records of a planned row; NaN where they are not known."""
+        return float(self.of(row)[SECONDS].mean()) if SECONDS in self.runs else math.nan
 
     def reference_value(self, row: Mapping[str, Any], quantity: str) -> ReferenceValue | None:
         """The reference value for a planned row; a row with a tag, which deviates from the paper's, has none.

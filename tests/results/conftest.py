@@ -283,6 +283,7 @@ def _results(results: Path, scale: str, skip: str, published: bool = False) -> P
     write_plan(results, scale, snapshots, "figure1")
     write_plan(results, scale, [snapshots[1], *schemed], "figure3")
     write_plan(results, scale, schemed, "appendix_b")
+    write_plan(results, scale, [], "scaling")
     _write_analyses(results / scale / "analysis", snapshots)
     runs += schemed[:-1]
     parent = results / "published" / scale if published else results / scale / "runs"

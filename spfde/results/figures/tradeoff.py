@@ -14,7 +14,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from spfde.results.figures import style
 from spfde.results.labels import levels, percent, tag
-from spfde.results.material import Material
+from spfde.results.material import SECONDS, Material
 from spfde.results.tables.table import exponent, times_ten
 
 COST = "flops.paper"
@@ -29,8 +29,10 @@ def draw(material: Material) -> style.Drawing:
     material = replace(material, plan=[row for row in material.plan if not tag(row)])  # controls lie on their rows
     sparsities = sorted({row["sparsity"] for row in material.plan if row["sparsity"]})
     power = exponent(material.costs(row)[COST] for row in material.plan if row["sparsity"])
-    figure = Figure(figsize=(style.DOUBLE, 3.6))
-    panels = figure.subplots(1, len(sparsities), squeeze=False)[0]
+    timed = any(math.isfinite(material.seconds(row)) for row in material.plan)
+    figure = Figure(figsize=(style.DOUBLE, 3.6 + 2.2 * timed))
+    grid = figure.subplots(1 + timed, len(sparsities), squeeze=False)
+    panels = grid[0]
     for index, (axes, sparsity) in enumerate(zip(panels, sparsities, strict=True)):
         style.letter(axes, index, f"{percent(sparsity)} sparsity")
         _panel(axes, material, [row for row in material.plan if row["sparsity"] == sparsity], power)
@@ -38,6 +40,11 @@ def draw(material: Material) -> style.Drawing:
     seeds = f", n = {style.span(counts)}" if counts else ""
     panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean ± std{seeds}")
     label = f"Training FLOPs, paper column ({times_ten(power)}); points of equal cost stand side by side"
+    if timed:
+        for axes, sparsity in zip(grid[1], sparsities, strict=True):
+            _times(axes, material, [row for row in material.plan if row["sparsity"] == sparsity])
+        grid[1, 0].set_ylabel("Test accuracy (%)")
+        label = f"Top: {label[0].lower()}{label[1:]}. Bottom: measured seconds per epoch"
     figure.supxlabel(label, fontsize=8)
     _legend(figure, material)
     return style.Drawing(figure, points(material))
@@ -46,7 +53,7 @@ def draw(material: Material) -> style.Drawing:
 def points(material: Material) -> pd.DataFrame:
     """The runs behind the figure, one for each seed."""
     runs = material.runs[material.runs["row"].isin([row["row"] for row in material.plan])]
-    return runs[["row", "seed", COST, "accuracy.test_last"]]
+    return runs[["row", "seed", COST, *runs.columns.intersection([SECONDS]), "accuracy.test_last"]]
 
 
 def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: int) -> None:
@@ -69,6 +76,20 @@ def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: in
     _make_room(axes, material, rows, levelled, power)
     for row in levelled:
         _level(axes, row, material.costs(row)[COST] / 10**power, material.accuracy(row).mean)
+
+
+def _times(axes: Axes, material: Material, rows: list[dict[str, Any]]) -> None:
+    """Mean accuracies over the measured seconds of an epoch, and the dense model's as a line."""
+    for row in rows:
+        accuracy, seconds = material.accuracy(row), material.seconds(row)
+        if accuracy.n and math.isfinite(seconds):
+            colour, marker = style.mark(row["method"])
+            axes.plot(seconds, accuracy.mean, marker, color=colour, ms=5.5, mec="white", mew=0.4)
+    for row in material.plan:
+        if row["method"] == "dense" and math.isfinite(material.seconds(row)):
+            axes.axvline(material.seconds(row), **DENSE)
+    axes.set_xlim(left=0)
+    axes.margins(y=0.1)
 
 
 def _make_room(axes: Axes, material: Material, rows: list[dict[str, Any]], levelled: list[Any], power: int) -> None:

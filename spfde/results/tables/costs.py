@@ -93,6 +93,7 @@ def _values(material: Material, row: Row) -> Row:
         "row": row["row"],
         "method": label(row),
         **{key: row[key] for key in ("sparsity", "freezing", "sieving")},
+        "seconds_per_epoch": material.seconds(row),
         "status": "run" if accuracy.n else material.absent(row),
         "runs": material.count(row),
         **{f"accuracy.{key}": value for key, value in accuracy._asdict().items()},
@@ -130,6 +131,12 @@ def _columns(material: Material, power: int, more: Sequence[Column], quantities:
     def accuracy(row: Row) -> str:
         return plus_minus(row["accuracy.mean"], row["accuracy.std"]) if row["accuracy.n"] else row["status"]
 
+    def known(row: Row) -> bool:
+        return not math.isnan(material.seconds(row))
+
+    def seconds(row: Row) -> str:
+        return "–" if math.isnan(row["seconds_per_epoch"]) else f"{row['seconds_per_epoch']:.3g}"
+
     return [
         Column("Method", lambda row: row["method"], numeric=False),
         Column("Sparsity", share("sparsity")),
@@ -145,6 +152,7 @@ def _columns(material: Material, power: int, more: Sequence[Column], quantities:
             Column(title, scaled(name, size, 2, MEMORY), memory)
             for title, name in zip(("paper, min", "paper, avg", "full, peak"), MEMORY, strict=True)
         ),
+        *([Column("Seconds per epoch", seconds)] if any(map(known, material.plan)) else []),
     ]
 
 
@@ -156,7 +164,8 @@ def _notes(material: Material) -> list[str]:
         "Freezing: share of the training FLOPs it is to remove; sieving: share of the training set removed.",
         "FLOPs: *paper* counts 2 a MAC, the backward pass as twice the forward of every unfrozen block, at the density "
         "that is trained; *full* counts the exact backward pass and the work that published rows leave out (dense "
-        "gradients, scoring, earlier rounds, mask updates); *executed* is what masked dense kernels ran. Memory: "
+        "gradients, scoring, earlier rounds, mask updates); *executed* is what the hardware ran: of a "
+        "record as its trace says, of a plan masked dense kernels. Memory: "
         "*paper* is weights, activations and their gradients in fp32, the minimum and the average over the epochs; "
         "*full* is everything that training keeps, at its peak, earlier rounds and scoring included. "
         "Rows that were not run have the costs of the plan; where layer densities depend on the data (SNIP, GraSP, "
@@ -164,6 +173,11 @@ def _notes(material: Material) -> list[str]:
     ]
     if any(is_control(row) for row in material.plan):
         notes.append(CONTROL_NOTE)
+    if any(not math.isnan(material.seconds(row)) for row in material.plan):
+        notes.append(
+            "Seconds per epoch: steps as `spfde bench steps` measured them at each density and number of frozen "
+            "blocks, as many as the trace has of each; evaluation is not in it."
+        )
     if not material.comparable:
         return [
             *notes,

@@ -1,0 +1,70 @@
+"""Seconds of a record's mean epoch, from the steps that `spfde bench steps` measured and the record's own trace.
+
+Never the wall time of the run: what else a machine does, and how politely a run was started, says nothing of a method.
+Evaluation and what happens between epochs are not in it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from spfde.cost.profile import Profile
+from spfde.cost.trace import matrix
+from spfde.errors import SpfdeError
+from spfde.planning import Plan
+
+
+class StepSeconds:
+    """Measured steps of one network.
+
+    Args:
+        frame: what `spfde bench steps` writes.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.network = str(frame["model"].iloc[0]), int(frame["batch_size"].iloc[0])
+        self._levels = {
+            int(str(frozen)): rows.sort_values("share")[["share", "seconds"]].to_numpy(dtype=float)
+            for frozen, rows in frame.groupby("frozen")
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> "StepSeconds | None":
+        """The file's; none where there is no such file.
+
+        Raises:
+            SpfdeError: the file is something else.
+        """
+        if not path.is_file():
+            return None
+        try:
+            return cls(pd.read_csv(path))
+        except (KeyError, IndexError, ValueError) as error:
+            cause = f"{path} holds no measured steps ({error.__class__.__name__})"
+            raise SpfdeError(cause, f"write it anew with `spfde bench steps --out {path}`") from error
+
+    def seconds(self, share: float, frozen: int) -> float:
+        """Of a step that runs this share of the dense forward pass with so many blocks frozen.
+
+        Between what was measured it changes evenly; beyond it stays as it is at the end.
+        """
+        levels = sorted(self._levels)
+        at_share = [float(np.interp(share, *self._levels[level].T)) for level in levels]
+        return float(np.interp(frozen, levels, at_share))
+
+    def of_epoch(self, plan: Plan, trace: pd.DataFrame) -> float | None:
+        """Of a mean epoch of a trace; none where the steps are another network's."""
+        settings = plan.settings
+        if self.network != (settings.model.name, settings.training.batch_size):
+            return None
+        profile: Profile = plan.profile
+        layers = len(profile.layers)
+        macs = np.array([layer.macs for layer in profile.layers], dtype=float)
+        executed = matrix(trace, "executed_forward", layers)
+        shares = np.where(np.isnan(executed), 1.0, executed) @ macs / macs.sum()
+        blocks = np.array([layer.block for layer in profile.layers])
+        frozen = np.where(matrix(trace, "frozen", layers).astype(bool), blocks + 1, 0).max(axis=1)
+        steps = -(-matrix(trace, "samples", layers)[:, 0] // settings.training.batch_size)
+        each = [self.seconds(share, int(count)) for share, count in zip(shares, frozen, strict=True)]
+        return float(steps @ np.array(each) / len(steps))
