@@ -73,7 +73,8 @@ class Execution:
         self._handle: Any = None
         self._modules: list[nn.Module] = []  # that the units are named after, as they were when the kernels came
         self._seen: dict[str, int] = {}  # mask changes of each layer that the kernels know of
-        self._frozen: tuple[bool, ...] = ()
+        self._frozen: tuple[bool, ...] = ()  # of each unit, in this epoch
+        self._stale = True  # the choice is of other frozen units
         self._decided: dict[str, str] = {}  # by what was timed
         self._loaded: list[str] = []  # choices of the checkpoint, until the next mask update
         self.choices: dict[str, str] = {}
@@ -85,6 +86,9 @@ class Execution:
             self.detach()
         if not self._handle:
             self._attach()
+        if self._handle:
+            frozen = tuple(_frozen(unit.modules) for unit in self._handle.units)
+            self._stale, self._frozen = self._stale or frozen != self._frozen, frozen
         self.prepare(step)
 
     def prepare(self, step: int) -> None:
@@ -95,12 +99,11 @@ class Execution:
         if moved:
             self._handle.rebuild(moved)
             self._seen = {layer.name: layer.changes for layer in self.masks}
-        frozen = tuple(_frozen(unit.modules) for unit in self._handle.units)
-        if len(self._loaded) == len(self._modules) and self.wanted == "auto":
+        if self.wanted == "auto" and len(self._loaded) == len(self._modules):
             self._choose(self._loaded)
-        elif self.wanted == "auto" and (moved or frozen != self._frozen):
-            self._choose(self._faster(frozen))
-        self._frozen, self._loaded = frozen, []
+        elif self.wanted == "auto" and (moved or self._stale):
+            self._choose(self._faster())
+        self._stale, self._loaded = False, []
         self._handle.dense = self.method.needs_dense_gradient_at(step)
 
     @property
@@ -190,9 +193,9 @@ class Execution:
         self.choices = {unit.name: choice for unit, choice in zip(units, choices, strict=True)}
         self._handle.choose(self.choices)
 
-    def _faster(self, frozen: tuple[bool, ...]) -> list[str]:
+    def _faster(self) -> list[str]:
         """The faster kernels of each unit; dense ones for all units if the mixture is not faster than that."""
-        units = list(zip(self._handle.units, frozen, strict=True))
+        units = list(zip(self._handle.units, self._frozen, strict=True))
         works = [self._work(unit, still) for unit, still in units]
         for work, (unit, still) in zip(works, units, strict=True):
             if not hasattr(unit, "measure"):

@@ -129,3 +129,4 @@ def _show(described: list[dict[str, Any]], as_json: bool) -> None:
         )
     if left_out := sorted({name for row in described for name in row["not_in_paper"]}):
         typer.echo(f"not in paper, in full and executed: {', '.join(left_out)}")
+    typer.echo("executed assumes dense kernels, which multiply by masks; a record counts what was run")

@@ -274,6 +274,25 @@ def _write_analyses(folder: Path, runs: list[RunSettings]) -> None:
     one[[*keys, "norm", "difference"]].to_csv(folder / "figure3.gradients.csv", index=False)
 
 
+def _write_scaling(path: Path) -> None:
+    """What `spfde bench scaling` leaves behind: dense work that grows faster than sparse work, in two turns."""
+    methods = {"dense": 1.8, "rigl": 1.3, "gse-uniform": 1.1}
+    rows = [
+        ("width", method, width, 0.5, turn, 0.01 * width**power * (1 + 0.1 * turn), 1e7 * width**power)
+        for method, power in methods.items()
+        for width in (1, 2, 4)
+        for turn in range(2)
+    ]
+    levels = {0.0: 1.0, 0.5: 1.2, 0.8: 0.5, 0.98: 0.2}
+    rows += [
+        ("sparsity", "sparse" if level else "dense", 1, level, turn, seconds, float("nan"))
+        for level, seconds in levels.items()
+        for turn in range(2)
+    ]
+    columns = ["part", "method", "width", "sparsity", "turn", "seconds", "bytes"]
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+
+
 def _results(results: Path, scale: str, skip: str, published: bool = False) -> Path:
     runs = rows(scale)
     for experiment in ("table2", "figure4"):
@@ -284,6 +303,7 @@ def _results(results: Path, scale: str, skip: str, published: bool = False) -> P
     write_plan(results, scale, [snapshots[1], *schemed], "figure3")
     write_plan(results, scale, schemed, "appendix_b")
     write_plan(results, scale, [], "scaling")
+    _write_scaling(results / scale / "scaling.csv")
     _write_analyses(results / scale / "analysis", snapshots)
     runs += schemed[:-1]
     parent = results / "published" / scale if published else results / scale / "runs"

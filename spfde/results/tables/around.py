@@ -6,8 +6,8 @@ from spfde.results.tables import ablation
 from spfde.results.tables.table import Column, Table, cost_text
 
 NOTES = [
-    "Every row is compared with the same method without freezing and sieving. *Executed*: FLOPs that masked dense "
-    "kernels run, against the same; only freezing and sieving save them."
+    "Every row is compared with the same method without freezing and sieving. *Executed*: FLOPs that were run, "
+    "against the same."
 ]
 
 
