@@ -169,6 +169,12 @@ def test_the_same_difference_alone_is_contradicted(decide: Any) -> None:
     assert p_value == pytest.approx(told)
 
 
+def test_the_comparison_that_stands_worst_is_the_one_shown(decide: Any) -> None:
+    evidence = decide(claim(**THREE), frame(SITUATIONS["two of three comparisons hold"][1]))["evidence"]
+    assert evidence["rows"] == [A, D] and evidence["effect"] == pytest.approx(0.1)
+    assert [line["rows"][1] for line in evidence["comparisons"]] == [B, C, D]
+
+
 def test_each_comparison_has_its_own_published_effect(decide: Any) -> None:
     """Half of 1.36 and of 4.24 points: a gain of 2 points is enough over the one and too little over the other."""
     gains = [
