@@ -135,7 +135,9 @@ class Operations(TorchDispatchMode):
         elif name in COPIES and weights:
             for storage in fresh:
                 self._weight_of[storage] = sorted(weights)
-        elif made_of := weights.union(*(self._derived.get(source, set()) for source in sources)):
+        elif made_of := (weights if name not in PRODUCTS else set()).union(
+            *(self._derived.get(source, set()) for source in sources)
+        ):
             for storage in fresh:
                 self._derived[storage] = made_of
 

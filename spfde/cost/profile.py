@@ -180,7 +180,9 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
     )
     if result.unused:
         names = ", ".join(result.unused)
-        warnings.warn(f"layers that do no work on such an input: {names}", SpfdeWarning, stacklevel=2)
+        warnings.warn(
+            f"layers without work that grows with the batch, which count as free: {names}", SpfdeWarning, stacklevel=2
+        )
     if result.checkpointing:
         left_out = "activation checkpointing is not in the costs: neither its second pass nor the memory it saves"
         warnings.warn(left_out, SpfdeWarning, stacklevel=2)

@@ -165,9 +165,22 @@ def test_layers_that_are_skipped_at_random_count_as_if_they_never_were(p, draw):
 
 def test_layers_without_work_are_named():
     net = Net(lambda net, x: x)
-    with pytest.warns(UserWarning, match="layers that do no work on such an input: second"):
+    with pytest.warns(UserWarning, match="layers without work that grows with the batch, which count as free: second"):
         found = profile(net, (3, 6, 6))
     assert found.unused == ["second"] and found.idle == ("second.weight", "second.bias")
+
+
+def test_layers_that_work_on_constants_are_as_direct_as_others():
+    """As the position bias of SwinV2: two layers on a table, whose result is multiplied with the samples'."""
+    net = Net(lambda net, x: F.linear(x, net.table(torch.ones(8, 2))))
+    net.table = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 8))
+    assert uses(net) == {
+        "first": (36 * 216, True, True),
+        "second": (0, True, True),
+        "head": (32, True, True),
+        "table.0": (0, True, True),
+        "table.2": (0, True, True),
+    }
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
