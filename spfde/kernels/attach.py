@@ -1,5 +1,6 @@
 """Putting sparse kernels under a model that knows nothing of them, and taking them away again."""
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +58,11 @@ class Handle:
         self.threads = threads
         self.dense = False
         self.executed: set[str] = set()
-        found = networks.find(model)
+        known = dict(model.named_modules())
+        for name in masks:
+            if name not in known:
+                raise SpfdeError(f'the model has no layer "{name}" for a mask', nearest(name, known))
+        found = networks.find(model, masks)
         self._all = [unit for network in found.values() for unit in network.units]
         self.units = [unit for unit in self._all if unit.convs]
         self.choices: dict[str, Choice] = {unit.name: "sparse" for unit in self.units}
@@ -66,10 +71,8 @@ class Handle:
         self._structures: dict[str, Structure] = {}
         self._samples: dict[str, Structure] = {}
         self._warned: set[str] = set()
-        known = dict(model.named_modules())
-        for name in masks:
-            if name not in known:
-                raise SpfdeError(f'the model has no layer "{name}" for a mask', nearest(name, known))
+        for unit in self.units:
+            unit.handle = self
         self.rebuild()
         self._swapped = [(known[name], type(known[name])) for name in found]
         for name, network in found.items():
@@ -102,7 +105,7 @@ class Handle:
 
     def _structure(self, name: str, mask: Tensor | None) -> Structure:
         conv = self._convs[name]
-        return Structure(conv.weight, conv.stride[0], mask)
+        return Structure(conv.weight, conv.stride[0] if isinstance(conv, nn.Conv2d) else 1, mask)
 
     @contextmanager
     def dense_step(self) -> Iterator[None]:
@@ -126,7 +129,7 @@ class Handle:
             if name in self._convs:
                 mask = self._structures[name].mask.clone()
                 if positions.dtype == torch.bool:
-                    mask |= positions
+                    mask |= positions.view(mask.shape)
                 else:
                     mask.view(-1)[positions] = True
                 self._samples[name] = self._structure(name, mask)
@@ -137,6 +140,9 @@ class Handle:
 
     def problems(self, x: Tensor | None = None) -> list[str]:
         """Why the next forward pass (of the input x) would run dense; nothing where it would not."""
+        return self._problems(self.units, self._inner, x)
+
+    def _problems(self, units: list[Unit], inner: list[nn.Module], x: Tensor | None) -> list[str]:
         found = []
         if torch.compiler.is_compiling():
             found.append("the model is compiled")
@@ -148,28 +154,37 @@ class Handle:
             found.append("a transform of torch.func is active")
         if x is not None and not (x.dtype == torch.float32 and x.device.type == "cpu" and type(x) is Tensor):
             found.append(f"the input is of {x.dtype} on {x.device}")
-        for module in self._inner:
+        for module in inner:
             if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
                 found.append("a layer inside has a hook")
                 break
-        if not all(unit.intact() for unit in self.units):
+        if not all(unit.intact() for unit in units):
             found.append("a layer was replaced")
-        elif not all(_fine(conv.weight) for conv in self._convs.values()):
+        elif not all(_fine(conv.weight) for unit in units for conv in unit.convs.values()):
             found.append("a weight is not of torch.float32 on the CPU any more")
         return found
 
-    def runs_dense(self, x: Tensor) -> bool:
-        """Whether this forward pass must run dense; says why, once a reason."""
-        self.executed = set()
-        if self.dense or all(choice == "dense" for choice in self.choices.values()):
+    def runs_dense(self, network: networks.Network, x: Tensor) -> bool:
+        """Whether this forward pass of a network must run dense; says why, once a reason."""
+        self.executed -= network.layers
+        if self.dense or all(self.choices[unit.name] == "dense" for unit in network.sparse):
             return True
-        found = self.problems(x)
+        found = self._problems(network.sparse, network.inner, x)
         for problem in set(found) - self._warned:
             self._warned.add(problem)
             warnings.warn(f"sparse kernels are not used: {problem}; dense kernels are", stacklevel=4)
-        return bool(found)
+        return bool(found) or not x.numel() or (x.dim() != 4 and network.sparse[0].blocked)
 
-    def stage(self, name: str, bn: nn.BatchNorm2d) -> Stage:
+    def trace_shapes(self, x: Tensor) -> None:
+        """Learns the shapes of the units' inputs from a forward pass of a copy of the model."""
+        copied = copy.deepcopy(self.model).eval()
+        twin = Handle(copied, dict(self.masks), self.threads)
+        with torch.no_grad():
+            copied(x)
+        for mine, theirs in zip(self.units, twin.units, strict=True):
+            mine.input_shape = theirs.input_shape
+
+    def stage(self, name: str, bn: Any) -> Stage:
         """A layer with the structure it has at the moment."""
         conv, structure = self._convs[name], self._structures[name]
         if not structure.fits(conv.weight):  # another memory format, for example
@@ -183,7 +198,11 @@ class Handle:
         batch, threads = len(x), self.threads or torch.get_num_threads()
         blocked, end = False, None
         for unit in units:
-            if self.choices.get(unit.name) == "sparse" or (blocked and isinstance(unit, PoolUnit)):
+            if unit.convs:
+                unit.input_shape = (x.shape[2], x.shape[1], x.shape[3]) if blocked else tuple(x.shape[1:])
+            if self.choices.get(unit.name) == "sparse" and not unit.blocked:
+                x, end = unit.sparse(x, batch, self.stage, threads, None)
+            elif self.choices.get(unit.name) == "sparse" or (blocked and isinstance(unit, PoolUnit)):
                 x, end = unit.sparse(x if blocked else block(x, threads), batch, self.stage, threads, end)
                 blocked = True
             else:
@@ -208,7 +227,7 @@ def _swap(module: nn.Module, handle: Handle, network: networks.Network) -> None:
     plain = type(module)
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
-        if self is not module or handle.runs_dense(x):
+        if self is not module or handle.runs_dense(network, x):
             return plain.forward(self, x)
         return network.forward(self, lambda x, pooled: handle.run(network.units, x, pooled), x)
 

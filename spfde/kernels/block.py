@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spfde.kernels import library as c
@@ -23,15 +23,15 @@ from spfde.kernels.structure import Structure
 
 @dataclass
 class Stage:
-    """A convolution and its BatchNorm.
+    """A convolution and its BatchNorm, if it has one.
 
     Attributes:
         structure: nonzeros of the weight.
         positions: where the gradient of the weight is computed: the nonzeros, or more.
     """
 
-    conv: nn.Conv2d
-    bn: nn.BatchNorm2d
+    conv: Any
+    bn: Any
     structure: Structure
     positions: Structure
 

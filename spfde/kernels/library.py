@@ -99,6 +99,8 @@ _SIGNATURES = {
     "mean_of_pixels_backward": (None, [POINTER(Activation), c_void_p, c_void_p]),
     "max_of_pixels": (None, [POINTER(Activation), c_void_p, c_void_p, c_int32, c_int32]),
     "max_of_pixels_backward": (None, [POINTER(Activation), *[c_void_p] * 4, c_int32, c_int32]),
+    "blocks_from_rows": (None, [POINTER(Activation), c_void_p, c_int64, c_void_p]),
+    "blocks_to_rows": (None, [POINTER(Activation), c_void_p, c_void_p, c_int64]),
     "blocks_to": (None, [POINTER(Activation), c_void_p, c_void_p, POINTER(Strided)]),
 }  # fmt: skip
 

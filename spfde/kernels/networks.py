@@ -1,23 +1,25 @@
 """Networks whose forward pass the kernels know: their units in order, and what comes before and after them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spfde.kernels.structure import supports
 from spfde.kernels.units import (
     ConvUnit,
     DenseUnit,
+    LinearUnit,
+    LoneUnit,
     PoolUnit,
-    ResidualUnit,
     Unit,
     can_run,
     halves,
     has_class,
     residual_block,
-)  # fmt: skip
+)
 
 Chain = Callable[[Tensor, bool], Tensor]  # runs the units; gives the mean over the pixels if that is asked for
 
@@ -26,21 +28,29 @@ class Network:
     """A module whose forward pass is a chain of units between two plain parts.
 
     Attributes:
-        units: in forward order.
+        units: in forward order; `sparse` are those that can run sparse, `layers` the names of their layers.
+        inner: modules whose own forward pass is not called.
         forward: the module's forward pass, given the module, the chain and the input.
     """
 
     def __init__(self, units: list[Unit], forward: Callable[[Any, Chain, Tensor], Tensor]) -> None:
         self.units = units
         self.forward = forward
+        self.sparse = [unit for unit in units if unit.convs]
+        self.layers = {layer for unit in self.sparse for layer in unit.layers}
+        self.inner = list(dict.fromkeys(module for unit in units for module in unit.modules))
 
     @property
     def useful(self) -> bool:
-        return any(isinstance(unit, ResidualUnit | ConvUnit) for unit in self.units)
+        return any(unit.convs for unit in self.units)
 
 
-def find(model: nn.Module) -> dict[str, Network]:
-    """The networks in a model by module name, outermost first; what is in one is in no other."""
+def find(model: nn.Module, masked: Collection[str]) -> dict[str, Network]:
+    """The networks in a model by module name, outermost first; what is in one is in no other.
+
+    Args:
+        masked: names of layers with masks; those that are in no network become networks of their own.
+    """
     found: dict[str, Network] = {}
     for name, module in model.named_modules():
         if any(name.startswith(f"{outer}." if outer else "") for outer in found):
@@ -50,7 +60,18 @@ def find(model: nn.Module) -> dict[str, Network]:
             if network is not None and network.useful:
                 found[name] = network
                 break
+    inside = {layer for network in found.values() for unit in network.units for layer in unit.layers}
+    for name in sorted(set(masked) - inside):
+        module = model.get_submodule(name)
+        if supports(module):
+            found[name] = Network([LoneUnit(name, module)], _plainly)
+        elif type(module) is nn.Linear and "weight" in module._parameters:
+            found[name] = Network([LinearUnit(name, module)], _plainly)
     return found
+
+
+def _plainly(module: Any, chain: Chain, x: Tensor) -> Tensor:
+    return chain(x, False)
 
 
 def _joined(*names: str) -> str:
@@ -97,7 +118,7 @@ def _torchvision_resnet(name: str, model: Any) -> Network | None:
 def _sequence(name: str, module: nn.Module) -> Network | None:
     if type(module) is not nn.Sequential or "forward" in module.__dict__:
         return None
-    return Network(_units(name, module), lambda module, chain, x: chain(x, False))
+    return Network(_units(name, module), _plainly)
 
 
 def _vgg(name: str, model: Any) -> Network | None:
@@ -134,4 +155,4 @@ def _units(name: str, sequence: nn.Sequential) -> list[Unit]:
 
 def _lone_block(name: str, module: nn.Module) -> Network | None:
     unit = residual_block(name, module)
-    return None if unit is None else Network([unit], lambda module, chain, x: chain(x, False))
+    return None if unit is None else Network([unit], _plainly)

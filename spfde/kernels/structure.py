@@ -43,6 +43,11 @@ def channel_blocks(channels: int, taps: float, window: int, density: float) -> i
     return blocks if density * taps * block >= least else 1
 
 
+def as_convolution(weight: Tensor) -> Tensor:
+    """A weight as (outputs, inputs, kernel, kernel): that of a linear layer is one of a 1x1 convolution."""
+    return weight if weight.dim() == 4 else weight[:, :, None, None]
+
+
 @dataclass
 class Walk:
     """The rows of nonzeros for one image size, as tensors that keep alive what `rows` points to."""
@@ -60,16 +65,19 @@ class Structure:
     """The nonzeros of one convolution under one mask. It never changes: another mask is another structure.
 
     Args:
-        weight: of the convolution, shape (outputs, inputs, kernel, kernel); only its shape and strides are used.
+        weight: of the convolution, (outputs, inputs, kernel, kernel), or of a linear layer, (outputs, inputs); only its
+            shape and strides are used.
         stride: of the convolution.
         mask: of the weight's shape, true (or not 0) where weights are active; all of them unless given.
     """
 
     def __init__(self, weight: Tensor, stride: int, mask: Tensor | None = None) -> None:
+        weight = as_convolution(weight)
         self.shape = tuple(weight.shape)
         self.strides = weight.stride()
         self.stride = stride
-        self.mask = torch.ones(weight.shape, dtype=torch.bool) if mask is None else (mask != 0).contiguous()
+        self.mask = torch.ones(self.shape, dtype=torch.bool) if mask is None else (mask != 0).reshape(self.shape)
+        self.mask = self.mask.contiguous()
         self._flat = self.mask.view(-1).nonzero().view(-1).int()
         self.entries = len(self._flat)
         self._walks: dict[tuple[str, int, int], Walk] = {}
@@ -80,6 +88,7 @@ class Structure:
 
     def fits(self, weight: Tensor) -> bool:
         """Whether the weight still has the shape and strides that the structure was made for."""
+        weight = as_convolution(weight)
         return weight.shape == self.shape and weight.stride() == self.strides
 
     def geometry(self, batch: int, height: int, width: int, threads: int) -> c.Shape:

@@ -1,20 +1,26 @@
 """The parts of a network that run on sparse kernels as a whole, and how they are found in it."""
 
+import copy
+import math
 import sys
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spfde.kernels.alone import convolve, linear
 from spfde.kernels.block import Block, Padding, Stage
+from spfde.kernels.blocked import block
 from spfde.kernels.conv_block import ConvBlock
 from spfde.kernels.ending import Ending
 from spfde.kernels.pool import halve
 from spfde.kernels.structure import supports
 
-GetStage = Callable[[str, nn.BatchNorm2d], Stage]
+GetStage = Callable[[str, Any], Stage]  # layer and its BatchNorm, if it has one
 Ended = tuple[Tensor, Ending | None]
 
 
@@ -24,12 +30,17 @@ class Unit:
     Attributes:
         name: of its module in the model.
         kind: what it is, for people.
-        convs: its convolutions by layer name; none in a part that runs dense alone.
+        convs: its convolutions (or its linear layer) by layer name; none in a part that runs dense alone.
+        blocked: the sparse way takes a blocked activation.
+        input_shape: of one sample, as the last forward pass had it.
     """
 
     kind = "dense"
+    blocked = True
+    handle: Any = None
+    input_shape: tuple[int, ...] = ()
 
-    def __init__(self, name: str, modules: Iterable[nn.Module], convs: dict[str, nn.Conv2d]) -> None:
+    def __init__(self, name: str, modules: Iterable[nn.Module], convs: dict[str, Any]) -> None:
         self.name = name
         self.convs = convs
         self.modules = [inner for module in modules for inner in module.modules()]
@@ -56,6 +67,54 @@ class Unit:
             The output, and the unit's own end.
         """
         raise NotImplementedError
+
+    def twin(self) -> "Unit":
+        """The unit on copies of its modules."""
+        raise NotImplementedError
+
+    def measure(self, batch: int, repeats: int = 1, frozen: bool = False) -> tuple[float, float]:
+        """Times forward and backward pass of the unit alone, on random data and copies of its modules.
+
+        Args:
+            batch: samples.
+            repeats: of which the fastest counts; sparse and dense by turns.
+            frozen: the forward pass alone, in evaluation mode.
+
+        Returns:
+            Seconds of a sparse and of a dense pass.
+
+        Raises:
+            RuntimeError: no forward pass has told the shape of the input yet.
+        """
+        if not self.input_shape:
+            raise RuntimeError(f"the shape of the input of {self.name} is not known before a forward pass")
+        twin, threads = self.twin(), self.handle.threads or torch.get_num_threads()
+        for module in twin.modules:
+            module.training = not frozen
+        for parameter in (p for module in twin.modules for p in module.parameters(recurse=False)):
+            parameter.requires_grad_(not frozen)
+        x = torch.randn(batch, *self.input_shape)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        z = block(x, threads) if self.blocked else x
+        ways = [
+            (lambda z: twin.sparse(z, batch, self._stage_of(twin), threads, None)[0], z),
+            (twin.dense, x),
+        ]
+        seconds = [math.inf, math.inf]
+        with torch.set_grad_enabled(not frozen):
+            for turn in range(repeats + 1):  # the first one warms up
+                for i, (way, given) in enumerate(ways):
+                    start = time.perf_counter()
+                    out = way(given.detach().requires_grad_(not frozen))
+                    if not frozen:
+                        out.backward(torch.zeros_like(out))
+                    if turn:
+                        seconds[i] = min(seconds[i], time.perf_counter() - start)
+        return seconds[0], seconds[1]
+
+    def _stage_of(self, twin: "Unit") -> GetStage:
+        return lambda name, bn: replace(self.handle.stage(name, bn), conv=twin.convs[name])
 
 
 class DenseUnit(Unit):
@@ -98,6 +157,9 @@ class ResidualUnit(Unit):
     def dense(self, x: Tensor) -> Tensor:
         return self.block(x)
 
+    def twin(self) -> Unit:
+        return ResidualUnit(self.name, copy.deepcopy(self.block), self.depth, self.shortcut)
+
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
         stages = [stage(name, bn) for name, bn in zip(self.layers, self.found[1::2], strict=False)]
         shortcut: Stage | Padding | None = None
@@ -119,7 +181,7 @@ class ConvUnit(Unit):
     kind = "convolution"
 
     def __init__(self, names: tuple[str, str], get: Callable[[], tuple[Any, ...]]) -> None:
-        self.get = get
+        self.names, self.get = names, get
         self.found = get()
         self.conv, self.bn = self.found[:2]
         super().__init__(names[0], self.found, {names[0]: self.conv})
@@ -130,8 +192,48 @@ class ConvUnit(Unit):
     def dense(self, x: Tensor) -> Tensor:
         return functional.relu(self.bn(self.conv(x)))
 
+    def twin(self) -> Unit:
+        found = copy.deepcopy(self.found)
+        return ConvUnit(self.names, lambda: found)
+
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
         return ConvBlock(stage(self.layers[0], self.bn), threads)(z, batch, before)
+
+
+class LoneUnit(Unit):
+    """A masked convolution in surroundings that there are no kernels for: layouts are converted before and after it."""
+
+    kind = "lone convolution"
+
+    def __init__(self, name: str, module: Any) -> None:
+        super().__init__(name, [], {name: module})  # hooks of the layer itself work, so it is not among the modules
+        self.module = module
+
+    def dense(self, x: Tensor) -> Tensor:
+        return nn.Conv2d.forward(self.module, x)
+
+    def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
+        s = stage(self.name, None)
+        return convolve(z, s.conv.weight, s.conv.bias, s.structure, s.positions, batch, threads), None
+
+    def twin(self) -> Unit:
+        made = type(self)(self.name, copy.deepcopy(self.module))
+        made.modules = [made.module]
+        return made
+
+
+class LinearUnit(LoneUnit):
+    """A masked linear layer."""
+
+    kind = "linear"
+    blocked = False
+
+    def dense(self, x: Tensor) -> Tensor:
+        return nn.Linear.forward(self.module, x)
+
+    def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
+        s = stage(self.name, None)
+        return linear(z, s.conv.weight, s.conv.bias, s.structure, s.positions, threads), None
 
 
 class PoolUnit(Unit):

@@ -16,4 +16,4 @@ preload="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=l
 export ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1
 LD_PRELOAD=$preload python -c "from spfde.kernels import status; assert status().available, status()"
 LD_PRELOAD=$preload python -m pytest -q -p no:cacheprovider --timeout 1800 tests/kernels/test_convolution.py \
-    tests/kernels/test_block.py "$@"
+    tests/kernels/test_block.py tests/kernels/test_alone.py "$@"

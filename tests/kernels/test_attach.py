@@ -295,7 +295,7 @@ def test_a_forked_process_gives_the_same_bits(attached):
 
 
 def test_models_without_anything_to_speed_up():
-    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
-    handle = kernels.attach(model, {"0": torch.ones(3, 3)})
+    model = nn.Sequential(nn.Conv1d(3, 3, 1), nn.ReLU())
+    handle = kernels.attach(model, {"0": torch.ones(3, 3, 1)})
     assert handle.units == []
     assert type(model) is nn.Sequential

@@ -168,3 +168,28 @@ inline void from_blocks(const Activation& s, const float* z, float* x, const Str
         for (int i = 0; i < live; i++) x[to + i * t.image] = z[from + i];
     });
 }
+
+// Rows of a matrix [rows][channels] as pixels of a block of 16 images whose activation has room for all of them; what is
+// left of the room holds 0.
+template <class Visit>
+void each_row_of_matrix(const Activation& s, Visit&& visit) {
+    parallel(s.threads, [&](int part) {
+        const Range pixels = share(long(s.height) * s.width, part, s.threads);
+        for (int pixel = pixels.begin; pixel < pixels.end; pixel++)
+            for (int c = 0; c < s.channels; c++)
+                visit(long(pixel) * LANES, c,
+                      ((long(pixel / s.width) * s.channels + c) * s.width + pixel % s.width) * LANES);
+    });
+}
+
+inline void rows_to_blocks(const Activation& s, const float* x, long rows, float* z) {
+    each_row_of_matrix(s, [&](long row, int c, long to) {
+        for (int i = 0; i < LANES; i++) z[to + i] = row + i < rows ? x[(row + i) * s.channels + c] : 0;
+    });
+}
+
+inline void rows_from_blocks(const Activation& s, const float* z, float* x, long rows) {
+    each_row_of_matrix(s, [&](long row, int c, long from) {
+        for (int i = 0; i < LANES && row + i < rows; i++) x[(row + i) * s.channels + c] = z[from + i];
+    });
+}

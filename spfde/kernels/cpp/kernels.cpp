@@ -87,3 +87,11 @@ API void max_of_pixels_backward(const Activation* out, const float* x, const flo
                                 int32_t height, int32_t width) {
     max_backward(*out, x, z, dz, dx, height, width);
 }
+
+API void blocks_from_rows(const Activation* s, const float* x, int64_t rows, float* z) {
+    rows_to_blocks(*s, x, rows, z);
+}
+
+API void blocks_to_rows(const Activation* s, const float* z, float* x, int64_t rows) {
+    rows_from_blocks(*s, z, x, rows);
+}
