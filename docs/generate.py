@@ -8,9 +8,10 @@ Fills the marked regions of config/README.md, of the method cards and of the fir
 writes the JSON schemas of run settings, scale files and experiment files. A test fails when any of these is stale.
 
 Measured numbers come from docs/measured/, which `--measured` fills from a scale's results: values and digests of the
-settings that they are of, so that a test can tell when the settings have changed since.
+settings that they are of. Where the settings have changed since, the pages say so until they are measured again.
 """
 
+import functools
 import json
 import math
 import shutil
@@ -24,7 +25,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from spfde.data.described import Description
-from spfde.experiments.files import Experiment, Limit, Row, Scale, experiment_names, read_scale
+from spfde.experiments.files import Experiment, Limit, Row, Scale, experiment_names
 from spfde.experiments.recipes import RECIPES
 from spfde.experiments.resolve import expand
 from spfde.files import write_text, writing
@@ -144,7 +145,18 @@ def measured(method: str) -> str:
         text += f" at {percent(row['sparsity'])} sparsity"
         if "dense" in values.index:
             text += f", where the dense network has {accuracy(values.loc['dense'].to_dict())} %"
-    return f"{text} (scale {row['scale']}, row `{row['row']}`, n = {row['n']})"
+    earlier = "" if current(row) else ", earlier settings"
+    return f"{text} (scale {row['scale']}, row `{row['row']}`, n = {row['n']}{earlier})"
+
+
+def current(row: Mapping[Any, Any]) -> bool:
+    """Whether a measured row is of the present settings of its scale."""
+    return (row["row"], row["row_digest"]) in planned_digests(row["scale"])
+
+
+@functools.cache
+def planned_digests(scale: str) -> frozenset[tuple[str, str]]:
+    return frozenset((run.row, run.row_digest) for name in experiment_names() for run in expand(scale, name))
 
 
 def accuracy(row: Mapping[Any, Any]) -> str:
@@ -155,8 +167,7 @@ def accuracy(row: Mapping[Any, Any]) -> str:
 def first_result(folder: str) -> str:
     """The figure and the table of the first pages; `folder` leads from the page to the figure."""
     rows = pd.read_csv(MEASURED / "headline.csv").to_dict("records")
-    scale, sparsity = rows[0]["scale"], percent(max(row["sparsity"] for row in rows))
-    settings = RunSettings.model_validate(read_scale(scale).settings)
+    of, sparsity = rows[0], percent(max(row["sparsity"] for row in rows))
     cells = [
         (
             row["method"],
@@ -169,12 +180,14 @@ def first_result(folder: str) -> str:
     ]
     head = ("Method", "Accuracy (%)", "n", "FLOPs (paper)", "FLOPs (executed)")
     caption = (
-        f"Scale `{scale}` at {sparsity} sparsity: {settings.data.name}, {settings.model.name}, "
-        f"{settings.training.epochs} epochs. Accuracy on the test set after the last epoch, mean ± standard deviation "
-        "over n seeds. FLOPs of the whole training, as a share of dense training: *paper* counts as published rows do, "
-        "*executed* is what the hardware ran. SpFDE x%+y% removes x % of the training FLOPs by freezing and y % of the "
-        "training data by sieving. The pipeline made figure and table."
+        f"Scale `{of['scale']}` at {sparsity} sparsity: {of['data']}, {of['model']}, {of['epochs']} epochs. Accuracy on "
+        "the test set after the last epoch, mean ± standard deviation over n seeds. FLOPs of the whole training, as a "
+        "share of dense training: *paper* counts as published rows do, *executed* is what the hardware ran. "
+        "SpFDE x%+y% removes x % of the training FLOPs by freezing and y % of the training data by sieving. "
+        "The pipeline made figure and table."
     )
+    if not all(map(current, rows)):
+        caption += " The settings of this scale have changed since: these numbers are of the earlier ones."
     figure = f"![Test accuracy over training FLOPs of every method]({folder}/{FIGURE}.svg)"
     return f"{figure}\n\n{table(head, cells, numbers=4)}\n{caption}\n"
 
@@ -190,7 +203,12 @@ def measure(scale: str, results: Path) -> None:
     headline = overview.headline(gather(scale, results, overview.EXPERIMENT)).values
     settings = [planned[row] for row in headline["row"]]
     headline = headline.assign(
-        scale=scale, row_digest=[run.row_digest for run in settings], sparsity=[run.sparsity.target for run in settings]
+        scale=scale,
+        data=[run.data.name for run in settings],
+        model=[run.model.name for run in settings],
+        epochs=[run.training.epochs for run in settings],
+        sparsity=[run.sparsity.target for run in settings],
+        row_digest=[run.row_digest for run in settings],
     )
     runs = load(scale, results, {row: run.row_digest for row, run in planned.items()})
     rows = [

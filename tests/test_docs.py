@@ -15,6 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from spfde.experiments.resolve import expand
 from spfde.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,19 @@ def test_a_changed_option_makes_its_card_stale(generator: ModuleType) -> None:
     settings = (ROOT / "config/README.md").read_text()
     assert "| `sparsity.target` | number ≥ 0 and < 1 | `0.9` |" in settings
     assert "| `data.train_limit` | whole number ≥ 1 and ≤ 1e+09, null | `null` |" in settings
+
+
+def test_pages_say_which_measured_numbers_are_of_earlier_settings(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    settings = {run.row: run.row_digest for run in expand("smoke", "table2")}
+    for digest, earlier in ((settings["dense"], False), ("0" * 8, True)):
+        for name in ("headline", "methods"):
+            frame = pd.read_csv(ROOT / f"docs/measured/{name}.csv").query("row == 'dense'")
+            frame.assign(scale="smoke", row_digest=digest).to_csv(tmp_path / f"{name}.csv", index=False)
+        assert ("earlier" in generator.first_result("")) == earlier
+        assert ("earlier" in generator.measured("dense")) == earlier
 
 
 def test_another_measured_number_makes_the_pages_that_show_it_stale(
