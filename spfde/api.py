@@ -91,15 +91,15 @@ class SparseTraining:
     ) -> None:
         self.model = model = compatibility.unwrapped(model, settings)
         compatibility.check_optimizer(optimizer)
-        self.optimizer = optimizer
+        self.optimizer, self._device = optimizer, next(model.parameters()).device
         self.settings = settings
         input_shape, self.samples = compatibility.training_set(settings, input_shape, samples)
         self.blocks = find_blocks(model) if blocks is None else blocks
         compatibility.check_blocks(model, self.blocks)
         costs = costs or profile(model, input_shape, self.blocks)
         compatibility.check_order(self.blocks, costs, settings.freezing.flops_reduction > 0, own=blocks is not None)
-        self.plan: Plan = plan_run(settings, model, self.samples, costs, dense)
-        self.plan = replace(self.plan, momentum=momentum_buffers(optimizer))
+        plan = plan_run(settings, model, self.samples, costs, dense)
+        self.plan: Plan = replace(plan, momentum=momentum_buffers(optimizer))
         self.method = self.plan.method
         compatibility.check_head(self.method, costs)
         block_of = blocks_of_parameters(model, self.blocks)
@@ -122,8 +122,8 @@ class SparseTraining:
             self._rates = BlockRates(optimizer, settings.training, block_of, len(self.blocks), undecayed)
         else:
             compatibility.check_decay(optimizer, self.method.name, undecayed)
-        idle = {model.get_parameter(name) for name in costs.idle}
-        self._guards = Guards(optimizer, block_of, [block.name for block in self.blocks], idle)
+        names, idle = [block.name for block in self.blocks], {model.get_parameter(name) for name in costs.idle}
+        self._guards = Guards(optimizer, block_of, names, idle)
         self.method.attach(self)
         batch = settings.training.batch_size
         self.execution = Execution(model, self.masks, self.method, kernels, batch, input_shape)
@@ -237,8 +237,7 @@ class SparseTraining:
             cause = f"method {self.method.name} scores samples of the training set"
             raise SpfdeError(cause, "give SparseTraining a function fetch(indices) -> (images, labels)")
         images, labels = self._fetch(indices)
-        device = next(self.model.parameters()).device
-        return images.to(device), labels.to(device)
+        return images.to(self._device), labels.to(self._device)
 
     @property
     def partial_set(self) -> Tensor | None:
@@ -289,13 +288,12 @@ class SparseTraining:
 
     def _start_round(self) -> None:
         epochs, sieving = self.settings.training.epochs, self.plan.sieving
-        device = next(self.model.parameters()).device
         self.step = 0
         self.masks.stayed.zero_()
         self.history = History(epochs, self.masks)
         self.sieve: Sieve | None = None
         if sieving.removed:
-            self.sieve = SCHEDULES[sieving.schedule](self.samples, sieving, self.settings.seed, device)
+            self.sieve = SCHEDULES[sieving.schedule](self.samples, sieving, self.settings.seed, self._device)
             self._sieve_epochs = update_epochs(sieving, self.settings.sparsity.interval, epochs)
 
     def _update_masks(self, frozen: int) -> None:
@@ -337,10 +335,9 @@ class SparseTraining:
             SpfdeError: the state is of other settings or of another network.
         """
         compatibility.check_state(state, self.masks.state_dict(), self.settings)
-        device = next(self.model.parameters()).device
         for part, of in self._parts.items():
-            start = f"{part}."
-            of.load_state_dict({k.removeprefix(start): v.to(device) for k, v in state.items() if k.startswith(start)})
+            own = {k.removeprefix(f"{part}."): v.to(self._device) for k, v in state.items() if k.startswith(f"{part}.")}
+            of.load_state_dict(own)
         self.plan = replace(self.plan, schedule=self._criterion.schedule)
         self.begun, self.step = state["progress"].tolist()
         if self.begun:
