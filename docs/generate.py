@@ -183,8 +183,8 @@ def first_result(folder: str) -> str:
         f"Scale `{of['scale']}` at {sparsity} sparsity: {of['data']}, {of['model']}, {of['epochs']} epochs. "
         "Accuracy on the test set after the last epoch, mean ± standard deviation over n seeds. "
         "FLOPs of the whole training, as a share of dense training: *paper* counts as published rows do, *executed* is "
-        "what the hardware ran. SpFDE x%+y% removes x % of the training FLOPs by freezing and y % of the training data by "
-        "sieving. The pipeline made figure and table."
+        "what the hardware ran. SpFDE x%+y% removes x % of the training FLOPs by freezing and y % of the training data "
+        "by sieving. The pipeline made figure and table."
     )
     if not all(map(current, rows)):
         caption += " The settings of this scale have changed since: these numbers are of the earlier ones."
