@@ -15,6 +15,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.files import write_text
 from spfde.results import load
+from spfde.results.differences import differences, sentence
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material, gather
 from spfde.results.tables.render import document, fragment
@@ -62,8 +63,12 @@ def page(scale: str, results: Path) -> str:
         _part("Claims of the papers", _claims(results / scale / "claims.json")),
     ]
     if (results / scale / "plans" / f"{EXPERIMENT}.json").is_file():
-        table = headline(gather(scale, results, EXPERIMENT))
+        gathered = gather(scale, results, EXPERIMENT)
+        table = headline(gathered)
         parts.append(_part(table.title, fragment(table)))
+        shown = differences(gathered, table.values["row"]) if len(table.values) else None
+        if shown is not None and shown.values.get("n", pd.Series(dtype=int)).any():
+            parts.append(_part(shown.title, f"<p>{html.escape(sentence(gathered, shown))}</p>\n{fragment(shown)}"))
     figure = results / scale / "figures" / f"{FIGURE}.svg"
     if figure.is_file():
         data = base64.b64encode(figure.read_bytes()).decode("ascii")
