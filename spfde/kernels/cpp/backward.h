@@ -138,7 +138,8 @@ void backward_record(const Backward& f, const Layout& l, int record, float* sums
     Prefetch next_dy[2], next_x;
     for (int at = bands.begin; at < bands.end; at++) {
         const int top = at * TILE_ROWS;
-        pack(dy, f.dy, from_dy, s.outputs, l.out_height, l.out_width, top - 1, l.dy_rows, 1, l.dy_columns, 1, lanes);
+        pack(dy, f.dy, from_dy, s.outputs, l.out_height, l.out_width, top - 1, l.dy_rows, 1, l.dy_columns, 1, lanes,
+             at > bands.begin ? 2 : 0);
         const int tiles = (l.out_width - 1) / TILE_COLUMNS + 1;
         if (f.dx) {
             const long next = long(block) * l.out_height + std::min(top - 1 + l.dy_rows, l.out_height);
@@ -151,7 +152,8 @@ void backward_record(const Backward& f, const Layout& l, int record, float* sums
             const long next = long(block) * s.height + std::min(first + l.x_rows * l.skip, s.height);
             next_x.start(f.x.p, l.in_row, next, next + TILE_ROWS * STRIDE + l.pad, long(l.blocks) * s.height,
                          long(tiles) * s.outputs);
-            pack(x, f.x, from_x, s.inputs, s.height, s.width, first, l.x_rows, l.pad, l.x_columns, l.skip, lanes);
+            pack(x, f.x, from_x, s.inputs, s.height, s.width, first, l.x_rows, l.pad, l.x_columns, l.skip, lanes,
+                 at > bands.begin ? l.x_kept : 0);
             if (l.skip == STRIDE)
                 weight_gradient_band<1>(f, l, dy, x, sums_of_weights, next_x);
             else

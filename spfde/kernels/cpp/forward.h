@@ -35,7 +35,8 @@ void forward_record(const Forward& f, const Layout& l, int record) {
     for (int at = bands.begin; at < bands.end; at++) {
         const int top = at * TILE_ROWS;
         const int first = top * s.stride - l.pad;
-        pack(band, f.x, from, s.inputs, s.height, s.width, first, l.x_rows, l.pad, l.x_columns, l.skip, lanes);
+        pack(band, f.x, from, s.inputs, s.height, s.width, first, l.x_rows, l.pad, l.x_columns, l.skip, lanes,
+             at > bands.begin ? l.x_kept : 0);
         const long next = long(block) * s.height + std::min(first + l.x_rows * l.skip, s.height);
         prefetch.start(f.x.p, l.in_row, next, next + TILE_ROWS * s.stride + l.pad, long(l.blocks) * s.height,
                        long(s.outputs) * ((l.out_width - 1) / TILE_COLUMNS + 1));

@@ -41,6 +41,7 @@ struct Layout {
     int skip;  // pixels of x from one to the next that is packed
     long in_channel, in_row, in_block, out_channel, out_row, out_block;  // strides of activations
     int x_rows, x_columns, dy_rows, dy_columns;                          // of one channel in a band buffer
+    int x_kept;  // rows that two bands of x share; two of dy do
     long x_row, x_channel, dy_row, dy_channel;                           // strides in a band buffer
     int splits, records;                                                 // see below
 
@@ -62,6 +63,7 @@ struct Layout {
         skip = s.kernel == 1 ? s.stride : 1;
         const int step = s.stride / skip;
         x_rows = (TILE_ROWS - 1) * step + s.kernel;
+        x_kept = std::max(0, s.kernel - step);
         x_columns = std::max(skip == 1 ? s.width + 2 * pad : out_width, (columns - 1) * step + s.kernel);
         x_columns |= s.kernel == 1;  // an odd number: else windows of all channels fall into the same sets of the L1 cache
         dy_rows = TILE_ROWS + 2;
