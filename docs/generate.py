@@ -3,6 +3,7 @@
     python docs/generate.py                    # writes what changed
     python docs/generate.py --check            # writes nothing; names what is stale and fails
     python docs/generate.py --measured smoke   # takes figures from results/smoke first, then writes what changed
+    python docs/generate.py --speed            # draws docs/measured/{speed,scaling}.csv first, then writes what changed
 
 Fills the marked regions of config/README.md, of the method cards and of the first pages (README.md, docs/index.md), and
 writes the JSON schemas of run settings, scale files and experiment files. A test fails when any of these is stale.
@@ -31,6 +32,8 @@ from spfde.experiments.resolve import expand
 from spfde.files import write_text, writing
 from spfde.methods import METHODS, Method
 from spfde.results import load, overview
+from spfde.results.figures import scaling, style
+from spfde.results.figures import speed as speed_figure
 from spfde.results.material import gather
 from spfde.results.statistics import estimate
 from spfde.settings import RunSettings
@@ -44,6 +47,7 @@ MEASURED = ROOT / "docs/measured"
 FIRST_PAGES = {ROOT / "README.md": "docs/measured", ROOT / "docs/index.md": "measured"}  # and their way to the figure
 BEGIN_RESULT, END_RESULT = "<!-- begin:result -->", "<!-- end:result -->"
 FIGURE = "tradeoff"
+SPEED = ROOT / "docs/speed.md"
 
 
 def generate() -> dict[Path, str]:
@@ -56,6 +60,7 @@ def generate() -> dict[Path, str]:
         texts[card] = filled(card, facts(method))
     for page, folder in FIRST_PAGES.items():
         texts[page] = filled(page, first_result(folder), BEGIN_RESULT, END_RESULT)
+    texts[SPEED] = filled(SPEED, speed())
     texts[SCHEMAS / "run.schema.json"] = schema(RunSettings)
     texts[SCHEMAS / "scale.schema.json"] = schema(Scale, settings={"$ref": "run.schema.json"})
     texts[SCHEMAS / "experiment.schema.json"] = schema(Experiment)
@@ -196,6 +201,32 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def speed() -> str:
+    """The rows that `spfde bench --out docs/measured/speed.csv` wrote."""
+    rows = pd.read_csv(MEASURED / "speed.csv")
+    cells = [
+        (
+            str(row["name"]),
+            f"{row['ratio']:.3g}",
+            f"{row['low']:.3g} to {row['high']:.3g}",
+            "–" if math.isnan(row["goal"]) else f"{row['goal']:g}",
+            "–" if math.isnan(row["goal"]) else "yes" if row["met"] else "no",
+            str(row["n"]),
+        )
+        for row in rows.to_dict("records")
+    ]
+    return table(("Row", "Ratio", "95 %", "Goal", "Met", "n"), cells, numbers=5)
+
+
+def draw_speed() -> None:
+    """Draws docs/measured/speed.svg and scaling.svg from the CSV files beside them."""
+    drawings = {"speed": speed_figure.drawing, "scaling": scaling.drawing}
+    for name, drawing in drawings.items():
+        with style.publication(name), writing(MEASURED / f"{name}.svg") as temporary:
+            figure = drawing(pd.read_csv(MEASURED / f"{name}.csv")).figure
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
 def measure(scale: str, results: Path) -> None:
     """Fills docs/measured/ from the results of a scale: the headline table, its figure, and one row of each method."""
     names = [overview.EXPERIMENT, *experiment_names()]
@@ -321,6 +352,8 @@ def stale() -> dict[Path, str]:
 def main(words: list[str]) -> None:
     if words[:1] == ["--measured"]:
         measure(words[1], ROOT / "results")
+    if words == ["--speed"]:
+        draw_speed()
     changed = stale()
     if words == ["--check"] and changed:
         names = ", ".join(str(path.relative_to(ROOT)) for path in changed)

@@ -28,7 +28,7 @@ def bench(
         int | None, typer.Option(min=2, help="How often everything takes its turn; 7, of epochs 2, by default.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="CSV file of epochs or scaling; the repeats of epochs go beside it.")
+        Path | None, typer.Option("--out", help="CSV file for the numbers; the repeats of epochs go beside it.")
     ] = None,
     scale: Annotated[str, typer.Option("--scale", help="Scale whose data and recipe are timed.")] = "cifar100",
     device: Device = None,
@@ -56,6 +56,8 @@ def bench(
                 typer.echo(turns.line(one))
         if as_json:
             typer.echo(json.dumps([one._asdict() for one in found], indent=2))
+        if out:
+            write_text(out, turns.frame(found).to_csv(index=False))
     elif what == "epochs":
         from spfde.training.bench import epochs as measured
         from spfde.training.device import choose

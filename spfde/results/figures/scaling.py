@@ -23,9 +23,13 @@ def draw(material: Material) -> style.Drawing:
     path = material.results / material.scale / "scaling.csv"
     if not path.is_file():
         raise NotRun(f"no measurements at {path}", f"make them with `spfde bench scaling --out {path}`")
+    return drawing(pd.read_csv(path))
+
+
+def drawing(frame: pd.DataFrame) -> style.Drawing:
+    """The figure of what `spfde bench scaling` measured."""
     figure = Figure(figsize=(style.DOUBLE, 2.7))
     panels = figure.subplots(1, 3)
-    frame = pd.read_csv(path)
     _widths(panels[0], frame, "seconds", 1e3, "Milliseconds per step")
     _widths(panels[1], frame, "bytes", 1e-6, "Megabytes")
     _sparsity(panels[2], frame)

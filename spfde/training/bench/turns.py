@@ -78,3 +78,8 @@ def line(row: Ratio) -> str:
     """A row as a line of text."""
     goal = "" if row.goal is None else f"  goal {row.goal:g}: {'met' if row.met else 'MISSED'}"
     return f"{row.name:66} {row.ratio:7.3g}  [{row.low:.3g}, {row.high:.3g}], n = {row.n}{goal}"
+
+
+def frame(rows: list[Ratio]) -> pd.DataFrame:
+    """The rows as a frame, one row each."""
+    return pd.DataFrame(rows, columns=list(Ratio._fields))

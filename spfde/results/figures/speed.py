@@ -1,0 +1,35 @@
+"""How much faster than the best dense training, from what `spfde bench --out` wrote: one line for each network."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from spfde.results.figures import style
+
+# What begins a row's name -> what the legend calls it, its colour and its marker.
+LINES = {
+    "resnet32_2x at": ("ResNet-32 2x", style.VERMILION, "D"),
+    "resnet32_2x, 10 blocks frozen, against dense frozen, at": ("the same, 10 of 15 blocks frozen", style.ORANGE, "v"),
+    "resnet20 at": ("ResNet-20", style.BLUE, "s"),
+    "vgg19 at": ("VGG-19", style.GREEN, "^"),
+    "torchvision resnet18 at 64x64 at": ("ResNet-18 at 64x64", style.PURPLE, "P"),
+    "resnet32_2x against bf16 autocast at": ("ResNet-32 2x, against bf16", style.GREY, "o"),
+}
+
+
+def drawing(frame: pd.DataFrame) -> style.Drawing:
+    """Ratios over sparsity with their intervals; at 1 sparse training takes as long as dense training."""
+    figure = Figure(figsize=(style.DOUBLE * 0.72, 3.1))
+    axes = figure.subplots()
+    for start, (label, colour, marker) in LINES.items():
+        rows = frame[frame["name"].str.match(rf"{start} \d+%")]
+        if rows.empty:
+            continue
+        sparsity = rows["name"].str.extract(r"(\d+)%$")[0].astype(float)
+        spread = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
+        axes.errorbar(sparsity, rows["ratio"], yerr=spread, color=colour, marker=marker, label=label)
+    axes.axhline(1, color=style.BLACK, linestyle=(0, (5, 2)), linewidth=1)
+    axes.annotate("the fastest dense step", (80, 1), (0, 3), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="Unstructured sparsity (%)", ylabel="Times as fast as dense", ylim=(0, None))
+    axes.set_xticks([80, 90, 95, 98])
+    figure.legend(loc="outside right upper")
+    return style.Drawing(figure, frame)
