@@ -166,7 +166,7 @@ class Execution:
         self._seen = {layer.name: layer.changes - 1 for layer in self.masks}
         self._frozen = ()
         self._choose(["sparse"] * len(self._modules))
-        if self.wanted == "auto" and hasattr(self._handle, "trace_shapes"):
+        if self.wanted == "auto":
             self._handle.trace_shapes(self._input(2))
 
     def _intact(self) -> bool:
@@ -198,9 +198,7 @@ class Execution:
         units = list(zip(self._handle.units, self._frozen, strict=True))
         works = [self._work(unit, still) for unit, still in units]
         for work, (unit, still) in zip(works, units, strict=True):
-            if not hasattr(unit, "measure"):
-                self._decided[work] = "sparse"  # until the times of whole steps say otherwise
-            elif work not in self._decided:
+            if work not in self._decided:
                 self._decide(work, functools.partial(unit.measure, self.batch, repeats=1, frozen=still))
         choices = [self._decided.get(work, "dense") for work in works]
         if "sparse" not in choices:
@@ -218,7 +216,8 @@ class Execution:
         times = table.find(work)
         if times is None:
             try:
-                times = compare(pair)
+                with torch.random.fork_rng(devices=[]):
+                    times = compare(pair)
             except RuntimeError:  # what cannot be timed is not run either
                 return
             if times is None:
@@ -234,7 +233,7 @@ class Execution:
             density = float(masked.count) / masked.mask.numel() if masked else 1.0
             halves = round(2 * math.log2(density)) / 2 if density else -math.inf
             layers.append(f"{layer.extra_repr()} at 2^{halves:g}")
-        size = "x".join(map(str, getattr(unit, "input_shape", self.input_shape)))
+        size = "x".join(map(str, unit.input_shape))
         return f"{unit.kind} ({'; '.join(layers)}) on {self.batch}x{size}{', frozen' * frozen}"
 
     def _input(self, samples: int) -> Tensor:
