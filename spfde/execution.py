@@ -11,7 +11,6 @@ import functools
 import json
 import math
 import os
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from spfde import kernels
 from spfde.errors import SpfdeError, nearest
-from spfde.kernels.table import Table, compare, processor
+from spfde.kernels.table import Table, clock, compare, processor
 from spfde.methods import Method
 from spfde.sparsity.masks import Masks
 
@@ -293,6 +292,7 @@ def _trial(model: nn.Module, handle: Any, choices: list[str], masks: Masks) -> I
 
 
 def _seconds(run: Any, kind: str, images: Tensor) -> float:
-    start = time.perf_counter()
+    threads = torch.get_num_threads()
+    start = clock(threads)
     run(kind, images)
-    return time.perf_counter() - start
+    return clock(threads) - start

@@ -152,7 +152,11 @@ class Handle:
             found.append("autocast is on")
         if torch._C._are_functorch_transforms_active():
             found.append("a transform of torch.func is active")
-        if x is not None and not (x.dtype == torch.float32 and x.device.type == "cpu" and type(x) is Tensor):
+        if (
+            x is not None
+            and not torch.is_autocast_enabled("cpu")
+            and not (x.dtype == torch.float32 and x.device.type == "cpu" and type(x) is Tensor)
+        ):
             found.append(f"the input is of {x.dtype} on {x.device}")
         for module in inner:
             if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
@@ -85,6 +86,11 @@ class Table:
 
     def _path(self, work: str) -> Path:
         return self.folder / f"{_digest(work)}.json"
+
+
+def clock(threads: int) -> float:
+    """Seconds. Of a single thread it is the time that the thread ran: neighbours on the machine do not count."""
+    return time.thread_time() if threads == 1 else time.perf_counter()
 
 
 def compare(pair: Callable[[], tuple[float, float]]) -> Times | None:

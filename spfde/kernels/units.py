@@ -3,7 +3,6 @@
 import copy
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from spfde.kernels.conv_block import ConvBlock
 from spfde.kernels.ending import Ending
 from spfde.kernels.pool import halve
 from spfde.kernels.structure import supports
+from spfde.kernels.table import clock
 
 GetStage = Callable[[str, Any], Stage]  # layer and its BatchNorm, if it has one
 Ended = tuple[Tensor, Ending | None]
@@ -105,12 +105,12 @@ class Unit:
         with torch.set_grad_enabled(not frozen):
             for turn in range(repeats + 1):  # the first one warms up
                 for i, (way, given) in enumerate(ways):
-                    start = time.perf_counter()
+                    start = clock(threads)
                     out = way(given.detach().requires_grad_(not frozen))
                     if not frozen:
                         out.backward(torch.zeros_like(out))
                     if turn:
-                        seconds[i] = min(seconds[i], time.perf_counter() - start)
+                        seconds[i] = min(seconds[i], clock(threads) - start)
         return seconds[0], seconds[1]
 
     def _stage_of(self, twin: "Unit") -> GetStage:

@@ -1,6 +1,5 @@
 """Timing by turns: other work of the machine affects all candidates alike, and only ratios within a turn count."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,6 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
+
+from spfde.kernels import table
 
 Job = Callable[[], Any]
 
@@ -34,8 +35,8 @@ class Ratio(NamedTuple):
 
 
 def clock() -> float:
-    """The time in seconds; for a single thread, the time that this thread ran, so other processes do not count."""
-    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    """Seconds, as `spfde.kernels.table.clock` counts them for the threads of torch."""
+    return table.clock(torch.get_num_threads())
 
 
 def take_turns(jobs: Mapping[str, Job], turns: int) -> pd.DataFrame:
