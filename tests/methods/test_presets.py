@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,6 +58,14 @@ def test_the_share_that_rigl_drops(build: Build) -> None:
     assert method.end == 750
     by_hand = {0: 0.3, 250: 0.225, 375: 0.15, 500: 0.075, 750: 0.0}
     assert {step: method.drop_fraction(step) for step in by_hand} == pytest.approx(by_hand)
+
+
+def test_an_epoch_of_one_step_that_is_an_update_has_a_dense_gradient(build: Build) -> None:
+    method, _ = build("rigl", steps=1000, training__epochs=1)
+    step = next(step for step in range(1000) if method.is_update(step))
+    for density in (0.0, 0.1):
+        found = [method.weight_grad_density(np.array([density]), range(at, at + 1)).tolist() for at in (step - 1, step)]
+        assert found == [[density], [1.0]]
 
 
 @pytest.mark.parametrize(("after", "share"), [(0, 0.5), (500, 0.25)])

@@ -79,6 +79,11 @@ EQUAL: dict[tuple[str, str, str], str] = {
         "moved = max(1, count_of(settings.removed, base))  # at least one, otherwise no sample would ever come back",
         "1 becomes 2",
     ): "where half a sample or less would move, no more than one is removed, and no more than that can move",
+    (
+        "spfde/training/trust.py",
+        'return {*NEEDED} <= names and bool({"layers.csv", "layers.csv.gz"} & names)',
+        "<= becomes <",
+    ): "the trace, which is asked for beside, is a further name",
 }
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -333,6 +338,7 @@ def main() -> None:
     for one, survives in judged(mutants):
         tried += 1
         by_module[one.module] += 1
+        print(f"{tried:4}/{len(mutants)}  {one.module}:{one.line}", flush=True)
         if survives:
             survivors.append(one)
             print(f"survived  {one.module}:{one.line}: {one.what}: {one.text}", flush=True)
