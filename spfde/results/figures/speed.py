@@ -28,7 +28,7 @@ def drawing(frame: pd.DataFrame) -> style.Drawing:
         spread = [rows["ratio"] - rows["low"], rows["high"] - rows["ratio"]]
         axes.errorbar(sparsity, rows["ratio"], yerr=spread, color=colour, marker=marker, label=label)
     axes.axhline(1, color=style.BLACK, linestyle=(0, (5, 2)), linewidth=1)
-    axes.annotate("the fastest dense step", (80, 1), (0, 3), textcoords="offset points", fontsize=7)
+    axes.annotate("the fastest dense step", (80, 1), (0, -9), textcoords="offset points", fontsize=7)
     axes.set(xlabel="Unstructured sparsity (%)", ylabel="Times as fast as dense", ylim=(0, None))
     axes.set_xticks([80, 90, 95, 98])
     figure.legend(loc="outside right upper")
