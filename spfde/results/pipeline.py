@@ -18,6 +18,8 @@ from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, Artefact
 from spfde.results.dependencies import shown, source_files
+from spfde.results.jobs import Job, Run, packed
+from spfde.results.status import ordered
 from spfde.settings import RunSettings
 from spfde.training.record import set_aside
 from spfde.training.trust import is_whole
@@ -30,50 +32,6 @@ COLLECTOR = ("spfde.results.collect",)
 ANALYSIS = ("spfde.analysis",)
 JUDGE = ("spfde.results.evidence", "spfde.results.verdicts")
 FIRST_PAGE = ("spfde.results.overview",)
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A run with its id, which is a hash and is asked for thousands of times."""
-
-    settings: RunSettings
-    run_id: str
-    row: str
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one process trains: the seeds of a row, or several small rows of the same seeds, by (experiment, row)."""
-
-    rows: dict[tuple[str, str], list[Run]]
-
-    @property
-    def runs(self) -> list[Run]:
-        return [run for runs in self.rows.values() for run in runs]
-
-    @property
-    def experiment(self) -> str:
-        """The experiment of the first row, which names the job."""
-        return next(iter(self.rows))[0]
-
-    @property
-    def row(self) -> str:
-        return next(iter(self.rows))[1]
-
-    @property
-    def settings(self) -> RunSettings:
-        """Those of its first run; data set and threads are those of all."""
-        return self.runs[0].settings
-
-    @property
-    def options(self) -> list[str]:
-        """What `spfde train` is told of the rows and seeds."""
-        experiments = dict.fromkeys(experiment for experiment, _ in self.rows)
-        seeds = sorted({run.settings.seed for run in self.runs})
-        words = [("--experiment", name) for name in experiments]
-        words += [("--row", f"{experiment}/{row}") for experiment, row in self.rows]
-        words += [("--seed", str(seed)) for seed in seeds]
-        return [word for pair in words for word in pair]
 
 
 @dataclass(frozen=True)
@@ -169,21 +127,21 @@ class Pipeline:
     def jobs(self) -> list[Job]:
         """What has to be trained, finished or not, packed into processes.
 
-        Rows of the same seeds share a process up to the scale's `runs_per_job`. A run that several experiments share
+        Rows of the same seeds share a process up to the scale's `runs_per_job`. Where the scale has tiers, each run has
+        a process of its own, and those of the first tier come first, seed by seed. A run that several experiments share
         belongs to the largest one, which has its other seeds too.
         """
         if self.train == "never":
             return []
-        most = read_scale(self.scale).runs_per_job
-        packs: dict[tuple[object, ...], list[dict[tuple[str, str], list[Run]]]] = {}
-        for key, runs in self._rows().items():
-            first = runs[0].settings
-            alike = (first.data.name, first.threads, *(run.settings.seed for run in runs))
-            open_packs = packs.setdefault(alike, [{}])
-            if sum(map(len, open_packs[-1].values())) + len(runs) > most:
-                open_packs.append({})
-            open_packs[-1][key] = runs
-        return [Job(pack) for open_packs in packs.values() for pack in open_packs if pack]
+        at, rows = read_scale(self.scale), self._rows()
+        if at.tiers:
+            order = {run.run_id: place for place, (_, _, run) in enumerate(ordered(self.scale, self.experiments))}
+            last = len(order)  # runs of other seeds than the tiers', e.g. of a pilot
+            jobs = [
+                Job({key: [run]}, 1 + last - order.get(run.run_id, last)) for key, runs in rows.items() for run in runs
+            ]
+            return sorted(jobs, key=lambda job: -job.priority)
+        return packed(rows, at.runs_per_job)
 
     def _rows(self) -> dict[tuple[str, str], list[Run]]:
         rows: dict[tuple[str, str], list[Run]] = {}

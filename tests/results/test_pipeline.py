@@ -144,8 +144,23 @@ def test_rows_of_equal_seeds_are_packed_and_a_shared_run_is_trained_once(project
         *("--experiment", "two", "--experiment", "one", "--row", "two/dense", "--row", "one/static-s80"),
         *("--seed", "1", "--seed", "2"),
     ]  # fmt: skip
-    assert (jobs[1].experiment, jobs[1].row) == ("two", "dense")
+    assert jobs[1].name == "two/dense"
     assert len(Pipeline("tiny", ("two",), (7,)).jobs) == 1  # one run a row: three of them fit
+
+
+def test_a_scale_with_tiers_trains_run_by_run_in_their_order(project: Path) -> None:
+    """Seed by seed over the rows of a tier; a pilot's seed comes last."""
+    tiers = [
+        {"name": "A", "rows": ["two/dense", "one/static-s80"], "seeds": [1, 2]},
+        {"name": "B", "rows": ["two/rigl-s80"], "seeds": [2]},
+    ]
+    scale = {"settings": SMALL, "seeds": [1, 2], "sparsities": [0.8], "tiers": tiers}
+    (project / "config/scales/tiny.yaml").write_text(yaml.safe_dump(scale))
+    jobs = Pipeline("tiny", ("one", "two")).jobs
+    names = ["two/dense-seed1", "one/static-s80-seed1", "two/dense-seed2", "one/static-s80-seed2", "two/rigl-s80-seed2"]
+    assert [job.name for job in jobs] == names and [job.priority for job in jobs] == [6, 5, 4, 3, 2]
+    assert jobs[2].options == ["--experiment", "two", "--row", "two/dense", "--seed", "2"]
+    assert {job.priority for job in Pipeline("tiny", ("one", "two"), (101,)).jobs} == {1}
 
 
 def test_a_published_record_counts_unless_a_fresh_one_is_there(project: Path) -> None:

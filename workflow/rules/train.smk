@@ -3,15 +3,16 @@ for job in PIPELINE.jobs:
 
     rule:
         name:
-            f"train_{job.experiment}_{job.row}"
+            f"train_{job.name.replace('/', '_')}"
         input:
             ancient(PIPELINE.ready(job.settings)),
         output:
             [PIPELINE.record(run) for run in job.runs],
         log:
-            f"{RESULTS}/logs/train/{job.experiment}/{job.row}.log",
+            f"{RESULTS}/logs/train/{job.name}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/train/{job.experiment}/{job.row}.tsv"
+            f"{RESULTS}/benchmarks/train/{job.name}.tsv"
+        priority: job.priority
         conda:
             "../../environment.yml"
         threads: job.settings.threads

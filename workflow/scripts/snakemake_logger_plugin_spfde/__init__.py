@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from pathlib import Path
+from statistics import median
 from typing import Any, TextIO
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -49,7 +50,7 @@ class Forecast:
         if not finished or elapsed <= 0:
             return None
         mean = {of: sum(seconds) / len(seconds) for of, seconds in self.lasted.items()}
-        overall = sum(finished) / len(finished)
+        overall = median(mean.values())  # of kinds that have not been seen yet
         work = sum(count * mean.get(of, overall) for of, count in self.left.items() if count > 0)
         return work / max(1.0, sum(finished) / elapsed)
 

@@ -1,0 +1,69 @@
+"""What one process of the workflow trains: the seeds of a row, several small rows, or a single run."""
+
+from dataclasses import dataclass
+
+from spfde.settings import RunSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run with its id, which is a hash and is asked for thousands of times."""
+
+    settings: RunSettings
+    run_id: str
+    row: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    Args:
+        rows: its runs, by (experiment, row).
+        priority: of several jobs that can start, the one with the highest priority does; 0 where the order is free.
+    """
+
+    rows: dict[tuple[str, str], list[Run]]
+    priority: int = 0
+
+    @property
+    def name(self) -> str:
+        """The first row, as experiment/row; with its seed where the row's seeds have jobs of their own."""
+        experiment, row = next(iter(self.rows))
+        return f"{experiment}/{row}-seed{self.settings.seed}" if self.priority else f"{experiment}/{row}"
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for runs in self.rows.values() for run in runs]
+
+    @property
+    def settings(self) -> RunSettings:
+        """Those of its first run; data set and threads are those of all."""
+        return self.runs[0].settings
+
+    @property
+    def options(self) -> list[str]:
+        """What `spfde train` is told of the rows and seeds."""
+        experiments = dict.fromkeys(experiment for experiment, _ in self.rows)
+        seeds = sorted({run.settings.seed for run in self.runs})
+        words = [("--experiment", name) for name in experiments]
+        words += [("--row", f"{experiment}/{row}") for experiment, row in self.rows]
+        words += [("--seed", str(seed)) for seed in seeds]
+        return [word for pair in words for word in pair]
+
+
+def packed(rows: dict[tuple[str, str], list[Run]], most: int) -> list[Job]:
+    """Jobs of at most so many runs, or of the runs of one row; rows share a job if seeds, data set and threads agree.
+
+    Args:
+        rows: the runs of each row, by (experiment, row).
+        most: runs per job.
+    """
+    packs: dict[tuple[object, ...], list[dict[tuple[str, str], list[Run]]]] = {}
+    for key, runs in rows.items():
+        first = runs[0].settings
+        alike = (first.data.name, first.threads, *(run.settings.seed for run in runs))
+        open_packs = packs.setdefault(alike, [{}])
+        if sum(map(len, open_packs[-1].values())) + len(runs) > most:
+            open_packs.append({})
+        open_packs[-1][key] = runs
+    return [Job(pack) for open_packs in packs.values() for pack in open_packs if pack]
