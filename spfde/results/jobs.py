@@ -32,6 +32,11 @@ class Job:
         return f"{experiment}/{row}-seed{self.settings.seed}" if self.priority else f"{experiment}/{row}"
 
     @property
+    def rule(self) -> str:
+        """The name of the rule that trains it."""
+        return f"train_{self.name.replace('/', '_')}"
+
+    @property
     def runs(self) -> list[Run]:
         return [run for runs in self.rows.values() for run in runs]
 

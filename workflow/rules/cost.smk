@@ -12,9 +12,9 @@ rule plan:
     params:
         scale=SCALE,
         experiments=EXPERIMENTS,
-        out=f"{RESULTS}/plans",
+        out=["--out", f"{RESULTS}/plans"],
     shell:
-        "python -m spfde plans {params.experiments:q} --scale {params.scale:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m spfde plans {params.experiments:q} --scale {params.scale:q} {params.out:q} > {log:q} 2>&1"
 
 
 # FLOPs and memory of all records, fresh and published, by the present code: what follows takes them from here, so that a

@@ -37,11 +37,10 @@ for artefact in PIPELINE.artefacts:
         conda:
             "../../environment.yml"
         params:
-            kind=artefact.kind,
-            name=artefact.name,
+            what=[artefact.kind, artefact.name],
             results=ON_RESULTS,
         shell:
-            "python -m spfde {params.kind:q} {params.name:q} {params.results:q} > {log:q} 2>&1"
+            "python -m spfde {params.what:q} {params.results:q} > {log:q} 2>&1"
 
 
 # Costs are those of the papers' scales, whatever scale runs; what holds for every run is looked up in its records.

@@ -3,7 +3,7 @@ for job in PIPELINE.jobs:
 
     rule:
         name:
-            f"train_{job.name.replace('/', '_')}"
+            job.rule
         input:
             ancient(PIPELINE.ready(job.settings)),
         output:
@@ -24,10 +24,10 @@ for job in PIPELINE.jobs:
             scale=SCALE,
             what=job.options,
             on_data=ON_DATA,
-            out=f"{RESULTS}/runs",
+            out=["--out", f"{RESULTS}/runs"],
             time_limit=["--time-limit", str(config["time_limit"])] if config["time_limit"] else [],
             # Not outputs, which a failed job loses: an interrupted run goes on from here.
             checkpoints=[f"{RESULTS}/runs/.checkpoints/{run.run_id}.safetensors" for run in job.runs],
         shell:
-            "{params.train:q} --scale {params.scale:q} {params.what:q} {params.on_data:q} --out {params.out:q}"
+            "{params.train:q} --scale {params.scale:q} {params.what:q} {params.on_data:q} {params.out:q}"
             " --keep-diverged {params.time_limit:q} > {log:q} 2>&1"
