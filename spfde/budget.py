@@ -71,7 +71,7 @@ class StepTimes:
     """Measured seconds of an epoch under freezing and sieving.
 
     Args:
-        path: what `spfde bench --out` wrote.
+        path: what `spfde bench epochs --out` wrote.
         settings: of the runs that are planned; the network and the batch size must be those measured. The measured
             epochs may have fewer samples: seconds grow with them.
 

@@ -31,7 +31,7 @@ def plan(
         float | None, typer.Option(min=0, help="The same for seconds of training, by measured step times (--bench).")
     ] = None,
     bench: Annotated[
-        Path | None, typer.Option(help="What `spfde bench` measured; by default results/SCALE/bench.csv.")
+        Path | None, typer.Option(help="What `spfde bench epochs` measured; by default results/SCALE/bench.csv.")
     ] = None,
     write: Annotated[
         Path | None,

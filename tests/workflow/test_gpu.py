@@ -144,7 +144,7 @@ def test_the_profile_puts_training_analysis_and_benchmark_into_slots(tmp_path: P
     assert text.count(f"{slot} train --scale cifar100") == text.count("spfde train") > 10
     assert text.count(f"{slot} analyse cka --experiment figure1 --scale cifar100") == text.count("spfde analyse") == 1
     # With the scale's own batch size and the command's own steps and repeats, as a budget of time needs them.
-    assert re.search(rf"{slot} bench --scale cifar100 +--out results/cifar100/bench\.csv", text)
+    assert re.search(rf"{slot} bench epochs --scale cifar100 +--out results/cifar100/bench\.csv", text)
     jobs = [block for block in re.split(r"\n(?=(?:local)?rule )", text) if re.match("(local)?rule ", block)]
     asking = [job for job in jobs if "gpu=1" in job]
     assert asking == [job for job in jobs if re.match("rule (train_|analyse:|bench:)", job)]

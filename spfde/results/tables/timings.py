@@ -1,4 +1,4 @@
-"""Tables A11 and A12 of the SpFDE paper: measured epoch times against the training FLOPs saved, from `spfde bench`."""
+"""Tables A11 and A12 of the SpFDE paper: measured epoch times against the training FLOPs saved, from `spfde bench epochs`."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,10 @@ NOTES = [
     "Seconds per epoch: mean ± standard deviation over n repeats. Speed-up: the time of the same sparse training "
     "without freezing and sieving over this one, within each repeat, so that what else the machine did counts for "
     "little. Saved: 1 minus the mean time over that of the same; linear would be the share of FLOPs saved.",
-    "Measured in every repeat: a training step at each number of frozen blocks, a step of each sieving level on its "
-    "own partial set, a mask update by block, a sieve update of each level. Composed of them: an epoch is its number "
-    "of steps times their time, plus its share of the updates, which come once in an update interval; under freezing, "
-    "the mean over the schedule's epochs. Not timed: evaluation, and the last pruning of a block that freezes. The "
-    "parts are in bench.repeats.csv.",
-    "The only source of claims on acceleration; without `spfde bench` they are not run.",
+    "Measured as the paper does it: consecutive epochs of real sparse training on random images, with their mask "
+    "updates, sieve updates and frozen blocks; all cases take turns epoch by epoch. Evaluation is not timed. Network, "
+    "samples, epochs and kernels are columns of bench.csv, the parts of an epoch stand in bench.repeats.csv.",
+    "The only source of claims on acceleration; without `spfde bench epochs` they are not run.",
 ]
 
 
@@ -27,7 +25,9 @@ def read(results: Path, scale: str) -> pd.DataFrame:
     """results/<scale>/bench.csv, one row for each kind and level; empty if nothing was measured."""
     path = results / scale / "bench.csv"
     columns = ["kind", "flops_reduction", "seconds_per_epoch", "n", "std", "speedup", "speedup_std", "device"]
-    return read_csv(path, "timings", "run `spfde bench` again") if path.is_file() else pd.DataFrame(columns=columns)
+    return (
+        read_csv(path, "timings", "run `spfde bench epochs` again") if path.is_file() else pd.DataFrame(columns=columns)
+    )
 
 
 def build(material: Material, name: str, title: str, kind: str) -> Table:
