@@ -33,7 +33,7 @@ def bench(
     scale: Annotated[str, typer.Option("--scale", help="Scale whose data and recipe are timed.")] = "cifar100",
     device: Device = None,
     model: Annotated[str, typer.Option(help="Of epochs: the network; scale: that of the scale.")] = "resnet20",
-    epochs: Annotated[int, typer.Option(min=2, help="Of epochs: how many consecutive ones.")] = 50,
+    epochs: Annotated[int, typer.Option(min=16, help="Of epochs: how many consecutive ones.")] = 50,
     samples: Annotated[int, typer.Option(min=1, help="Of epochs: random images of the training set.")] = 2000,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="For epochs: samples per step; by default the scale's.")

@@ -1,4 +1,4 @@
-"""Tables A11 and A12 of the SpFDE paper: measured epoch times against the training FLOPs saved, from `spfde bench epochs`."""
+"""Tables A11 and A12 of SpFDE: measured epoch times against the training FLOPs saved, from `spfde bench epochs`."""
 
 from pathlib import Path
 from typing import Any

@@ -50,7 +50,7 @@ def bench(
         repeats: how often all trainings are timed.
         batch_size: samples per step; by default those of the scale.
     """
-    told: dict[str, Any] = {"training.epochs": epochs, "sparsity.interval": max(1, epochs // 10)}
+    told: dict[str, Any] = {"training.epochs": epochs, "sparsity.interval": max(2, epochs // 10)}
     told |= {"freezing.flops_reduction": 0.0, "sieving.removed": 0.0} | ({"model.name": model} if model else {})
     told |= {} if batch_size is None else {"training.batch_size": batch_size}
     cases: dict[tuple[str, float], dict[str, Any]] = {}
