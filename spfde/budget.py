@@ -177,7 +177,7 @@ def _sieved(plan: Plan, settings: RunSettings) -> Plan:
     training = settings.training
     samples = samples_by_epoch(settings.sieving, settings.sparsity.interval, training.epochs, int(plan.samples[0]))
     first_steps = np.concatenate([[0], np.cumsum(-(-samples // training.batch_size))])
-    return replace(plan, settings=settings, samples=samples, first_steps=first_steps)
+    return replace(plan, settings=settings, samples=samples, first_steps=first_steps, sieving=settings.sieving)
 
 
 def _takes(plan: Plan, bytes_by_epoch: np.ndarray | None, times: StepTimes | None) -> dict[str, float]:

@@ -43,7 +43,7 @@ def _widths(axes: Axes, frame: pd.DataFrame, column: str, unit: float, label: st
     powers = fits(frame, column)
     of = frame[frame.part == "width"]
     for method in METHODS:
-        values = of[of.method == method].groupby("width")[column].agg(["median", "min", "max"]) * unit
+        values = of[of.method == method].groupby("width")[column].agg(["median", "min", "max"]).dropna() * unit
         colour, marker = COLOURS[method]
         power, error = powers[method]
         name = f"{NAMES[method]}: {power:.2f} ± {error:.2f}"
@@ -53,7 +53,8 @@ def _widths(axes: Axes, frame: pd.DataFrame, column: str, unit: float, label: st
     widths = sorted(of["width"].unique())
     axes.set_xticks(widths, [f"{width}" for width in widths])
     axes.minorticks_off()
-    axes.legend(title="Fitted exponent", loc="upper left")
+    axes.margins(y=0.35)
+    axes.legend(title="Fitted exponent", loc="upper left", handlelength=1.2)
 
 
 def _sparsity(axes: Axes, frame: pd.DataFrame) -> None:

@@ -93,7 +93,7 @@ def compose(plan: Plan, everything: int, seconds: Mapping[str, Any], sieve_updat
     settings, distinct = plan.settings, list(dict.fromkeys(points(plan)))
     batch, interval, epochs = settings.training.batch_size, settings.sparsity.interval, settings.training.epochs
     evaluations = TEST // TEST_BATCH
-    exchanges = len(update_epochs(settings.sieving, interval, epochs)) if settings.sieving.removed else 0
+    exchanges = len(update_epochs(plan.sieving, interval, epochs)) if plan.sieving.removed else 0
     total: Any = sieve_update * exchanges + seconds["update"] * len(range(0, epochs, interval))
     for samples, point in zip(plan.samples.tolist(), points(plan), strict=True):
         number = distinct.index(point)

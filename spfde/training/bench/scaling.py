@@ -42,7 +42,7 @@ def bench(turns: int, widths: tuple[int, ...] = WIDTHS, network: Network | None 
     """Seconds of a mean step by turn, and bytes of a process that takes steps, one row each.
 
     Columns: `part` ("width" or "sparsity"), `method` ("dense", "rigl", "gse-uniform"; "sparse" of part sparsity),
-    `width`, `sparsity`, `turn`, `seconds`, `bytes` (what a process of its own needs beyond its imports; of part width).
+    `width`, `sparsity`, `turn`, `seconds`, `bytes` (what a process of its own needs beyond width 1; of part width).
 
     Args:
         turns: how often everything is timed.
@@ -72,7 +72,7 @@ def _at_width(width: int, turns: int) -> Iterator[tuple[Any, ...]]:
         steps = interval + (method == "rigl")
         found[method] = (interval * found[method] + found[f"{method} update"]) / steps
     for method in METHODS:
-        size = _measure_bytes(method, width)
+        size = _measure_bytes(method, width) if width > 1 else np.nan  # what width 1 needs is taken off everywhere
         sparsity = 0.0 if method == "dense" else 1 - DENSITY / width
         yield from (
             ("width", method, width, sparsity, turn, seconds, size) for turn, seconds in enumerate(found[method])
@@ -128,7 +128,7 @@ def _update(sparse: SparseTraining, step: Callable[[], Any]) -> Callable[[], Any
 
 
 def _measure_bytes(method: str, width: int) -> float:
-    """What steps and an update need at most, in a process of their own, beyond what its imports need."""
+    """What steps and an update need at most, in a process of their own, beyond what those of width 1 left there."""
     command = [sys.executable, "-m", "spfde.training.bench.scaling", method, str(width)]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(shown.split()[-1])
@@ -136,7 +136,7 @@ def _measure_bytes(method: str, width: int) -> float:
 
 def fits(frame: pd.DataFrame, column: str) -> dict[str, tuple[float, float]]:
     """Exponent of the width, and its standard error, by method: a line through the medians in a double logarithm."""
-    medians = frame[frame.part == "width"].groupby(["method", "width"])[column].median()
+    medians = frame[frame.part == "width"].groupby(["method", "width"])[column].median().dropna()
     found = {}
     for method in METHODS:
         line = stats.linregress(np.log(medians[method].index.to_numpy(float)), np.log(medians[method].to_numpy()))
