@@ -13,6 +13,7 @@ import yaml
 
 from spfde.experiments.files import experiment_names
 from spfde.experiments.resolve import expand
+from spfde.results.artefacts import FIGURES, TABLES
 from tests.whole import make_whole
 
 ROOT = Path(__file__).parents[2]
@@ -83,14 +84,15 @@ def test_bare_snakemake_makes_everything(project: Project) -> None:
 
 
 def test_every_artefact_is_a_target(project: Project) -> None:
-    tables = ["table1", "table2", "table3", *(f"tableA{number}" for number in range(8, 13)), "mest", "swat", "gse"]
-    tables += ["appendix_b", "appendix_c", "appendix_d", "around", "deviations"]
-    targets = [*tables, "figure1", "figure3", "figure4"]
-    assert sorted(targets) == experiment_names()
+    """By the name of its experiment; what belongs to the paper are these tables and figures."""
+    targets = experiment_names()
+    assert {"table1", "table2", "table3", *(f"tableA{number}" for number in range(8, 13))} <= set(TABLES)
+    assert {"appendix_b", "appendix_c", "appendix_d", "mest", "swat", "gse", "around", "deviations"} <= set(TABLES)
+    assert {"figure1", "figure3", "figure4", "appendix_b", "tradeoff", "timeline"} <= set(FIGURES)
     text = project.dry_run(*targets, "claims")
-    for name in tables:
+    for name in TABLES:
         assert f"results/smoke/tables/{name}.html" in text
-    for name in ("figure1", "figure3", "figure4", "appendix_b", "tradeoff", "timeline"):
+    for name in FIGURES:
         assert f"results/smoke/figures/{name}.svg" in text
     assert "results/smoke/claims.json" in text
     (plans,) = re.findall(r"python -m spfde plans .*", text)
@@ -138,7 +140,9 @@ def test_what_is_edited_is_rendered_alone(project: Project) -> None:
 def test_only_what_is_missing_is_trained(project: Project) -> None:
     """A lost record is made again; a published one counts, and so does a row that another experiment trains."""
     scale = project.folder / "config/scales/smoke.yaml"
-    scale.write_text(re.sub("runs_per_job: .*", "runs_per_job: 1", scale.read_text()))  # each row in a job of its own
+    values = yaml.safe_load(scale.read_text())
+    values["experiments"]["twin"] = {"settings": values["experiments"]["table2"]["settings"]}
+    scale.write_text(yaml.safe_dump({**values, "seeds": [1, 2], "runs_per_job": 1}))  # each row in a job of its own
     project.pretend()
     runs = expand("smoke", "table2")
     lost, published = (next(run for run in runs if run.row == row) for row in ("dense", "set-s90"))
