@@ -230,7 +230,7 @@ def test_what_ran_of_gses_updates_is_counted_by_what_skipped_zeros() -> None:
     column = method.columns[layer.name]
     assert method.updates[1] == 1 and method.skipped[1, column] == 1
     active, sampled = method.active[1, column] / layer.weights, method.sampled[1, column] / layer.weights
-    extra = method.samples(4, 34)  # of an epoch
+    extra = method.samples(34)  # of an epoch
     by_hand = layer.macs * extra * (3 * active + sampled)
     assert trace.executed_extra_macs[layer.name] == pytest.approx(by_hand)
     assert trace.extra_macs[layer.name] == pytest.approx(layer.macs * extra * (2 * active + sampled))
