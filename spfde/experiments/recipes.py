@@ -72,13 +72,15 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def values_of(name: str | None) -> Mapping[str, Any]:
+def values_of(name: object) -> Mapping[str, Any]:
     """The settings of a recipe, nested; none where none is named.
 
     Raises:
         SpfdeError: an unknown name; it names the nearest.
     """
-    return lookup("recipe", name, RECIPES).values if name else {}
+    if not isinstance(name, str) or not name:
+        return {}  # no recipe; what is no name at all is refused with the other settings
+    return lookup("recipe", name, RECIPES).values
 
 
 def recipe_of(settings: RunSettings) -> str:

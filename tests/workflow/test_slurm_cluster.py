@@ -55,7 +55,7 @@ ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
-TINY = {"title": "Tiny", "rows": [{"method": "spfde", "sparsities": [0.9], "set": {"training.epochs": 60}}]}
+TINY = {"title": "Tiny", "rows": [{"method": "spfde", "sparsities": [0.9], "set": {"training.epochs": 240}}]}
 
 pytestmark = [
     pytest.mark.slow,
