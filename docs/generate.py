@@ -232,7 +232,8 @@ def measure(scale: str, results: Path) -> None:
     names = [overview.EXPERIMENT, *experiment_names()]
     planned = {run.row: run for name in reversed(names) for run in expand(scale, name) if not run.tag}
     headline = overview.headline(gather(scale, results, overview.EXPERIMENT)).values
-    settings = [planned[row] for row in headline["row"]]
+    shown = {run.row: run for run in expand(scale, overview.EXPERIMENT)}
+    settings = [shown[row] for row in headline["row"]]
     headline = headline.assign(
         scale=scale,
         data=[run.data.name for run in settings],
