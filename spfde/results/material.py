@@ -134,7 +134,7 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
     try:
         wanted = {row["row"]: row["row_digest"] for row in rows}
         rows = with_controls_beside(rows)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         cause = f"{plan} is no plan of this version ({error.__class__.__name__}: {error})"
         raise SpfdeError(cause, f"write it again with `{command}`") from error
     if not rows and read_experiment(experiment).rows:
