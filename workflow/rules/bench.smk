@@ -15,6 +15,6 @@ rule bench:
     params:
         bench=launched("bench", GPUS, config["jobs_per_gpu"]),
         scale=SCALE if AT_PAPER_SCALE else "cifar100",
-        size=[] if AT_PAPER_SCALE else "--batch-size 8 --samples 24 --epochs 8 --repeats 2".split(),
+        size=[] if AT_PAPER_SCALE else "--batch-size 8 --samples 24 --epochs 16 --repeats 2".split(),
     shell:
         "{params.bench:q} epochs --scale {params.scale:q} {params.size:q} --out {output.means:q} > {log:q} 2>&1"
