@@ -5,7 +5,7 @@ decide it. How the test works: `spfde.results.hypotheses`; where its evidence co
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -23,15 +23,7 @@ Verdict = Literal[
     "by construction",
     "not run",
 ]
-VERDICTS: tuple[Verdict, ...] = (
-    "reproduced",
-    "smaller than claimed",
-    "undecided",
-    "undecided (interim)",
-    "contradicted",
-    "by construction",
-    "not run",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 DECIDED = ("reproduced", "smaller than claimed", "contradicted")
 UNVERIFIED = ("R", "NF")
 SMALLEST = 0.2  # points: the smallest effect of interest where no effect was published

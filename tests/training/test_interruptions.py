@@ -21,6 +21,7 @@ from spfde.experiments.resolve import resolve
 from spfde.training import checkpoint, loop, record
 from spfde.training.clock import Clock
 from spfde.training.run import Training
+from tests.training.test_loop import EveryStep
 
 DESCRIPTION = "classes: 2\nsize: 16\ntrain_samples: 24\ntest_samples: 4\nstreamed: true\n"
 TOLD = {
@@ -30,22 +31,6 @@ TOLD = {
     "data.train_limit": 192,
     "training.snapshots": 2,
 }
-
-
-class Stop(Clock):
-    """Writes a checkpoint after every step, and stops after a number of them."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def due(self) -> bool:
-        self.left -= 1
-        return True
-
-    @property
-    def stopped(self) -> str:
-        return "the test" if self.left <= 0 else ""
 
 
 def run(out: Path, clock: Clock | None = None, told: dict[str, object] = TOLD) -> Path:
@@ -138,7 +123,7 @@ def test_snapshots_survive_a_kill_at_every_moment_of_writing_the_record(
 @pytest.mark.parametrize("how", ["missing", "damaged"])
 def test_a_snapshot_that_is_lost_or_damaged_is_one_line(tmp_path: Path, how: str) -> None:
     with pytest.raises(Stopped):
-        run(tmp_path, Stop(8))
+        run(tmp_path, EveryStep(8))
     (path,) = tmp_path.glob(".checkpoints/*.snapshots/epoch-0002.safetensors")
     if how == "missing":
         path.unlink()
@@ -151,7 +136,7 @@ def test_a_snapshot_that_is_lost_or_damaged_is_one_line(tmp_path: Path, how: str
 def test_a_checkpoint_with_one_bit_changed_is_damaged(tmp_path: Path) -> None:
     """Under a header that is right: safetensors alone would read it."""
     with pytest.raises(Stopped):
-        run(tmp_path, Stop(2))
+        run(tmp_path, EveryStep(2))
     path = checkpoint.path_of(tmp_path, resolve("smoke", TOLD).run_id)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
@@ -163,7 +148,7 @@ def test_a_checkpoint_with_one_bit_changed_is_damaged(tmp_path: Path) -> None:
 
 def test_no_permission_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Stopped):
-        run(tmp_path, Stop(2))
+        run(tmp_path, EveryStep(2))
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).suffix != ".safetensors")
     with pytest.raises(SpfdeError, match=r"no right to read checkpoint .*; change its rights"):
         run(tmp_path)
@@ -181,7 +166,7 @@ def test_going_on_elsewhere_is_one_warning_and_stays_in_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Stopped):
-        run(tmp_path, Stop(4))
+        run(tmp_path, EveryStep(4))
     monkeypatch.setattr("spfde.training.environment.code_digest", lambda: "other")
     folder = run(tmp_path)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
@@ -199,7 +184,7 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
     settings = resolve("smoke", TOLD)
     splits = load(settings.data, None, None)
     with pytest.raises(Stopped):
-        loop.train(settings, splits, tmp_path, clock=Stop(2))
+        loop.train(settings, splits, tmp_path, clock=EveryStep(2))
     splits.train.labels[7] = (splits.train.labels[7] + 1) % 10
     with pytest.raises(SpfdeError, match="is of other data than those that are there now; bring the data back, or"):
         loop.train(settings, splits, tmp_path)
