@@ -1,13 +1,18 @@
 # Every target makes the environment first, in .venv, with the pins of constraints.txt.
 PYTHON ?= python3
 WORKERS ?= 2
+# Of a campaign: folder of the data sets, experiments, and MOVE=1 to move it to this checkout's commit.
+DATA_ROOT ?= .data
+EXPERIMENTS ?= all
+MOVE ?=
+CAMPAIGN ?= $(abspath $(CURDIR)/../$(notdir $(CURDIR))-campaign)
 # Of the pipeline: SCALE=cifar100 takes another scale than the configuration's, ARGS are more words for Snakemake.
 SCALE ?=
 ARGS ?=
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help reproduce test test-all lint docs bench soak clean
+.PHONY: help reproduce test test-all lint docs bench campaign publish soak clean
 
 help: ## print these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -38,6 +43,13 @@ docs: $(READY) ## the documentation site, in build/site/
 
 bench: $(READY) ## measure what freezing and sieving save in time, on the paper's network
 	spfde bench --scale cifar100
+
+campaign: ## train SCALE's runs for days, in a worktree of their own beside this one (DATA_ROOT=DIR)
+	@$(PYTHON) workflow/scripts/campaign.py --scale $(or $(SCALE),cifar100-short) --data-root $(DATA_ROOT) \
+	  --experiments $(EXPERIMENTS) --folder $(CAMPAIGN) $(if $(MOVE),--move)
+
+publish: $(READY) ## take over what a campaign has finished, into results/published
+	spfde publish --scale $(or $(SCALE),cifar100-short) --results $(CAMPAIGN)/results --to results/published
 
 soak: $(READY) ## endurance: a hundred kills, ten minutes of bad input of each kind, 300 mutants (many hours)
 	pytest -m soak --timeout 7200

@@ -49,11 +49,12 @@ def publish(
     scale: Scale,
     run_ids: Annotated[list[str] | None, typer.Argument(help="Run ids; by default all finished runs.")] = None,
     results: Results = Path("results"),
+    to: Annotated[Path | None, typer.Option(help="Folder of published records; by default RESULTS/published.")] = None,
 ) -> None:
-    """Copy finished records, without weights, and the analyses to RESULTS/published/SCALE/."""
+    """Copy finished records, without weights, and the analyses to RESULTS/published/SCALE/, or TO/SCALE/."""
     from spfde.results.publish import publish as copy
 
-    written, kept = copy(scale, results, run_ids or ())
+    written, kept = copy(scale, results, run_ids or (), to)
     for path in kept:
         typer.echo(f"already published: {path}")
     for path in written:

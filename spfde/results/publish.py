@@ -20,13 +20,16 @@ from spfde.training.trust import is_whole, seal
 COPIED = ("settings.yaml", "epochs.csv")
 
 
-def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[list[Path], list[Path]]:
+def publish(
+    scale: str, results: Path, run_ids: Iterable[str] = (), to: Path | None = None
+) -> tuple[list[Path], list[Path]]:
     """Publishes finished records of a scale, each whole, and the scale's analyses.
 
     Args:
         scale: its name.
         results: the folder of all results.
         run_ids: the runs to publish; by default all that are finished.
+        to: folder of all published records, by default that of the results.
 
     Returns:
         What was written, and the records that were published already and are left as they are.
@@ -34,7 +37,7 @@ def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[lis
     Raises:
         SpfdeError: no finished record, an unknown run id, a broken record, no space left.
     """
-    home = results / "published" / scale
+    home = (to or results / "published") / scale
     folders = {folder.name: folder for folder in record_folders(scale, results)}
     if not folders:
         raise SpfdeError(f"no finished records of scale {scale} in {results}", "train its runs first")
@@ -43,7 +46,7 @@ def publish(scale: str, results: Path, run_ids: Iterable[str] = ()) -> tuple[lis
     new = [folder for folder in chosen if home / folder.name not in kept]
     for folder in new:
         _copy(folder, home / folder.name)
-    return [home / folder.name for folder in new] + _analyses(scale, results), kept
+    return [home / folder.name for folder in new] + _analyses(scale, results, home), kept
 
 
 def _copy(record: Path, to: Path) -> None:
@@ -60,11 +63,11 @@ def _copy(record: Path, to: Path) -> None:
         shutil.copystat(record / "summary.json", temporary / "summary.json")  # its date: the newest counts
 
 
-def _analyses(scale: str, results: Path) -> list[Path]:
+def _analyses(scale: str, results: Path, home: Path) -> list[Path]:
     """Copies the analyses with new contents; returns their published paths."""
     written = []
     for fresh in sorted((results / scale / "analysis").glob("*.csv")):
-        path = results / "published" / scale / "analysis" / fresh.name
+        path = home / "analysis" / fresh.name
         same = path.is_file() and path.read_bytes() == fresh.read_bytes()
         if analysis_path(fresh.stem, scale, results) == fresh and not same:
             with writing(path) as temporary:

@@ -31,3 +31,9 @@ for job in PIPELINE.jobs:
         shell:
             "{params.train:q} --scale {params.scale:q} {params.what:q} {params.on_data:q} {params.out:q}"
             " --keep-diverged {params.time_limit:q} > {log:q} 2>&1"
+
+
+# Records alone, as a campaign makes them: no table, figure or report.
+rule trained:
+    input:
+        PIPELINE.records(*EXPERIMENTS),
