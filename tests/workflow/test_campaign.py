@@ -18,6 +18,7 @@ if "--unlock" not in sys.argv:
         time.sleep(0.05)
 """
 MAKEFILE = """.venv/.ready:
+\tflock --nonblock . true
 \tmkdir -p .venv/bin && cp snakemake .venv/bin/ && chmod +x .venv/bin/snakemake && touch .venv/.ready
 """
 
@@ -31,7 +32,7 @@ def checkout(tmp_path: Path) -> Path:
         git(home, "config", key, value)
     (home / "Makefile").write_text(MAKEFILE)
     (home / "snakemake").write_text(SNAKEMAKE.format(python=sys.executable))
-    (home / ".gitignore").write_text(".venv\nstarted.json\nwait\n")
+    (home / ".gitignore").write_text(".venv\nresults\nstarted.json\nwait\n")
     git(home, "add", ".")
     git(home, "commit", "--quiet", "-m", "first")
     return home

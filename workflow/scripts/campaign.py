@@ -26,7 +26,10 @@ def main() -> int:
     if problem := prepare(folder, tag, told.move):
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    lock = os.open(folder, os.O_RDONLY)  # a folder can be locked, and the lock dies with its holder
+    # A folder can be locked, and the lock dies with its holder. The worktree's own is locked to make the environment.
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+    lock = os.open(results, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
