@@ -50,7 +50,9 @@ def make(home: Path) -> int:
     unfinished.touch()
     if not (venv / "bin/pip").exists():
         say("making .venv")
-        if status := subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=home).returncode:
+        # `make` puts .venv first on the path: this Python may be the one of the environment that was just removed.
+        base = getattr(sys, "_base_executable", sys.executable)
+        if status := subprocess.run([base, "-m", "venv", ".venv"], cwd=home).returncode:
             return status
     pins = sum("==" in line for line in (home / "constraints.txt").read_text().splitlines())
     command = [".venv/bin/pip", "install", "--progress-bar", "off", "-e", ".[dev]", "-c", "constraints.txt"]
