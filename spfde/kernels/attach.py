@@ -13,6 +13,7 @@ from spfde.errors import SpfdeError, nearest
 from spfde.kernels import networks
 from spfde.kernels.block import Stage
 from spfde.kernels.blocked import block, unblock
+from spfde.kernels.convolution import Watcher
 from spfde.kernels.library import library
 from spfde.kernels.pool import mean
 from spfde.kernels.structure import Structure
@@ -70,6 +71,7 @@ class Handle:
         self._inner = list(dict.fromkeys(module for unit in self._all for module in unit.modules))
         self._structures: dict[str, Structure] = {}
         self._samples: dict[str, Structure] = {}
+        self._watchers: Mapping[str, Watcher] = {}
         self._warned: set[str] = set()
         for unit in self.units:
             unit.handle = self
@@ -138,6 +140,18 @@ class Handle:
         finally:
             self._samples = before
 
+    @contextmanager
+    def watch(self, watchers: Mapping[str, Watcher]) -> Iterator[None]:
+        """Inside, watchers see the operands of their layers, by name, in units whose modules are not called themselves.
+
+        Hooks on the modules, which see those of the other layers, are no reason to run dense meanwhile.
+        """
+        self._watchers = watchers
+        try:
+            yield
+        finally:
+            self._watchers = {}
+
     def problems(self, x: Tensor | None = None) -> list[str]:
         """Why the next forward pass (of the input x) would run dense; nothing where it would not."""
         return self._problems(self.units, self._inner, x)
@@ -159,7 +173,7 @@ class Handle:
         ):
             found.append(f"the input is of {x.dtype} on {x.device}")
         for module in inner:
-            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            if not self._watchers and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
                 found.append("a layer inside has a hook")
                 break
         if not all(unit.intact() for unit in units):
@@ -195,7 +209,7 @@ class Handle:
             self.rebuild([name])
             structure = self._structures[name]
         self.executed.add(name)
-        return Stage(conv, bn, structure, self._samples.get(name, structure))
+        return Stage(conv, bn, structure, self._samples.get(name, structure), self._watchers.get(name))
 
     def run(self, units: list[Unit], x: Tensor, pooled: bool) -> Tensor:
         """Runs units one after the other; the layout changes only where a dense and a sparse unit meet."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spfde.kernels import library as c
-from spfde.kernels.convolution import Convolution, normalised, plain
+from spfde.kernels.convolution import Convolution, Watcher, normalised, plain
 from spfde.kernels.ending import Ending
 from spfde.kernels.memory import borrow
 from spfde.kernels.norm import Affine, Sums, check_count, uses_batch
@@ -28,12 +28,14 @@ class Stage:
     Attributes:
         structure: nonzeros of the weight.
         positions: where the gradient of the weight is computed: the nonzeros, or more.
+        watcher: sees the convolution's operands.
     """
 
     conv: Any
     bn: Any
     structure: Structure
     positions: Structure
+    watcher: Watcher | None = None
 
     @property
     def parameters(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -121,10 +123,11 @@ class _Pass:
         self.convs: list[Convolution] = []
         shape: Sequence[int] = z.shape
         for stage in block.path:
-            self.convs.append(Convolution(stage.structure, batch, shape, block.threads))
+            self.convs.append(Convolution(stage.structure, batch, shape, block.threads, stage.watcher))
             shape = self.convs[-1].output
         if isinstance(block.shortcut, Stage):
-            self.convs.append(Convolution(block.shortcut.structure, batch, z.shape, block.threads))
+            stage = block.shortcut
+            self.convs.append(Convolution(stage.structure, batch, z.shape, block.threads, stage.watcher))
         for stage, conv in zip(self.stages, self.convs, strict=True):
             check_count(stage.bn, conv.count)
 

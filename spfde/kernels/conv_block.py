@@ -48,7 +48,8 @@ class _Pass:
 
     def __init__(self, block: ConvBlock, batch: int, z: Tensor, before: Ending | None = None) -> None:
         self.block, self.batch, self.before = block, batch, before
-        self.conv = Convolution(block.stage.structure, batch, z.shape, block.threads)
+        stage = block.stage
+        self.conv = Convolution(stage.structure, batch, z.shape, block.threads, stage.watcher)
         check_count(block.stage.bn, self.conv.count)
 
     def run(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,13 @@
 """One sparse convolution on blocked activations: forward pass and gradients."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spfde.kernels import library as c
+from spfde.kernels.blocked import unblock
 from spfde.kernels.ending import Ending
 from spfde.kernels.library import LANES, library
 from spfde.kernels.memory import borrow
@@ -27,6 +29,31 @@ def normalised(y: Tensor, norm: Affine) -> c.Source:
     return source
 
 
+def images(source: c.Source, batch: int, threads: int) -> Tensor:
+    """An operand as (batch, channels, height, width): what the kernels make of it while they read it."""
+    if source.mode == c.PLAIN:
+        value = source.keep
+    elif source.mode == c.AFFINE_RELU:
+        y, norm = source.keep
+        a, b = norm.coefficients[:, :, None, None]
+        value = torch.relu(a * y + b)
+    else:
+        coefficients, g, y = source.keep
+        a, b, d = coefficients[:3, :, None, None]
+        value = a * g + b * y + d if source.mode == c.GRADIENT else a * g
+    return unblock(value, batch, threads)
+
+
+class Watcher(Protocol):
+    """Sees what a layer reads, and the gradient of its outputs. Both are (batch, channels, height, width)."""
+
+    def forward(self, inputs: Tensor, outputs: Sequence[int]) -> None:
+        """Takes the inputs, and the shape of the outputs, in the forward pass."""
+
+    def backward(self, gradient: Tensor) -> None:
+        """Takes the gradient of the outputs in the backward pass."""
+
+
 class Convolution:
     """A convolution of one batch.
 
@@ -35,10 +62,13 @@ class Convolution:
         batch: images.
         x: shape of the input, (blocks, height, inputs, width, 16).
         threads: to work with.
+        watcher: sees its operands.
     """
 
-    def __init__(self, structure: Structure, batch: int, x: Sequence[int], threads: int) -> None:
-        self.structure = structure
+    def __init__(
+        self, structure: Structure, batch: int, x: Sequence[int], threads: int, watcher: Watcher | None = None
+    ) -> None:
+        self.structure, self.watcher = structure, watcher
         self.height, self.width = x[1], x[3]
         self.shape = structure.geometry(batch, self.height, self.width, threads)
         stride = structure.stride
@@ -51,6 +81,9 @@ class Convolution:
 
     def forward(self, x: c.Source, weight: Tensor, sums: bool = False) -> tuple[Tensor, Tensor | None]:
         """The convolution, and the sums for its BatchNorm where they are wanted."""
+        if self.watcher:
+            batch, (_, height, channels, width, _) = self.shape.batch, self.output
+            self.watcher.forward(images(x, batch, self.shape.threads), (batch, channels, height, width))
         found = None
         if sums:
             found = torch.empty(library().conv_records(self.shape), self.output[2], 3, LANES)
@@ -96,6 +129,8 @@ class Convolution:
             The gradient of the weights, dense, zero but at the positions, and for `through` and `end` the sums that
             the gradients of the BatchNorms before need: (records, inputs, 3, 16).
         """
+        if self.watcher:
+            self.watcher.backward(images(dy, self.shape.batch, self.shape.threads))
         dw, sums = None, None
         backward = c.Backward(shape=self.shape, x=x, dy=dy, finish=c.ADD if add else c.STORE)
         if positions is not None:

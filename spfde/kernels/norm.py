@@ -48,6 +48,11 @@ class Affine:
         library().batch_norm(self._norm, shape, _address(sums))
         self.mean, self.a, self.b = self._norm.mean, self._norm.a, self._norm.b
 
+    @property
+    def coefficients(self) -> Tensor:
+        """a and b, (2, channels)."""
+        return self.buffer[2:]
+
     def backward(self, g: Tensor, y: Tensor, sums: Sums) -> tuple[c.Source, Tensor, Tensor]:
         """Gradient of the input as a source to be made while it is read, and those of weight and bias.
 

@@ -88,6 +88,9 @@ class Skipping(Protocol):
     def sample(self, extra: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """A context in which passes that skip zeros also compute the gradients at these places, by layer name."""
 
+    def watch(self, watchers: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """A context in which watchers (`spfde.kernels.convolution.Watcher`) see what their layers, by name, work on."""
+
 
 class Run(Protocol):
     """What a method sees of the training that it acts on (`spfde.api.SparseTraining`)."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spfde.cost.profile import LayerProfile
 from spfde.errors import SpfdeError
 from spfde.methods.base import DROP_FRACTION, INTERVAL, SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
-from spfde.methods.gse_mass import Mass, channel_axis, unit_sums
+from spfde.methods.gse_mass import LayerWatcher, Mass
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import Layout, top
@@ -54,6 +54,19 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
+
+
+@contextmanager
+def weights_fixed(network: nn.Module) -> Iterator[None]:
+    """A context in which no gradient of a parameter is computed."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @register
@@ -151,9 +164,13 @@ class GseUniform(Method):
     def gradients(self, run: Run, layers: Sequence[SparseLayer], step: int) -> tuple[list[Tensor], list[Mass]]:
         """Gradients of the extra batches by each layer's weight, and what its positions are to be drawn by."""
         network = copy.deepcopy(run.model)
-        masses = self._watched(run, network, layers, step)
+        masses = self.masses_of(run, network, layers, step)
         weights = [network.get_parameter(f"{layer.name}.weight") for layer in layers]
         return self._over_batches(run, network, weights, step), masses
+
+    def masses_of(self, run: Run, network: nn.Module, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
+        """What positions are to be drawn by, complete once the extra batches have gone through this copy."""
+        return [Mass.even(layer) for layer in layers]
 
     def masses(self, run: Run, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
         """What positions are to be drawn by, without any gradient of a weight."""
@@ -169,11 +186,6 @@ class GseUniform(Method):
         for layer in layers:
             self.skipped[run.epoch, self.columns[layer.name]] += layer.name in run.execution.executed_layers
         return found
-
-    def _watched(self, run: Run, network: nn.Module, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
-        draws = torch.Generator(layers[0].weight.device)
-        draws.manual_seed(run.generator("method", "signs", step).initial_seed())
-        return [self.watch(layer, network.get_submodule(layer.name), draws) for layer in layers]
 
     def _over_batches(self, run: Run, network: nn.Module, by: Sequence[Tensor], step: int) -> list[Tensor]:
         """Mean gradient of the extra batches by each of these tensors; by the images themselves, unsummed, if none."""
@@ -197,10 +209,6 @@ class GseUniform(Method):
         """Samples that gradients are taken from: whole batches, if the training set has as many."""
         batch = self.plan.settings.training.batch_size
         return min(available, math.ceil(self.options.per_class * self.plan.classes / batch) * batch)
-
-    def watch(self, layer: SparseLayer, module: nn.Module, draws: torch.Generator) -> Mass:
-        """What the layer's positions are drawn by, complete once the extra batches have gone through."""
-        return Mass.even(layer)
 
     def settle(self, run: Run, layer: SparseLayer) -> None:
         """A layer freezes with the weights it has: the total is at its target already."""
@@ -252,7 +260,7 @@ class GseUniform(Method):
                     counts[epoch, column] / layer.weights / updates for counts in (self.active, self.sampled)
                 )
                 skipped, ran = self.skipped[epoch, column], density * (2 + propagates) + sampled
-                ran += (1.0 + propagates) * self.sums_first
+                ran += density * (1 + propagates) * self.sums_first
             sketches = self.sketching(layer) * updates if trains else 0.0
             macs[index] = layer.macs * ((updates - skipped) * dense + skipped * ran + sketches)
         return macs * self.samples(samples)
@@ -296,9 +304,9 @@ class Guided(GseUniform):
         """The values of h and delta that are summed up."""
         return values
 
-    def signs(self, like: Tensor, draws: torch.Generator) -> Tensor:
-        """Factor of every sample and position, of the shape of one output channel."""
-        return torch.ones_like(like)
+    def signs(self, shape: Sequence[int], like: Tensor, draws: torch.Generator) -> Tensor:
+        """Factor of every sample and position; the shape is that of one output channel."""
+        return like.new_ones(shape)
 
     def attach(self, run: Run) -> None:
         for layer in run.masks:
@@ -306,28 +314,29 @@ class Guided(GseUniform):
                 cause = f"method {self.name} sums up what a weight reads, and {layer.name} is a transposed convolution"
                 raise SpfdeError(cause, "use gse-uniform")
 
+    def masses_of(self, run: Run, network: nn.Module, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
+        watchers = self._watchers(run, network, layers, step)
+        for name, watcher in watchers.items():
+            network.get_submodule(name).register_forward_hook(watcher.hook)
+        return [watcher.mass for watcher in watchers.values()]
+
     def masses(self, run: Run, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
-        """By a forward pass and the input gradients, on a copy of the network."""
-        network = copy.deepcopy(run.model).requires_grad_(False)
-        masses = self._watched(run, network, layers, step)
-        self._over_batches(run, network, (), step)
-        return masses
+        """By a forward pass and the input gradients, on the network itself, whose kernels skip the zeros."""
+        watchers = self._watchers(run, run.model, layers, step)
+        with run.execution.watch(watchers), statistics_kept(run.model), weights_fixed(run.model):
+            self._over_batches(run, run.model, (), step)
+        return [watcher.mass for watcher in watchers.values()]
 
-    def watch(self, layer: SparseLayer, module: nn.Module, draws: torch.Generator) -> Mass:
-        mass = Mass.even(layer, int(getattr(module, "groups", 1)), 0.0)
-        channel = channel_axis(module)
-
-        def forward(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            signs = self.signs(output.detach().narrow(channel, 0, 1), draws)
-            mass.units += unit_sums(module, self.term(inputs[0].detach()), signs)
-
-            def backward(delta: Tensor) -> None:
-                mass.outputs += (self.term(delta) * signs).movedim(channel, 0).flatten(1).sum(1)
-
-            output.register_hook(backward)
-
-        module.register_forward_hook(forward)
-        return mass
+    def _watchers(
+        self, run: Run, network: nn.Module, layers: Sequence[SparseLayer], step: int
+    ) -> dict[str, LayerWatcher]:
+        draws = {layer.name: torch.Generator(layer.weight.device) for layer in layers}
+        for name, generator in draws.items():
+            generator.manual_seed(run.generator("method", "signs", step, name).initial_seed())
+        return {
+            layer.name: LayerWatcher(self, layer, network.get_submodule(layer.name), draws[layer.name])
+            for layer in layers
+        }
 
     def sketching(self, layer: LayerProfile) -> float:
         shape = self.plan.shapes[layer.name]
@@ -355,5 +364,5 @@ class GseGraEst(Guided):
     name = "gse-graest"
     title = "GSE (GraEst)"
 
-    def signs(self, like: Tensor, draws: torch.Generator) -> Tensor:
-        return torch.randint(2, like.shape, generator=draws, device=like.device).to(like.dtype) * 2 - 1
+    def signs(self, shape: Sequence[int], like: Tensor, draws: torch.Generator) -> Tensor:
+        return torch.randint(2, tuple(shape), generator=draws, device=like.device).to(like.dtype) * 2 - 1

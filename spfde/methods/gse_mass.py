@@ -1,8 +1,8 @@
 """What GSE draws positions of a weight by, and the sums over activations that this is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -72,3 +72,44 @@ def unit_sums(module: nn.Module, inputs: Tensor, factors: Tensor) -> Tensor:
 def channel_axis(module: nn.Module) -> int:
     """Where the outputs are in a layer's output."""
     return -1 if isinstance(module, nn.Linear) else 1
+
+
+class Sketch(Protocol):
+    """What is summed up of a layer's inputs and of its outputs' gradients."""
+
+    def term(self, values: Tensor) -> Tensor:
+        """Of the values, what enters the sums."""
+
+    def signs(self, shape: Sequence[int], like: Tensor, draws: torch.Generator) -> Tensor:
+        """The factor of every sample and position, of this shape: that of one output channel."""
+
+
+class LayerWatcher:
+    """Sums up what a layer reads and the gradients of what it gives, over all batches that it sees.
+
+    Attributes:
+        mass: the sums so far.
+    """
+
+    def __init__(self, sketch: Sketch, layer: SparseLayer, module: nn.Module, draws: torch.Generator) -> None:
+        self.sketch, self.module, self.draws = sketch, module, draws
+        self.channel = channel_axis(module)
+        self.mass = Mass.even(layer, int(getattr(module, "groups", 1)), 0.0)
+        self._signs: list[Tensor] = []  # of each pass that is still to go back
+
+    def forward(self, inputs: Tensor, outputs: Sequence[int]) -> None:
+        """Takes the inputs, and the shape of the outputs."""
+        shape = list(outputs)
+        shape[self.channel] = 1
+        self._signs.append(self.sketch.signs(shape, inputs, self.draws))
+        self.mass.units += unit_sums(self.module, self.sketch.term(inputs), self._signs[-1])
+
+    def backward(self, gradient: Tensor) -> None:
+        """Takes the gradient of the outputs."""
+        terms = self.sketch.term(gradient) * self._signs.pop()
+        self.mass.outputs += terms.movedim(self.channel, 0).flatten(1).sum(1)
+
+    def hook(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Both, as a forward hook of the layer's module."""
+        self.forward(inputs[0].detach(), output.shape)
+        output.register_hook(self.backward)
