@@ -197,7 +197,7 @@ def test_two_losses_of_one_network_have_buffers_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("method", ["gse-uniform", "gse-grabo", "gse-graest"])
-def test_gse_looks_at_no_gradient_outside_masks_and_sample(method: str) -> None:
+def test_gse_looks_at_no_gradient_outside_masks_and_sample(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a tenth of the positions it finds what the dense gradients are there, and draws as the dense path does."""
     sparse, dense = make(method, sparsity__target=0.8), make(method, "dense", sparsity__target=0.8)
     for run in (sparse, dense):
@@ -205,7 +205,10 @@ def test_gse_looks_at_no_gradient_outside_masks_and_sample(method: str) -> None:
     assert sparse.execution.skips_zeros and not dense.execution.skips_zeros
     layers, others = list(sparse.masks), list(dense.masks)
     whole, masses = dense.method.gradients(dense, others, 9)
-    own = sparse.method.masses(sparse, layers, 9)
+    with monkeypatch.context() as patch:  # by the kernels under the network itself, not under a copy of it
+        patch.setattr(copy, "deepcopy", lambda *_: pytest.fail("the network is copied"))
+        own = sparse.method.masses(sparse, layers, 9)
+    assert sparse.execution.executed_layers and all(p.requires_grad for p in sparse.model.parameters())
     before = {name: value.clone() for name, value in sparse.model.state_dict().items()}
     samples = dense.method.sample(dense, others, masses, 9)
     found = sparse.method.sampled_gradients(sparse, layers, samples, 9)
@@ -221,19 +224,23 @@ def test_gse_looks_at_no_gradient_outside_masks_and_sample(method: str) -> None:
     assert all(parameter.grad is None for parameter in sparse.model.parameters())
 
 
-def test_what_ran_of_gses_updates_is_counted_by_what_skipped_zeros() -> None:
-    """Forward, input gradient and weight gradient at the density, and the last on the sample too."""
-    sparse = make("gse-uniform")
+@pytest.mark.parametrize(("method", "passes"), [("gse-uniform", 3), ("gse-grabo", 5)])
+def test_what_ran_of_gses_updates_is_counted_by_what_skipped_zeros(method: str, passes: int) -> None:
+    """Forward, input gradient and weight gradient at the density, and the last on the sample too.
+
+    Guided draws take a forward pass and an input gradient before, and their sums.
+    """
+    sparse = make(method)
     list(steps(sparse, range(3)))  # the tenth step is an update
     trace = sparse.trace().query("epoch == 1").set_index("layer")
-    method, layer = sparse.method, next(one for one in COSTS.layers if one.name == "layer2.0.conv2")
-    column = method.columns[layer.name]
-    assert method.updates[1] == 1 and method.skipped[1, column] == 1
-    active, sampled = method.active[1, column] / layer.weights, method.sampled[1, column] / layer.weights
-    extra = method.samples(34)  # of an epoch
-    by_hand = layer.macs * extra * (3 * active + sampled)
+    gse, layer = sparse.method, next(one for one in COSTS.layers if one.name == "layer2.0.conv2")
+    column = gse.columns[layer.name]
+    assert gse.updates[1] == 1 and gse.skipped[1, column] == 1
+    active, sampled = gse.active[1, column] / layer.weights, gse.sampled[1, column] / layer.weights
+    extra = gse.samples(34)  # of an epoch
+    by_hand = layer.macs * extra * (passes * active + sampled + gse.sketching(layer))
     assert trace.executed_extra_macs[layer.name] == pytest.approx(by_hand)
-    assert trace.extra_macs[layer.name] == pytest.approx(layer.macs * extra * (2 * active + sampled))
+    assert trace.extra_macs[layer.name] == pytest.approx(layer.macs * extra * (2 * active + sampled + gse.sketching(layer)))
 
 
 def test_modules_without_kernels_train_dense() -> None:

@@ -7,6 +7,7 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,7 +38,7 @@ class Source(Structure):
     """
 
     _fields_ = [("mode", c_int32), *((name, c_void_p) for name in ("p", "q", "a", "b", "d"))]
-    keep: object = None
+    keep: Any = None
 
 
 class Epilogue(Structure):
