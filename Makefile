@@ -6,8 +6,10 @@ DATA_ROOT ?= .data
 EXPERIMENTS ?= all
 MOVE ?=
 CAMPAIGN ?= $(abspath $(CURDIR)/../$(notdir $(CURDIR))-campaign)
-# Of the pipeline: SCALE=cifar100 takes another scale than the configuration's, ARGS are more words for Snakemake.
+# Of the pipeline: SCALE=cifar100 takes another scale than the configuration's, CONFIG=train=never sets more of it, ARGS are
+# more words for Snakemake.
 SCALE ?=
+CONFIG ?=
 ARGS ?=
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -19,7 +21,7 @@ help: ## print these targets
 
 reproduce: $(READY) ## the pipeline from settings to report, with what is missing (SCALE=... another scale)
 	@PYTHONPATH=workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH} snakemake --cores all --logger spfde \
-	  $(if $(SCALE),--config scale=$(SCALE)) $(ARGS)
+	  $(if $(SCALE)$(CONFIG),--config $(if $(SCALE),scale=$(SCALE)) $(CONFIG)) $(ARGS)
 	@spfde show $(if $(SCALE),--scale $(SCALE))
 
 test: $(READY) ## the tests, ten minutes at most on two cores

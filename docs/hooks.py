@@ -1,7 +1,8 @@
 """Pages of the documentation site that are made from the project itself, so that they cannot grow stale.
 
-MkDocs calls the functions of this file (`hooks` in mkdocs.yml). They add a list of the methods, the settings of
-config/README.md, the claims of config/claims.yaml, the changelog, and a page of the API reference for each package.
+MkDocs calls the functions of this file (`hooks` in mkdocs.yml). They add a list of the methods, the notebooks, the
+settings of config/README.md, the claims of config/claims.yaml, the changelog, and a page of the API reference for each
+package.
 """
 
 import re
@@ -10,13 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 from spfde.methods import METHODS
 from spfde.results import claims
 
 ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LATER = ("evidence.md", "protocol.md", "speed.md", "refusals.md")  # in the navigation from the day they are written
 CLAIMS = """# Claims
 
@@ -37,6 +41,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for page in LATER:
         if not (ROOT / "docs" / page).exists():
             _without(config.nav, page)
+    _section(config.nav, "Notebooks").extend(f"notebooks/{path.stem}.md" for path in NOTEBOOKS)
     _section(config.nav, "Methods").extend(["methods/index.md", *(f"methods/{name}.md" for name in METHODS)])
     _section(config.nav, "API").extend(["api/index.md", *(f"api/{name}.md" for name in _packages())])
     return config
@@ -44,7 +49,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
-    pages = {
+    pages: dict[str, str | bytes] = {
         "methods/index.md": _methods(),
         "settings.md": _settings(),
         "claims.md": _claims(),
@@ -52,6 +57,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "api/index.md": _api(),
         **{f"api/{name}.md": _reference(name) for name in _packages()},
     }
+    for notebook in NOTEBOOKS:
+        pages |= _notebook(notebook)
     for path, text in pages.items():
         if written := files.get_file_from_path(path):
             files.remove(written)
@@ -109,6 +116,19 @@ def _methods() -> str:
 def _settings() -> str:
     text = (ROOT / "config/README.md").read_text(encoding="utf-8")
     return text.replace("# Configuration", "# Settings", 1)
+
+
+def _notebook(path: Path) -> dict[str, str | bytes]:
+    """The page of a notebook with the outputs that are kept in it, and its figures."""
+    notebook = nbformat.read(path, as_version=4)
+    exporter = MarkdownExporter()
+    told: dict[str, Any] = {"unique_key": path.stem, "output_files_dir": ""}
+    text, made = exporter.from_notebook_node(notebook, resources=told)
+    first, _, rest = text.partition("\n\n")
+    scale = notebook.metadata.get("spfde", {}).get("scale", "no scale")
+    note = f"Run on the published records of the scale `{scale}`; the notebook is `notebooks/{path.name}`."
+    figures = {f"notebooks/{Path(name).name}": data for name, data in made.get("outputs", {}).items()}
+    return {f"notebooks/{path.stem}.md": f"{first}\n\n{note}\n\n{rest}", **figures}
 
 
 def _claims() -> str:

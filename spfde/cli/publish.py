@@ -27,11 +27,14 @@ def notebook(
     name: Annotated[str, typer.Argument(help="Notebook: the name of a file in notebooks, without suffix.")],
     scale: Scale,
     results: Results = Path("results"),
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Write the outputs into the notebook, not into a page.")
+    ] = False,
 ) -> None:
     """Run a notebook on the results and render it to one HTML page."""
-    from spfde.results.notebooks import render
+    from spfde.results.notebooks import keep, render
 
-    typer.echo(render(name, scale, results))
+    typer.echo((keep if in_place else render)(name, scale, results))
 
 
 def crate(

@@ -15,7 +15,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.stored import read_settings
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
-from spfde.results.seconds import StepSeconds
+from spfde.results.seconds import StepSeconds, steps_path
 
 # The trace says what happened, so freezing is not solved for again, and initial weights are not needed.
 HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}
@@ -51,12 +51,12 @@ def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
 def write_costs(folders: Iterable[Path], path: Path) -> int:
     """Writes the costs of records as CSV: one row for each run, columns as in the frame of `spfde.results.load`.
 
-    Seconds of an epoch are among them where `spfde bench steps` wrote steps.csv beside that file.
+    Seconds of an epoch are among them where `spfde bench steps` measured steps of this scale.
 
     Returns:
         the number of records.
     """
-    steps = StepSeconds.read(path.parent / "steps.csv")
+    steps = StepSeconds.read(steps_path(path.parent))
     rows = [flat(account(folder, steps)) for folder in folders]
     write(pd.DataFrame(rows, columns=None if rows else ["run_id"]), path)
     return len(rows)

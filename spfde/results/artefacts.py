@@ -136,6 +136,7 @@ FIGURES = {
         _figure("figure3", analyses=("figure3.gradients",)),
         _figure("figure4"),
         _figure("appendix_b"),
+        _figure("budget"),
         _figure("tradeoff", "table2"),
         _figure("timeline", "table2"),
         _figure("scaling"),
@@ -144,9 +145,14 @@ FIGURES = {
 NOTEBOOKS = {
     entry.name: entry
     for entry in (
-        _notebook("results", "table2", shows=("table_table2", "figure_tradeoff")),
+        _notebook("results", "table2", shows=("table_table2", "figure_budget", "figure_tradeoff")),
         _notebook("freezing_sieving", "table2", shows=("figure_timeline",)),
         _notebook("cost", "table2", shows=("figure_figure4",)),
     )
 }
 ARTEFACTS = {entry.rule: entry for entries in (TABLES, FIGURES, NOTEBOOKS) for entry in entries.values()}
+# The figures of the overview, by their titles there, the first one first.
+FIRST_PAGE = {
+    "budget": "Is SpFDE better than training shorter?",
+    "tradeoff": "Accuracy against training FLOPs",
+}

@@ -1,5 +1,6 @@
-"""Notebooks, run top to bottom on the results and rendered to one HTML page that loads nothing."""
+"""Notebooks, run on the results: rendered to one HTML page that loads nothing, or kept with their outputs."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -26,17 +27,52 @@ p, li { max-width: 60rem; }
 .anchor-link { display: none; }
 """
 
+NOTEBOOKS = Path("notebooks")
 LONGEST_SOCKET = 100  # longest path of a socket, in characters, that every system accepts
 
 
-def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks")) -> Path:
+def render(name: str, scale: str, results: Path, folder: Path = NOTEBOOKS) -> Path:
     """Runs a notebook in a kernel of this Python and writes results/<scale>/notebooks/<name>.html.
-
-    The notebook learns what to read from the variables SPFDE_SCALE and SPFDE_RESULTS of its environment.
 
     Raises:
         SpfdeError: no such notebook (naming the nearest), or a cell that failed.
     """
+    path = results / scale / "notebooks" / f"{name}.html"
+    write_text(path, page(_run(name, scale, results, folder)))
+    return path
+
+
+def keep(name: str, scale: str, results: Path, folder: Path = NOTEBOOKS) -> Path:
+    """Runs a notebook and writes what it shows into the notebook itself, for those who read it where it lies.
+
+    Its metadata say which scale and, by a digest, which cells and published records the outputs are of.
+
+    Raises:
+        SpfdeError: as `render`.
+    """
+    import nbformat
+
+    notebook, path = _run(name, scale, results, folder), folder / f"{name}.ipynb"
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["spfde"] = {"scale": scale, "made_of": made_of(notebook, scale, results / "published")}
+    write_text(path, nbformat.writes(notebook) + "\n")
+    return path
+
+
+def made_of(notebook: "NotebookNode", scale: str, published: Path) -> str:
+    """Digest of what the outputs of a kept notebook follow from: its cells, and the published records of the scale."""
+    found = hashlib.sha256()
+    for cell in notebook.cells:
+        found.update(f"{cell.cell_type}\0{cell.source}\0".encode())
+    for path in sorted((published / scale).glob("*/summary.json")):
+        found.update(path.parent.name.encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _run(name: str, scale: str, results: Path, folder: Path) -> "NotebookNode":
+    """A notebook with its outputs. What to read it learns from SPFDE_SCALE and SPFDE_RESULTS of its environment."""
     import nbformat
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
@@ -63,9 +99,7 @@ def render(name: str, scale: str, results: Path, folder: Path = Path("notebooks"
                 f"the notebook {name} failed: {error.ename}: {error.evalue}",
                 f"open {known[name]} and run it cell by cell",
             ) from error
-    path = results / scale / "notebooks" / f"{name}.html"
-    write_text(path, page(notebook))
-    return path
+    return notebook
 
 
 def _short_folder() -> str | None:

@@ -1,4 +1,4 @@
-"""The first page of the report: what was run and on what, the verdicts on the claims, the headline table and figure."""
+"""The first page of the report: what was run and on what, the verdicts on the claims, headline table and figures."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ import pandas as pd
 from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.files import write_text
-from spfde.results import load
+from spfde.results import artefacts, load
 from spfde.results.differences import differences, sentence
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material, gather
@@ -24,7 +24,7 @@ from spfde.results.verdicts import tally
 from spfde.settings import RunSettings, parse
 
 HEADLINE = ("dense", "static", "set", "rigl", "mest-em", "mest-ems", "spfde")  # the paper's own comparison
-EXPERIMENT, FIGURE = "table2", "tradeoff"
+EXPERIMENT = "table2"
 STYLE = """
 h2 { font-size: 1rem; font-weight: 600; margin: 1.6rem 0 .5rem; }
 p, dl { max-width: 60rem; }
@@ -69,11 +69,7 @@ def page(scale: str, results: Path) -> str:
         shown = differences(gathered, table.values["row"]) if len(table.values) else None
         if shown is not None and shown.values.get("n", pd.Series(dtype=int)).any():
             parts.append(_part(shown.title, f"<p>{html.escape(sentence(gathered, shown))}</p>\n{fragment(shown)}"))
-    figure = results / scale / "figures" / f"{FIGURE}.svg"
-    if figure.is_file():
-        data = base64.b64encode(figure.read_bytes()).decode("ascii")
-        image = f'<img alt="Accuracy against training FLOPs" src="data:image/svg+xml;base64,{data}">'
-        parts.append(_part("Accuracy against training FLOPs", f'<div class="wide">{image}</div>'))
+    parts += _figures(scale, results)
     return document(f"SpFDE: overview of scale {scale}", "\n".join(parts), STYLE)
 
 
@@ -167,6 +163,19 @@ def _claims(path: Path) -> str:
     against = [f"<li>{html.escape(claim['claim'])}</li>" for claim in claims if claim["verdict"] == "contradicted"]
     listed = f"<p>Contradicted:</p>\n<ul>{''.join(against)}</ul>" if against else ""
     return f'<div class="verdicts">{"".join(boxes)}</div>\n<p>{said}</p>{listed}'
+
+
+def _figures(scale: str, results: Path) -> list[str]:
+    """The figures that are there; one whose experiment has no rows at this scale shows nothing, and is left out."""
+    parts = []
+    for name, title in artefacts.FIRST_PAGE.items():
+        path = results / scale / "figures" / f"{name}.svg"
+        plan = results / scale / "plans" / f"{artefacts.FIGURES[name].experiment}.json"
+        if path.is_file() and not (plan.is_file() and not _json(plan)):
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            image = f'<img alt="{title}" src="data:image/svg+xml;base64,{data}">'
+            parts.append(_part(title, f'<div class="wide">{image}</div>'))
+    return parts
 
 
 def _json(path: Path) -> list[dict[str, Any]]:

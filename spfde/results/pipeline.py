@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Literal
 
 from spfde.configuration import config_file, config_files
+from spfde.data import info
 from spfde.errors import SpfdeError, SpfdeWarning, nearest
 from spfde.experiments.files import experiment_names, read_scale, scale_of
 from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
-from spfde.results.artefacts import ARTEFACTS, FILES, Artefact
+from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, Artefact
 from spfde.results.dependencies import shown, source_files
 from spfde.results.jobs import Job, Run, packed
+from spfde.results.seconds import steps_path
 from spfde.results.status import ordered
-from spfde.settings import RunSettings
+from spfde.settings import RunSettings, parse
 from spfde.training.record import set_aside
 from spfde.training.trust import is_whole
 
+LARGEST = 64  # pixels: a step on larger images takes a CPU minutes
 ANALYSES = ("similarity", "cka", "gradients")
 # The modules that make what is no artefact: their files, and all that they import, are among its inputs.
 PLANNER = ("spfde.planning", "spfde.experiments.resolve")
@@ -31,7 +34,7 @@ LEDGER = ("spfde.results.account",)
 COLLECTOR = ("spfde.results.collect",)
 ANALYSIS = ("spfde.analysis",)
 JUDGE = ("spfde.results.evidence", "spfde.results.verdicts")
-FIRST_PAGE = ("spfde.results.overview",)
+OVERVIEW = ("spfde.results.overview",)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,13 @@ class Pipeline:
     @property
     def bench(self) -> str:
         return str(self.home / "bench.csv")
+
+    @property
+    def steps(self) -> list[str]:
+        """The file of measured steps, where the scale's images are small enough for a CPU; it may be published."""
+        path = steps_path(self.home)
+        small = info(parse(RunSettings, read_scale(self.scale).settings).data.name).size <= LARGEST
+        return [str(path)] if small and (self.train == "missing" or path.is_file()) else []
 
     def plans(self, experiments: Iterable[str]) -> list[str]:
         return [str(self.home / "plans" / f"{experiment}.json") for experiment in experiments]
@@ -209,7 +219,7 @@ class Pipeline:
         everything = self.records(*self.experiments)
         if not all(Path(path).is_file() for path in everything):
             everything = self.records(*self._asked(targets))
-        return [*everything, *source_files(*LEDGER)]
+        return [*everything, *self.steps, *source_files(*LEDGER)]
 
     def collect_inputs(self) -> list[str]:
         return [*self.records(*self.experiments), self.costs, *source_files(*COLLECTOR)]
@@ -221,10 +231,11 @@ class Pipeline:
         return list(dict.fromkeys([*files, *map(shown, config_files()), *source_files(*JUDGE)]))
 
     def overview_inputs(self) -> list[str]:
-        """The first page shows the headline of Table 2, the trade-off figure and the verdicts."""
+        """The first page shows the headline of Table 2, its figures and the verdicts."""
         home = [str(self.home / name) for name in ("runs.csv", "claims.json")]
-        figures = [self.outputs(entry)[0] for entry in self.artefacts if entry.rule == "figure_tradeoff"]
-        return [*home, *self.plans(self.experiments), *figures, *source_files(*FIRST_PAGE)]
+        first = [f"figure_{name}" for name in FIRST_PAGE]
+        figures = [self.outputs(entry)[0] for entry in self.artefacts if entry.rule in first]
+        return [*home, *self.plans(self.experiments), *figures, *source_files(*OVERVIEW)]
 
     def analyse_inputs(self, experiment: str) -> list[str]:
         return [*self.records(experiment), *source_files(*ANALYSIS)]

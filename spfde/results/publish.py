@@ -1,4 +1,4 @@
-"""Publishes records without their large files, and the analyses of the snapshots that are left out.
+"""Publishes records without their large files, the analyses of the snapshots that are left out, and measured steps.
 
 A published record is results/published/<scale>/<run id>/: settings.yaml, epochs.csv, summary.json, the trace as
 layers.csv.gz, and predictions.safetensors. Weights, state and snapshots are left out. Everything that reads records
@@ -15,6 +15,7 @@ from spfde.files import read_json, writing
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import record_folders
 from spfde.results.images import FILE
+from spfde.results.seconds import NAME as STEPS
 from spfde.training.trust import is_whole, seal
 
 COPIED = ("settings.yaml", "epochs.csv")
@@ -23,7 +24,7 @@ COPIED = ("settings.yaml", "epochs.csv")
 def publish(
     scale: str, results: Path, run_ids: Iterable[str] = (), to: Path | None = None
 ) -> tuple[list[Path], list[Path]]:
-    """Publishes finished records of a scale, each whole, and the scale's analyses.
+    """Publishes finished records of a scale, each whole, and the scale's analyses and measured steps.
 
     Args:
         scale: its name.
@@ -46,7 +47,7 @@ def publish(
     new = [folder for folder in chosen if home / folder.name not in kept]
     for folder in new:
         _copy(folder, home / folder.name)
-    return [home / folder.name for folder in new] + _analyses(scale, results, home), kept
+    return [home / folder.name for folder in new] + _others(scale, results, home), kept
 
 
 def _copy(record: Path, to: Path) -> None:
@@ -63,13 +64,16 @@ def _copy(record: Path, to: Path) -> None:
         shutil.copystat(record / "summary.json", temporary / "summary.json")  # its date: the newest counts
 
 
-def _analyses(scale: str, results: Path, home: Path) -> list[Path]:
-    """Copies the analyses with new contents; returns their published paths."""
+def _others(scale: str, results: Path, home: Path) -> list[Path]:
+    """Copies the analyses and the measured steps that are new; returns their published paths."""
+    analyses = sorted((results / scale / "analysis").glob("*.csv"))
+    found = {home / "analysis" / path.name: path for path in analyses}
+    found = {path: fresh for path, fresh in found.items() if analysis_path(fresh.stem, scale, results) == fresh}
+    if (steps := results / scale / STEPS).is_file():
+        found[home / STEPS] = steps
     written = []
-    for fresh in sorted((results / scale / "analysis").glob("*.csv")):
-        path = home / "analysis" / fresh.name
-        same = path.is_file() and path.read_bytes() == fresh.read_bytes()
-        if analysis_path(fresh.stem, scale, results) == fresh and not same:
+    for path, fresh in found.items():
+        if not (path.is_file() and path.read_bytes() == fresh.read_bytes()):
             with writing(path) as temporary:
                 shutil.copyfile(fresh, temporary)
             written.append(path)

@@ -9,10 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from spfde.cost.profile import Profile
 from spfde.cost.trace import matrix
 from spfde.errors import SpfdeError
 from spfde.planning import Plan
+
+NAME = "steps.csv"
+
+
+def steps_path(folder: Path) -> Path:
+    """Where the steps of a scale are: in the folder of its results, or if there are none, published.
+
+    Args:
+        folder: results/<scale>.
+    """
+    fresh, published = folder / NAME, folder.parent / "published" / folder.name / NAME
+    return published if published.is_file() and not fresh.is_file() else fresh
 
 
 class StepSeconds:
@@ -23,7 +34,7 @@ class StepSeconds:
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.network = str(frame["model"].iloc[0]), int(frame["batch_size"].iloc[0])
+        self.network = str(frame["model"].iloc[0]), int(frame["macs"].iloc[0]), int(frame["batch_size"].iloc[0])
         self._levels = {
             int(str(frozen)): rows.sort_values("share")[["share", "seconds"]].to_numpy(dtype=float)
             for frozen, rows in frame.groupby("frozen")
@@ -55,12 +66,11 @@ class StepSeconds:
 
     def of_epoch(self, plan: Plan, trace: pd.DataFrame) -> float | None:
         """Of a mean epoch of a trace; none where the steps are another network's."""
-        settings = plan.settings
-        if self.network != (settings.model.name, settings.training.batch_size):
-            return None
-        profile: Profile = plan.profile
-        layers = len(profile.layers)
+        settings, profile = plan.settings, plan.profile
         macs = np.array([layer.macs for layer in profile.layers], dtype=float)
+        if self.network != (settings.model.name, int(macs.sum()), settings.training.batch_size):
+            return None
+        layers = len(profile.layers)
         executed = matrix(trace, "executed_forward", layers)
         shares = np.where(np.isnan(executed), 1.0, executed) @ macs / macs.sum()
         blocks = np.array([layer.block for layer in profile.layers])

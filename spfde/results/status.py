@@ -1,6 +1,5 @@
 """What a scale's runs are, and how far they have come: done, diverged, begun, missing, in the order of training."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,10 @@ from typing import Any
 from spfde.errors import SpfdeError, nearest
 from spfde.experiments.files import experiment_names, read_scale, scale_of
 from spfde.experiments.resolve import expand
+from spfde.files import read_json
 from spfde.planning import describe, plan_settings
 from spfde.settings import RunSettings
+from spfde.training.trust import SUMMARY, is_whole
 
 STATES = ("done", "diverged", "begun", "missing")
 
@@ -23,7 +24,7 @@ class RunStatus:
         tier: the tier it belongs to; empty where the scale has none.
         row: experiment/row.
         run: its settings.
-        state: done, diverged, begun (there is a checkpoint) or missing.
+        state: done, diverged, begun (there is a checkpoint) or missing, which a damaged record is too.
         seconds: CPU seconds that it took; predicted where it is not done; none where nothing tells.
     """
 
@@ -100,12 +101,9 @@ def _network(run: RunSettings) -> str:
 def _look_up(results: Path, scale: str, tier: str, row: str, run: RunSettings) -> tuple[RunStatus, float | None]:
     """A run's status, and the FLOPs of its record."""
     for folder in (results / scale / "runs", results / "published" / scale):
-        path = folder / run.run_id / "summary.json"
-        if path.is_file():
-            try:
-                summary = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                continue
+        record = folder / run.run_id
+        if is_whole(record):
+            summary = read_json(record / SUMMARY, "record", "train that run again")
             times, state = summary.get("time", {}), "diverged" if summary.get("status") == "diverged" else "done"
             seconds = times.get("cpu") or times.get("total")
             return RunStatus(tier, row, run, state, seconds), summary.get("flops", {}).get("full")

@@ -1,6 +1,7 @@
-"""The notebooks run top to bottom on results, are committed without outputs, and render to pages that load nothing."""
+"""The notebooks run on results, are committed with the outputs of what is published, and render to whole pages."""
 
 import re
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from spfde.data import load
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import select
 from spfde.results import load as load_runs
-from spfde.results.notebooks import render
+from spfde.results.notebooks import keep, made_of, render
 from spfde.training.loop import train
 
 ROWS = ["dense", "mest-ems-s90", "spfde-s90-f20-d20"]
@@ -25,7 +26,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 def results(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
     """A few rows of the smoke scale's Table 2, trained here, and a fake published record of the paper's scale."""
     folder = tmp_path_factory.mktemp("results")
-    plans(["table2", "figure4"], "smoke", folder / "smoke/plans")
+    plans(["table2", "figure4", "budget"], "smoke", folder / "smoke/plans")
     runs = select("smoke", ["table2"], ROWS, [1])
     splits = load(runs[0].data, None, None)
     for run in runs:
@@ -39,10 +40,27 @@ def test_there_are_three() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_clean(path: Path) -> None:
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code":
-            assert cell.outputs == [] and cell.execution_count is None
+def test_committed_with_the_outputs_of_what_is_published(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    kept = notebook.metadata["spfde"]
+    now = made_of(notebook, kept["scale"], Path(__file__).parents[2] / "results/published")
+    assert kept["made_of"] == now, f"stale: run `spfde notebook {path.stem} --scale {kept['scale']} --in-place`"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count == number for number, cell in enumerate(code, 1))
+    assert all(cell.outputs for cell in code)
+
+
+def test_a_kept_notebook_says_what_its_outputs_are_of(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(NOTEBOOKS[0].parent, tmp_path / "notebooks")
+    first = keep("cost", "smoke", results, tmp_path / "notebooks").read_bytes()
+    notebook = nbformat.read(tmp_path / "notebooks/cost.ipynb", as_version=4)
+    assert "scale smoke: 3 runs of 3 rows" in notebook.cells[1].outputs[0].text
+    assert "image/svg+xml" in str(notebook.cells) and str(results) not in str(notebook.cells)
+    assert notebook.metadata["spfde"]["made_of"] == made_of(notebook, "smoke", results / "published")
+    assert made_of(notebook, "cifar100", results / "published") != made_of(notebook, "smoke", results / "published")
+    assert keep("cost", "smoke", results, tmp_path / "notebooks").read_bytes() == first
+    notebook.cells[0].source += "another word"
+    assert notebook.metadata["spfde"]["made_of"] != made_of(notebook, "smoke", results / "published")
 
 
 def render_at_once(notebooks: Iterable[Path], results: Path) -> dict[str, str]:

@@ -227,13 +227,25 @@ def test_accounting_waits_for_what_is_asked(project: Path) -> None:
     pipeline = Pipeline("tiny", ("one", "two"))
 
     def waits(*targets: str) -> set[str]:
-        return {path for path in pipeline.account_inputs(targets) if path.startswith("results")}
+        inputs = [path for path in pipeline.account_inputs(targets) if path.startswith("results")]
+        return {*inputs} - {"results/tiny/steps.csv"}
 
     assert waits("one") == set(pipeline.records("one"))
     assert waits("one", "two") == waits("results/tiny/report.html") == set(pipeline.records("one", "two"))
     for path in pipeline.records("one", "two"):
         make_whole(Path(path))
     assert waits("one") == set(pipeline.records("one", "two"))  # nothing has to be trained for it
+
+
+def test_steps_are_measured_or_published_and_missing_where_nothing_is_trained(project: Path) -> None:
+    pipeline = Pipeline("tiny", ("one",))
+    assert pipeline.steps == ["results/tiny/steps.csv"] and pipeline.steps[0] in pipeline.account_inputs([])
+    never = Pipeline("tiny", ("one",), train="never")
+    assert never.steps == []
+    path = Path("results/published/tiny/steps.csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert pipeline.steps == never.steps == [str(path)]
 
 
 def test_experiments_are_chosen_by_name() -> None:

@@ -21,6 +21,7 @@ STEPS = pd.DataFrame(
         "frozen": [0, 0, 2, 2],
         "seconds": [6.0, 10.0, 2.0, 4.0],
         "model": "resnet8",
+        "macs": sum(layer.macs for layer in plan_settings(resolve("smoke", {})).profile.layers),
         "batch_size": 96,
     }
 )
@@ -41,8 +42,8 @@ def test_an_epoch_is_the_mean_over_the_trace() -> None:
     assert dense == pytest.approx(3 * np.interp(counts, [0, 2], [10.0, 4.0]).mean())  # 288 samples in batches of 96
     half = plan.trace(executed=np.full(plan.forward.shape, 0.5))
     assert StepSeconds(STEPS).of_epoch(plan, half) == pytest.approx(3 * np.interp(counts, [0, 2], [6.0, 2.0]).mean())
-    other = StepSeconds(STEPS.assign(model="resnet20"))
-    assert other.of_epoch(plan, plan.trace()) is None
+    for change in ({"model": "resnet20"}, {"macs": 1}, {"batch_size": 64}):  # another network, width or batch
+        assert StepSeconds(STEPS.assign(**change)).of_epoch(plan, plan.trace()) is None
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_measured_steps_are_of_every_density_and_a_few_numbers_of_frozen_blocks(
     frame = steps.bench("smoke", 1)
     dense = frame[frame.share == 1]
     assert dense.frozen.tolist() == [0, 1, 2, 3] and (frame.seconds > 0).all()
-    assert StepSeconds(frame).network == ("resnet8", 96)
+    assert StepSeconds(frame).network == ("resnet8", STEPS.macs[0], 96)
 
 
 def test_tables_and_the_tradeoff_show_seconds_where_they_are_known(smoke: Path, fakes: SimpleNamespace) -> None:

@@ -1,6 +1,5 @@
 """How far a scale's runs have come, and how long the rest will take."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.resolve import expand
 from spfde.planning import describe, plan_settings
 from spfde.results.status import ordered, status
+from spfde.training.trust import seal
 
 SCALE = """
 settings: {data: {name: digits}, model: {name: resnet8}, training: {epochs: 20}, sparsity: {interval: 2}}
@@ -47,13 +47,17 @@ def test_states_and_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.Mo
     records, published = results / "mine/runs", results / "published/mine"
 
     def record(folder: Path, row: str, seed: int, **values: object) -> None:
-        path = folder / runs[row, seed].run_id / "summary.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"flops": {"full": cost[row]}, **values}))
+        path = folder / runs[row, seed].run_id
+        path.mkdir(parents=True)
+        for name in ("settings.yaml", "epochs.csv", "layers.csv"):
+            (path / name).write_text(name)
+        seal(path, {"run_id": path.name, "flops": {"full": cost[row]}, **values})
 
     record(records, "dense", 1, time={"total": 100.0})
     record(published, "dense", 2, time={"cpu": 140.0, "total": 999.0})
     record(records, "set-s90", 1, time={"total": 50.0}, status="diverged")
+    record(records, "rigl-s90", 2, time={"total": 1e9})
+    (records / runs["rigl-s90", 2].run_id / "epochs.csv").write_text("half")
     checkpoint = records / ".checkpoints" / f"{runs['set-s90', 2].run_id}.safetensors"
     checkpoint.parent.mkdir()
     checkpoint.touch()
@@ -62,7 +66,7 @@ def test_states_and_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.Mo
     states = {key: one.state for key, one in found.items()}
     assert states["around/dense", 1] == states["around/dense", 2] == "done"
     assert states["around/set-s90", 1] == "diverged" and states["around/set-s90", 2] == "begun"
-    assert states["around/rigl-s90", 1] == "missing"
+    assert states["around/rigl-s90", 1] == states["around/rigl-s90", 2] == "missing"
     assert found["around/dense", 2].seconds == 140.0
     pace = (100 / cost["dense"] + 140 / cost["dense"] + 50 / cost["set-s90"]) / 3
     assert found["around/rigl-s90", 1].seconds == pytest.approx(pace * cost["rigl-s90"])

@@ -8,10 +8,15 @@ copy of the project in a temporary folder and tried against the tests of its mod
 failure; one that runs into an endless loop is killed by its time limit. A mutant that no test notices survives: either
 a test is missing, or the change means the same. `EQUAL` lists those that were looked at and mean the same, with the
 reason. Printed at the end: the share that was killed, with its 95 % interval (Wilson), and every survivor.
+
+Hours of work can be stopped and taken up again: `--log FILE` keeps what became of each mutant, and a mutant of the same
+text is not tried again. Several processes can share the log, each with a part of the sample (`--part 1/2`).
 """
 
 import argparse
 import ast
+import hashlib
+import json
 import math
 import os
 import random
@@ -123,6 +128,11 @@ class Mutant:
     def text(self) -> str:
         """The line of the code that was changed."""
         return (ROOT / self.module).read_text(encoding="utf-8").splitlines()[self.line - 1].strip()
+
+    @property
+    def key(self) -> str:
+        """Digest of the module with the change: what a log knows it by."""
+        return hashlib.sha256(f"{self.module}\0{self.code}".encode()).hexdigest()[:16]
 
 
 class Mutator(ast.NodeTransformer):
@@ -309,8 +319,29 @@ def wilson(killed: int, tried: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / tried), (middle + half) / (1 + z * z / tried)
 
 
-def judged(mutants: list[Mutant]) -> Iterator[tuple[Mutant, bool]]:
+class Log:
+    """What became of mutants, a line of JSON for each; without a file it forgets.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
+        self.known: dict[str, bool] = {entry["key"]: entry["survives"] for entry in map(json.loads, lines)}
+
+    def keep(self, one: Mutant, survives: bool) -> None:
+        if self.path:
+            told = {"key": one.key, "module": one.module, "line": one.line, "what": one.what, "survives": survives}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(told) + "\n")
+
+
+def judged(mutants: list[Mutant], log: Log) -> Iterator[tuple[Mutant, bool]]:
     """Each mutant, and whether it survives. Tests that fail without any mutant would kill all: they are named first."""
+    yield from ((one, log.known[one.key]) for one in mutants if one.key in log.known)
+    mutants = [one for one in mutants if one.key not in log.known]
     with tempfile.TemporaryDirectory(prefix="mutants-") as home:
         copy = Copy(Path(home, "project"))
         for tests in sorted({tuple(tests_of(one.module)) for one in mutants}):
@@ -319,7 +350,9 @@ def judged(mutants: list[Mutant]) -> Iterator[tuple[Mutant, bool]]:
                 sys.exit(f"the tests fail without any mutant: {' '.join(tests)}")
             print(f"{seconds:5.0f} s  {' '.join(tests)}", flush=True)
         for one in mutants:
-            yield one, copy.survives(one)
+            survives = copy.survives(one)
+            log.keep(one, survives)
+            yield one, survives
 
 
 def main() -> None:
@@ -327,15 +360,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="mutants in all")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--module", action="append", default=[], help="only modules whose path begins so; repeatable")
+    parser.add_argument("--log", type=Path, help="file that keeps what became of each mutant")
+    parser.add_argument("--part", default="1/1", help="which part of the sample, e.g. 2/3")
     parser.add_argument("--list", action="store_true", help="print the sample, and try nothing")
     told = parser.parse_args()
-    mutants = sample(told.count, told.seed, told.module)
+    part, parts = map(int, told.part.split("/"))
+    mutants = sample(told.count, told.seed, told.module)[part - 1 :: parts]
     if told.list:
         for one in mutants:
             print(f"{one.module}:{one.line}: {one.what}: {one.text}")
         return
     survivors, tried, by_module = [], 0, Counter[str]()
-    for one, survives in judged(mutants):
+    for one, survives in judged(mutants, Log(told.log)):
         tried += 1
         by_module[one.module] += 1
         print(f"{tried:4}/{len(mutants)}  {one.module}:{one.line}", flush=True)

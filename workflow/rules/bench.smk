@@ -18,3 +18,20 @@ rule bench:
         size=[] if AT_PAPER_SCALE else "--batch-size 8 --samples 24 --epochs 16 --repeats 2".split(),
     shell:
         "{params.bench:q} epochs --scale {params.scale:q} {params.size:q} --out {output.means:q} > {log:q} 2>&1"
+
+
+# Steps of the scale's own network at several densities and numbers of frozen blocks: from them and the records' traces
+# follow the seconds per epoch of every row, which say nothing of what else the machine did. `spfde bench steps` on an idle
+# machine, before the workflow, gives better ones; they are taken as they are.
+rule steps:
+    output:
+        f"{RESULTS}/steps.csv",
+    log:
+        f"{RESULTS}/logs/steps.log",
+    conda:
+        "../../environment.yml"
+    params:
+        scale=SCALE,
+        turns=[] if AT_PAPER_SCALE else ["--repeats", "3"],
+    shell:
+        "python -m spfde bench steps --scale {params.scale:q} {params.turns:q} --out {output:q} > {log:q} 2>&1"

@@ -53,8 +53,8 @@ def bench(scale: str, turns: int) -> pd.DataFrame:
     """One row for each density and number of frozen blocks.
 
     Columns: `share` of the dense forward pass's multiply-accumulates that a step runs (1: dense kernels), `frozen`
-    blocks, `seconds` (median over the turns), `turns`, and where it was: scale, model, batch_size, device, threads,
-    torch.
+    blocks, `seconds` (median over the turns), `turns`, and of what and where it was: scale, model, macs (multiply-
+    accumulates of its dense forward pass), batch_size, device, threads, torch.
     """
     jobs: dict[str, Callable[[], Any]] = {}
     points: list[tuple[float, int]] = []
@@ -75,6 +75,7 @@ def bench(scale: str, turns: int) -> pd.DataFrame:
     found = take_turns(jobs, turns)
     frame = pd.DataFrame(points, columns=["share", "frozen"])
     frame["seconds"], frame["turns"] = found.median().to_numpy(), turns
+    frame["macs"] = sum(layer.macs for layer in run.sparse.plan.profile.layers)
     where = environment(torch.device("cpu"))
     frame["scale"], frame["model"], frame["batch_size"] = scale, settings.model.name, batch
     frame["device"], frame["threads"], frame["torch"] = where["device"], where["threads"], where["torch"]

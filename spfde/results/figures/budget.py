@@ -1,0 +1,183 @@
+"""Is SpFDE better than training shorter? Accuracy over the budget of plain sparse training, and SpFDE beside it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
+
+from spfde.errors import NotRun
+from spfde.experiments.files import read_scale
+from spfde.results.figures import style
+from spfde.results.labels import is_control, label, levels
+from spfde.results.material import SECONDS, Material
+from spfde.results.statistics import Effect, contrast
+from spfde.results.tables.table import exponent, times_ten
+
+ACCURACY, COST, EPOCHS, TOTAL = "accuracy.test_last", "flops.paper", "training.epochs", "seconds"
+LEVEL = 0.95
+CURVE: dict[str, Any] = {"color": style.BLUE, "linewidth": 1.3, "marker": "o", "ms": 4, "mec": "white", "mew": 0.4}
+
+
+class Point(NamedTuple):
+    """A row of the experiment with finished runs.
+
+    Attributes:
+        row: as planned.
+        epochs: of its training.
+        cost: training FLOPs, column `paper`.
+        seconds: measured seconds of the whole training; NaN where they are not known.
+        accuracies: one for each seed, percent.
+    """
+
+    row: Mapping[str, Any]
+    epochs: int
+    cost: float
+    seconds: float
+    accuracies: pd.Series
+
+    @property
+    def mean(self) -> float:
+        return float(self.accuracies.mean())
+
+    @property
+    def half(self) -> float:
+        """Half the 95 % interval of the mean, points; NaN for one seed."""
+        n = len(self.accuracies)
+        return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * self.accuracies.std() / math.sqrt(n)) if n > 1 else math.nan
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is frozen or sieved."""
+        return not (self.row["freezing"] or self.row["sieving"])
+
+
+def draw(material: Material) -> style.Drawing:
+    """The budget curve with the intervals of its means, SpFDE's levels, and its controls; panel b over seconds.
+
+    Raises:
+        NotRun: no row of plain sparse training was run.
+    """
+    points = sorted(_points(material), key=lambda point: point.cost)
+    if not any(point.plain for point in points):
+        raise NotRun("no plain sparse training of the experiment budget was run", "train its runs first")
+    power = exponent(point.cost for point in points)
+    timed = any(math.isfinite(point.seconds) for point in points)
+    figure = Figure(figsize=(style.DOUBLE, 3.7 + 0.16 * len(answers(points))))
+    panels = figure.subplots(1, 1 + timed, sharey=True, squeeze=False)[0]
+    style.letter(panels[0], 0, "by training FLOPs")
+    _panel(panels[0], points, [point.cost / 10**power for point in points])
+    panels[0].set_xlabel(f"Training FLOPs, paper column ({times_ten(power)})")
+    counts = {len(point.accuracies) for point in points}
+    panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean and {LEVEL:.0%} interval, n = {style.span(counts)}")
+    if timed:
+        style.letter(panels[1], 1, "by measured time")
+        _panel(panels[1], points, [point.seconds / 60 for point in points])
+        panels[1].set_xlabel("Minutes of training steps on one core")
+    _legend(figure, points)
+    said = answers(points)
+    if said:
+        figure.supxlabel("\n".join(said), fontsize=7.5, x=0.01, ha="left")
+    return style.Drawing(figure, _values(material, points))
+
+
+def answers(points: list[Point]) -> list[str]:
+    """A sentence for each level of SpFDE beside plain training at no fewer FLOPs: the difference, Welch."""
+    said = []
+    for point in points:
+        other = comparator(point, points)
+        if other is None or is_control(point.row) or "once" in str(point.row["row"]):
+            continue
+        effect = difference(point, other)
+        n = min(len(point.accuracies), len(other.accuracies))
+        names = f"SpFDE {levels(point.row)} ({point.epochs} epochs) − plain for {other.epochs} epochs"
+        more = f"{100 * (other.cost / point.cost - 1):.1f} % more FLOPs"
+        if n < 2:
+            said.append(f"{names}, {more}: {effect.mean:+.2f} points, n = {n}: one seed decides nothing.")
+            continue
+        reach = float(stats.t.ppf(0.5 + LEVEL / 2, effect.df)) * effect.error
+        low, high = effect.mean - reach, effect.mean + reach
+        told = "better than" if low > 0 else "worse than" if high < 0 else "cannot be told apart from"
+        said.append(f"{names}, {more}: {effect.mean:+.2f} points [{low:+.2f}, {high:+.2f}], n = {n}: {told} it.")
+    return said
+
+
+def comparator(point: Point, points: list[Point]) -> Point | None:
+    """Plain training with the next higher FLOPs of at most a tenth more, and fewer epochs; none where there is none."""
+    if point.plain:
+        return None
+    fits = (p for p in points if p.plain and point.cost <= p.cost <= 1.1 * point.cost and p.epochs < point.epochs)
+    return min(fits, key=lambda p: p.cost, default=None)
+
+
+def difference(point: Point, other: Point) -> Effect:
+    """Of the mean accuracies, points (Welch)."""
+    runs = [{("", int(str(seed))): float(value) for seed, value in p.accuracies.items()} for p in (point, other)]
+    return contrast(runs, (1, -1))
+
+
+def _points(material: Material) -> list[Point]:
+    """The rows with finished runs of the scale's own network; another network is another curve."""
+    own = read_scale(material.scale).settings.get("model", {}).get("name")
+    found = []
+    for row in material.plan:
+        runs = material.of(row)
+        if len(runs) and runs["model.name"].iloc[0] == own:
+            epochs = int(runs[EPOCHS].iloc[0])
+            accuracies = runs.set_index("seed")[ACCURACY]
+            found.append(Point(row, epochs, material.costs(row)[COST], material.seconds(row) * epochs, accuracies))
+    return found
+
+
+def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
+    plain = [(x, p) for x, p in zip(places, points, strict=True) if p.plain and math.isfinite(x)]
+    if plain:
+        x, means = np.array([x for x, _ in plain]), np.array([p.mean for _, p in plain])
+        half = np.nan_to_num(np.array([p.half for _, p in plain]))
+        axes.fill_between(x, means - half, means + half, color=style.BLUE, alpha=0.15, linewidth=0)
+        axes.plot(x, means, **CURVE)
+        for place, point in plain:
+            axes.annotate(f"{point.epochs}", (place, point.mean), (3, -8), textcoords="offset points", fontsize=6)
+    for place, point in zip(places, points, strict=True):
+        if point.plain or not math.isfinite(place):
+            continue
+        colour, marker = _mark(point)
+        error = 0.0 if math.isnan(point.half) else point.half
+        axes.errorbar(place, point.mean, error, color=colour, elinewidth=0.9, zorder=3)
+        axes.plot(place, point.mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
+        axes.annotate(
+            levels(point.row), (place, point.mean), (5, 3), textcoords="offset points", color=colour, fontsize=6
+        )
+    axes.set_xlim(left=0)
+    axes.margins(y=0.12)
+
+
+def _mark(point: Point) -> tuple[str, str]:
+    if is_control(point.row):
+        return style.GREY, "X"
+    if "once" in str(point.row["row"]):
+        return style.ORANGE, "s"
+    return style.mark("spfde")
+
+
+def _legend(figure: Figure, points: list[Point]) -> None:
+    entries = [Line2D([], [], label="plain sparse training (0%+0%), its epochs beside it", **CURVE)]
+    kinds = {_mark(point): point for point in points if not point.plain}
+    names = {style.GREY: "random sieving (control)", style.ORANGE: "removal once"}
+    for (colour, marker), point in kinds.items():
+        text = names.get(colour, f"{label({**point.row, 'row': 'spfde'})}: freezing + sieving")
+        entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=text))
+    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)
+
+
+def _values(material: Material, points: list[Point]) -> pd.DataFrame:
+    """The runs behind the figure, one for each seed."""
+    shown = [point.row["row"] for point in points]
+    runs = material.runs[material.runs["row"].isin(shown)]
+    known = runs.columns.intersection([SECONDS])
+    return runs[["row", "seed", EPOCHS, COST, *known, ACCURACY]]
