@@ -14,7 +14,7 @@ from scipy import stats
 from spfde.errors import NotRun
 from spfde.experiments.files import read_scale
 from spfde.results.figures import style
-from spfde.results.labels import is_control, label, levels
+from spfde.results.labels import is_control, levels
 from spfde.results.material import SECONDS, Material
 from spfde.results.statistics import Effect, contrast
 from spfde.results.tables.table import exponent, times_ten
@@ -77,12 +77,13 @@ def draw(material: Material) -> style.Drawing:
     panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean and {LEVEL:.0%} interval, n = {style.span(counts)}")
     if timed:
         style.letter(panels[1], 1, "by measured time")
-        _panel(panels[1], points, [point.seconds / 60 for point in points])
-        panels[1].set_xlabel("Minutes of training steps on one core")
+        unit, size = ("Seconds", 1) if max(point.seconds for point in points) < 120 else ("Minutes", 60)
+        _panel(panels[1], points, [point.seconds / size for point in points])
+        panels[1].set_xlabel(f"{unit} of all training steps, measured")
     _legend(figure, points)
     said = answers(points)
     if said:
-        figure.supxlabel("\n".join(said), fontsize=7.5, x=0.01, ha="left")
+        figure.supxlabel("\n".join(said), fontsize=7, x=0.01, ha="left")
     return style.Drawing(figure, _values(material, points))
 
 
@@ -95,15 +96,15 @@ def answers(points: list[Point]) -> list[str]:
             continue
         effect = difference(point, other)
         n = min(len(point.accuracies), len(other.accuracies))
-        names = f"SpFDE {levels(point.row)} ({point.epochs} epochs) − plain for {other.epochs} epochs"
         more = f"{100 * (other.cost / point.cost - 1):.1f} % more FLOPs"
+        names = f"{levels(point.row)}, {point.epochs} epochs, against plain, {other.epochs} epochs ({more})"
         if n < 2:
-            said.append(f"{names}, {more}: {effect.mean:+.2f} points, n = {n}: one seed decides nothing.")
+            said.append(f"{names}: {effect.mean:+.2f} points, n = {n}: one seed decides nothing")
             continue
         reach = float(stats.t.ppf(0.5 + LEVEL / 2, effect.df)) * effect.error
         low, high = effect.mean - reach, effect.mean + reach
-        told = "better than" if low > 0 else "worse than" if high < 0 else "cannot be told apart from"
-        said.append(f"{names}, {more}: {effect.mean:+.2f} points [{low:+.2f}, {high:+.2f}], n = {n}: {told} it.")
+        told = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
+        said.append(f"{names}: {effect.mean:+.2f} points [{low:+.2f}, {high:+.2f}], n = {n}: {told}")
     return said
 
 
@@ -153,8 +154,7 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         axes.annotate(
             levels(point.row), (place, point.mean), (5, 3), textcoords="offset points", color=colour, fontsize=6
         )
-    axes.set_xlim(left=0)
-    axes.margins(y=0.12)
+    axes.margins(x=0.12, y=0.12)
 
 
 def _mark(point: Point) -> tuple[str, str]:
@@ -170,7 +170,7 @@ def _legend(figure: Figure, points: list[Point]) -> None:
     kinds = {_mark(point): point for point in points if not point.plain}
     names = {style.GREY: "random sieving (control)", style.ORANGE: "removal once"}
     for (colour, marker), point in kinds.items():
-        text = names.get(colour, f"{label({**point.row, 'row': 'spfde'})}: freezing + sieving")
+        text = names.get(colour, f"{point.row['title']}, freezing + sieving")
         entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=text))
     figure.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)
 
