@@ -240,7 +240,9 @@ def test_what_ran_of_gses_updates_is_counted_by_what_skipped_zeros(method: str, 
     extra = gse.samples(34)  # of an epoch
     by_hand = layer.macs * extra * (passes * active + sampled + gse.sketching(layer))
     assert trace.executed_extra_macs[layer.name] == pytest.approx(by_hand)
-    assert trace.extra_macs[layer.name] == pytest.approx(layer.macs * extra * (2 * active + sampled + gse.sketching(layer)))
+    assert trace.extra_macs[layer.name] == pytest.approx(
+        layer.macs * extra * (2 * active + sampled + gse.sketching(layer))
+    )
 
 
 def test_modules_without_kernels_train_dense() -> None:

@@ -47,6 +47,11 @@ class Material:
         """Whether reference values may be shown beside this scale's."""
         return not self.reference.empty
 
+    @property
+    def standing(self) -> str:
+        """A note on a scale that is not the papers'."""
+        return f"Scale {self.scale}: {standing(self.scale)}. Reference values stand only beside the papers' scales."
+
     def of(self, row: Mapping[str, Any]) -> pd.DataFrame:
         """The finished runs of a planned row, by seed."""
         return self.runs[(self.runs["row"] == row["row"]) & (self.runs["status"] == "finished")]
@@ -142,6 +147,16 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
         raise NotAtThisScale(f"no row of experiment {experiment} belongs to scale {at}", remedy)
     runs = load(at, results, wanted)
     return Material(at, runs, rows, reference, results)
+
+
+def standing(scale: str) -> str:
+    """What the numbers of a scale say about the papers; nothing to be said where they are comparable."""
+    at = read_scale(scale)
+    if at.paper:
+        return ""
+    if at.protocol:
+        return "it is a reduced scale with a protocol of its own, and its verdicts are never the papers'"
+    return "it tests the machinery and says nothing about the papers' accuracies"
 
 
 def comparable(scale: str) -> pd.DataFrame:

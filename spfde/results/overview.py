@@ -17,7 +17,7 @@ from spfde.files import write_text
 from spfde.results import artefacts, load
 from spfde.results.differences import differences, sentence
 from spfde.results.labels import label, levels, percent
-from spfde.results.material import Material, gather
+from spfde.results.material import Material, gather, standing
 from spfde.results.tables.render import document, fragment
 from spfde.results.tables.table import NOT_RUN, ON_MASK, Column, Table, plus_minus
 from spfde.results.verdicts import tally
@@ -129,7 +129,7 @@ def _run(scale: str, results: Path, runs: pd.DataFrame) -> dict[str, str]:
     done = planned & set(runs["row"])
     return {
         "Scale": f"{scale}: {settings.data.name}, {settings.model.name}, {settings.training.epochs} epochs"
-        + ("" if read_scale(scale).paper else "; it tests the machinery and says nothing about the paper's accuracies"),
+        + (f"; {said}" if (said := standing(scale)) else ""),
         "Experiments": ", ".join(plan.stem for plan in plans) or "none planned",
         "Rows": f"{len(done)} of {len(planned)} planned rows were run"
         + (f"; {len(planned - done)} not run" if planned - done else ""),

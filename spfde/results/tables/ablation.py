@@ -13,7 +13,6 @@ from spfde.results.statistics import paired
 from spfde.results.tables.table import NOT_AVAILABLE, NOT_RUN, Column, Table, cost_text, exponent, plus_minus, times_ten
 
 Row = dict[str, Any]
-MACHINERY = "Accuracies on this scale test the machinery; reference values stand only beside the scales of the papers."
 PAIRED = (
     "Difference: test accuracy minus that of the row compared with, in points, paired by seed, with its 95 % "
     "interval (Student's t; none from a single seed). Ratio: training FLOPs (*paper* column) over those of "
@@ -71,7 +70,7 @@ def table(
     seeds = shown[["row", "seed", "run_id", "accuracy.test_last", *COSTS]].sort_values(["row", "seed"])
     recipes = [] if values.empty else recipe_notes(values["reference.accuracy.recipe"])
     control = [CONTROL_NOTE] if any(is_control(pair.row) for pair in pairs) else []
-    said = [PAIRED, *notes, *control, LEGEND if material.comparable else MACHINERY, *recipes]
+    said = [PAIRED, *notes, *control, LEGEND if material.comparable else material.standing, *recipes]
     return Table(name, f"{title} (scale {material.scale})", values, columns, seeds, said, parted_by)
 
 

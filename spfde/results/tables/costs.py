@@ -179,8 +179,5 @@ def _notes(material: Material) -> list[str]:
             "blocks, as many as the trace has of each; evaluation is not in it."
         )
     if not material.comparable:
-        return [
-            *notes,
-            "Numbers on this scale test the machinery; reference values stand only beside the scales of the papers.",
-        ]
+        return [*notes, material.standing]
     return [*notes, LEGEND]
