@@ -65,11 +65,14 @@ class Soak:
         return time.monotonic() - begun
 
     def results(self) -> dict[str, bytes]:
+        """What there is for others to see: checkpoints, locks and what is half written are hidden."""
+        paths = {path.relative_to(self.folder) for pattern in self.made for path in self.folder.glob(pattern)}
         return {
-            path.relative_to(self.folder).as_posix(): path.read_bytes()
-            for pattern in self.made
-            for path in sorted(self.folder.glob(pattern))
-            if path.is_file() and self.leaves_out not in path.name
+            path.as_posix(): (self.folder / path).read_bytes()
+            for path in sorted(paths)
+            if not any(part.startswith(".") for part in path.parts)
+            and (self.folder / path).is_file()
+            and self.leaves_out not in path.name
         }
 
     def reset(self) -> None:
