@@ -21,6 +21,11 @@ WORDS = [
 ]  # fmt: skip
 
 
+def any_value(draws: random.Random) -> Any:
+    """One of VALUES, as a copy: what is put into a tree may be spoiled there."""
+    return copy.deepcopy(draws.choice(VALUES))
+
+
 def spoil_bytes(draws: random.Random, data: bytes) -> bytes:
     """A few changes of bytes, anywhere or near the beginning, where headers are."""
     spoiled = bytearray(data)
@@ -68,7 +73,7 @@ def spoil_text(draws: random.Random, text: str) -> str:
             place = draws.randrange(len(line) + 1)
             lines[at] = line[:place] + draws.choice(WORDS) + line[place:]
         elif change == 6 and lines:
-            value = draws.choice(VALUES)
+            value = any_value(draws)
             shown = str(value) if isinstance(value, int | float | str) else json.dumps(value)
             key, colon, _ = line.partition(":")
             lines[at] = f"{key}{colon} {shown}" if colon else ",".join([shown, *line.split(",")[1:]])
@@ -90,13 +95,13 @@ def spoil_tree(draws: random.Random, tree: Any) -> Any:
         inside, key = place
         change = draws.randrange(4)
         if change < 2:
-            inside[key] = draws.choice(VALUES)
+            inside[key] = any_value(draws)
         elif change == 2:
             del inside[key]
         elif isinstance(inside, dict):
             inside[draws.choice(("x", "epochs", 1, None, "", str(key) + "s", str(key).upper()))] = node
         else:
-            inside.append(draws.choice(VALUES))
+            inside.append(any_value(draws))
     return spoiled
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import tarfile
 import time
 import traceback
@@ -55,7 +56,7 @@ from spfde.training.record import ending
 from spfde.training.run import Training
 from spfde.training.trust import is_whole, seal
 from spfde.training.weights import load_weights
-from tests.fuzzing.changes import VALUES, WORDS, spoil_bytes, spoil_file, spoil_tree, spoil_yaml
+from tests.fuzzing.changes import VALUES, WORDS, any_value, spoil_bytes, spoil_file, spoil_tree, spoil_yaml
 
 SECONDS = float(os.environ.get("SPFDE_FUZZ_SECONDS", "10"))
 LONGEST = 20.0  # seconds of one case, of this process alone: other processes may keep the machine busy
@@ -88,7 +89,7 @@ def feed(kind: str, case: Callable[[random.Random], object]) -> None:
         took = time.process_time() - begun
         assert took < LONGEST, f"{kind} {number} took {took:.0f} s"
         number += 1
-    print(f"{kind}: {number} cases in {SECONDS:g} s, {refused} refused")  # shown by pytest -s
+    print(f"{kind}: {number} cases in {SECONDS:g} s, {refused} refused", file=sys.stderr)  # shown by pytest -s
     assert refused
 
 
@@ -112,7 +113,7 @@ def test_settings(tmp_path: Path) -> None:
             words = [f"{key}={draws.choice([*map(str, VALUES), *WORDS])}" for key in chosen]
             run = resolve("smoke", parse_assignments(words))
         elif how == 1:
-            run = resolve("smoke", {key: draws.choice(VALUES) for key in draws.choices([*keys, "x", "a.b"], k=2)})
+            run = resolve("smoke", {key: any_value(draws) for key in draws.choices([*keys, "x", "a.b"], k=2)})
         else:
             path.write_bytes(spoil_yaml(draws, text))
             (run,) = read_settings(path)
