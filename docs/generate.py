@@ -195,7 +195,11 @@ def first_result(folder: str) -> str:
         caption += " The settings of this scale have changed since: these numbers are of the earlier ones."
     title = "Test accuracy over the FLOPs of training: SpFDE beside plain sparse training for fewer and for more epochs"
     figure = f"![{title}]({folder}/{FIGURE}.svg)"
-    return f"{figure}\n\n{table(head, cells, numbers=4)}\n{caption}\n"
+    asked = (
+        "Is SpFDE better than simply training shorter? Curve and band: the same sparse training without freezing and "
+        "sieving, for as many epochs as stand beside the points, mean and 95 % interval; diamonds: SpFDE."
+    )
+    return f"{figure}\n\n{asked}\n\n{table(head, cells, numbers=4)}\n{caption}\n"
 
 
 def percent(share: float) -> str:

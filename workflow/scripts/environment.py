@@ -51,8 +51,9 @@ def make(home: Path) -> int:
     if not (venv / "bin/pip").exists():
         say("making .venv")
         # `make` puts .venv first on the path: this Python may be the one of the environment that was just removed.
-        base = getattr(sys, "_base_executable", sys.executable)
-        if status := subprocess.run([base, "-m", "venv", ".venv"], cwd=home).returncode:
+        gone = Path(sys.executable).is_relative_to(venv.absolute())
+        python = getattr(sys, "_base_executable", sys.executable) if gone else sys.executable
+        if status := subprocess.run([python, "-m", "venv", ".venv"], cwd=home).returncode:
             return status
     pins = sum("==" in line for line in (home / "constraints.txt").read_text().splitlines())
     command = [".venv/bin/pip", "install", "--progress-bar", "off", "-e", ".[dev]", "-c", "constraints.txt"]
