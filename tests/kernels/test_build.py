@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +114,17 @@ def test_instruction_sets_can_be_forced(sparse, monkeypatch):
 def test_the_package_imports_without_kernels():
     code = "import spfde, spfde.kernels as k; assert not k.available(); import spfde.api"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SPFDE_KERNELS_ISA": "none"})
+
+
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
+    reason="needs a compiler for aarch64 and its emulator (Debian: g++-aarch64-linux-gnu, qemu-user)",
+)
+def test_the_kernels_are_right_with_neon(tmp_path: Path) -> None:
+    program = tmp_path / "aarch64"
+    source = Path(__file__).parent / "aarch64.cpp"
+    flags = [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC")]
+    subprocess.run(["aarch64-linux-gnu-g++", *flags, "-static", str(source), "-o", str(program)], check=True)
+    done = subprocess.run(["qemu-aarch64", str(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert len(done.stdout.splitlines()) == 12
