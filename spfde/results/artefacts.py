@@ -39,7 +39,8 @@ class Artefact:
             `Material` of the experiment and the options; it returns a `Table` or a `Drawing`.
         options: keyword arguments of the builder, where one module makes several artefacts.
         analyses: analyses of snapshots that it reads, as "experiment.kind".
-        timings: whether it reads what `spfde bench` measured.
+        timings: whether it reads what `spfde bench epochs` measured.
+        by_hand: files in results/<scale>/ that it reads where somebody measured them.
         scales: scales that it is computed at, beside the one that is shown.
         shows: other artefacts that it contains, by their rules' names.
         plans: experiments whose plans it reads, beside its own.
@@ -52,6 +53,7 @@ class Artefact:
     options: Mapping[str, Any] = field(default_factory=dict)
     analyses: tuple[str, ...] = ()
     timings: bool = False
+    by_hand: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
@@ -139,7 +141,7 @@ FIGURES = {
         _figure("budget"),
         _figure("tradeoff", "table2"),
         _figure("timeline", "table2"),
-        _figure("scaling"),
+        _figure("scaling", by_hand=("scaling.csv",)),
     )
 }
 NOTEBOOKS = {

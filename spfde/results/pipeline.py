@@ -184,6 +184,7 @@ class Pipeline:
             *self.plans(artefact.experiments),
             *(path for part in parts for path in self.analyses(part)),
             *self.timings(parts),
+            *(str(path) for part in parts for name in part.by_hand if (path := self.home / name).is_file()),
             *self._settings(artefact.experiments, [scale for part in parts for scale in part.scales]),
             shown(config_file("reference.csv")),
             *source_files(*(f"spfde.results.{FILES[part.kind].folder}" for part in parts if part.kind != "notebook")),

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,16 @@ def test_accounting_waits_for_what_is_asked(project: Path) -> None:
     for path in pipeline.records("one", "two"):
         make_whole(Path(path))
     assert waits("one") == set(pipeline.records("one", "two"))  # nothing has to be trained for it
+
+
+def test_what_was_measured_by_hand_is_an_input_once_it_is_there(project: Path) -> None:
+    pipeline = Pipeline("tiny", ("one",))
+    figure = replace(FIGURES["scaling"], experiment="one")
+    path = Path("results/tiny/scaling.csv")
+    assert figure.by_hand == (path.name,) and str(path) not in pipeline.inputs(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert str(path) in pipeline.inputs(figure)
 
 
 def test_steps_are_measured_or_published_and_missing_where_nothing_is_trained(project: Path) -> None:
