@@ -12,7 +12,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -139,8 +139,7 @@ class Execution:
     @contextlib.contextmanager
     def watch(self, watchers: Mapping[str, Watcher]) -> Iterator[None]:
         """A context in which watchers see the inputs of their layers, by name, and the gradients of their outputs."""
-        layers = {name: self.model.get_submodule(name) for name in watchers}
-        hooks = [layers[name].register_forward_hook(_shown_to(watcher)) for name, watcher in watchers.items()]
+        hooks = [self.model.get_submodule(name).register_forward_hook(one.hook) for name, one in watchers.items()]
         try:
             with self._handle.watch(watchers) if self._handle else contextlib.nullcontext():
                 yield
@@ -261,16 +260,6 @@ class Execution:
         """Restores the checkpoint's choices, which hold from `begin` on; not if all kernels are to be of one kind."""
         told = json.loads(bytes(state["json"].tolist()))
         self._decided, self._loaded = told["decided"], told["choices"]
-
-
-def _shown_to(watcher: Watcher) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    """A forward hook for layers whose modules are called, on dense kernels or on their own."""
-
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        watcher.forward(inputs[0].detach(), output.shape)
-        output.register_hook(watcher.backward)
-
-    return hook
 
 
 def say(why: str) -> None:

@@ -17,7 +17,7 @@ from spfde.kernels.convolution import Watcher
 from spfde.kernels.library import library
 from spfde.kernels.pool import mean
 from spfde.kernels.structure import Structure
-from spfde.kernels.units import PoolUnit, Unit
+from spfde.kernels.units import KernelUnit, PoolUnit, SparseUnit, Unit
 
 Choice = Literal["sparse", "dense"]
 
@@ -65,7 +65,7 @@ class Handle:
                 raise SpfdeError(f'the model has no layer "{name}" for a mask', nearest(name, known))
         found = networks.find(model, masks)
         self._all = [unit for network in found.values() for unit in network.units]
-        self.units = [unit for unit in self._all if unit.convs]
+        self.units = [unit for unit in self._all if isinstance(unit, KernelUnit)]
         self.choices: dict[str, Choice] = {unit.name: "sparse" for unit in self.units}
         self._convs = {name: conv for unit in self.units for name, conv in unit.convs.items()}
         self._inner = list(dict.fromkeys(module for unit in self._all for module in unit.modules))
@@ -156,7 +156,7 @@ class Handle:
         """Why the next forward pass (of the input x) would run dense; nothing where it would not."""
         return self._problems(self.units, self._inner, x)
 
-    def _problems(self, units: list[Unit], inner: list[nn.Module], x: Tensor | None) -> list[str]:
+    def _problems(self, units: list[KernelUnit], inner: list[nn.Module], x: Tensor | None) -> list[str]:
         found = []
         if torch.compiler.is_compiling():
             found.append("the model is compiled")
@@ -216,13 +216,13 @@ class Handle:
         batch, threads = len(x), self.threads or torch.get_num_threads()
         blocked, end = False, None
         for unit in units:
-            if unit.convs:
+            if isinstance(unit, KernelUnit):
                 unit.input_shape = (x.shape[2], x.shape[1], x.shape[3]) if blocked else tuple(x.shape[1:])
-            if self.choices.get(unit.name) == "sparse" and not unit.blocked:
-                x, end = unit.sparse(x, batch, self.stage, threads, None)
-            elif self.choices.get(unit.name) == "sparse" or (blocked and isinstance(unit, PoolUnit)):
-                x, end = unit.sparse(x if blocked else block(x, threads), batch, self.stage, threads, end)
-                blocked = True
+            chosen = self.choices.get(unit.name) == "sparse" or (blocked and isinstance(unit, PoolUnit))
+            if isinstance(unit, SparseUnit) and chosen:
+                if unit.blocked and not blocked:
+                    x, blocked = block(x, threads), True
+                x, end = unit.sparse(x, batch, self.stage, threads, end)
             else:
                 x = unit.dense(unblock(x, batch, threads) if blocked else x)
                 blocked, end = False, None

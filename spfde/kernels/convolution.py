@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spfde.kernels import library as c
 from spfde.kernels.blocked import unblock
@@ -52,6 +52,9 @@ class Watcher(Protocol):
 
     def backward(self, gradient: Tensor) -> None:
         """Takes the gradient of the outputs in the backward pass."""
+
+    def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Does both, as a forward hook of the layer's module where that is called."""
 
 
 class Convolution:

@@ -11,6 +11,7 @@ from spfde.kernels.structure import supports
 from spfde.kernels.units import (
     ConvUnit,
     DenseUnit,
+    KernelUnit,
     LinearUnit,
     LoneUnit,
     PoolUnit,
@@ -36,7 +37,7 @@ class Network:
     def __init__(self, units: list[Unit], forward: Callable[[Any, Chain, Tensor], Tensor]) -> None:
         self.units = units
         self.forward = forward
-        self.sparse = [unit for unit in units if unit.convs]
+        self.sparse = [unit for unit in units if isinstance(unit, KernelUnit)]
         self.layers = {layer for unit in self.sparse for layer in unit.layers}
         self.inner = list(dict.fromkeys(module for unit in units for module in unit.modules))
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -24,21 +25,16 @@ GetStage = Callable[[str, Any], Stage]  # layer and its BatchNorm, if it has one
 Ended = tuple[Tensor, Ending | None]
 
 
-class Unit:
-    """A part of a network with a dense and perhaps a sparse way to run it.
+class Unit(ABC):
+    """A part of a network, and the dense way to run it.
 
     Attributes:
         name: of its module in the model.
         kind: what it is, for people.
         convs: its convolutions (or its linear layer) by layer name; none in a part that runs dense alone.
-        blocked: the sparse way takes a blocked activation.
-        input_shape: of one sample, as the last forward pass had it.
     """
 
     kind = "dense"
-    blocked = True
-    handle: Any = None
-    input_shape: tuple[int, ...] = ()
 
     def __init__(self, name: str, modules: Iterable[nn.Module], convs: dict[str, Any]) -> None:
         self.name = name
@@ -54,9 +50,21 @@ class Unit:
         """Whether its modules are still those that were found."""
         return True
 
+    @abstractmethod
     def dense(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Runs its modules as they are."""
 
+
+class SparseUnit(Unit):
+    """A unit that can run on kernels too.
+
+    Attributes:
+        blocked: it takes a blocked activation there.
+    """
+
+    blocked = True
+
+    @abstractmethod
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
         """Runs on a blocked activation; `stage` gives each layer with the structure it has at the moment.
 
@@ -66,11 +74,22 @@ class Unit:
         Returns:
             The output, and the unit's own end.
         """
-        raise NotImplementedError
 
-    def twin(self) -> "Unit":
+
+class KernelUnit(SparseUnit):
+    """A unit with weights, which sparse kernels skip the zeros of.
+
+    Attributes:
+        handle: the `Handle` that it belongs to.
+        input_shape: of one sample, as the last forward pass had it.
+    """
+
+    handle: Any = None
+    input_shape: tuple[int, ...] = ()
+
+    @abstractmethod
+    def twin(self) -> "KernelUnit":
         """The unit on copies of its modules."""
-        raise NotImplementedError
 
     def measure(self, batch: int, repeats: int = 1, frozen: bool = False) -> tuple[float, float]:
         """Times forward and backward pass of the unit alone, on random data and copies of its modules.
@@ -113,7 +132,7 @@ class Unit:
                         seconds[i] = min(seconds[i], clock(threads) - start)
         return seconds[0], seconds[1]
 
-    def _stage_of(self, twin: "Unit") -> GetStage:
+    def _stage_of(self, twin: "KernelUnit") -> GetStage:
         return lambda name, bn: replace(self.handle.stage(name, bn), conv=twin.convs[name])
 
 
@@ -128,7 +147,7 @@ class DenseUnit(Unit):
         return self.run(x)
 
 
-class ResidualUnit(Unit):
+class ResidualUnit(KernelUnit):
     """A residual block of spfde or of torchvision; its shortcut is nothing, a 1x1 convolution, or padding.
 
     Args:
@@ -157,7 +176,7 @@ class ResidualUnit(Unit):
     def dense(self, x: Tensor) -> Tensor:
         return self.block(x)
 
-    def twin(self) -> Unit:
+    def twin(self) -> KernelUnit:
         return ResidualUnit(self.name, copy.deepcopy(self.block), self.depth, self.shortcut)
 
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
@@ -170,7 +189,7 @@ class ResidualUnit(Unit):
         return Block(stages, shortcut, threads)(z, batch, before)
 
 
-class ConvUnit(Unit):
+class ConvUnit(KernelUnit):
     """Convolution, BatchNorm and ReLU.
 
     Args:
@@ -192,7 +211,7 @@ class ConvUnit(Unit):
     def dense(self, x: Tensor) -> Tensor:
         return functional.relu(self.bn(self.conv(x)))
 
-    def twin(self) -> Unit:
+    def twin(self) -> KernelUnit:
         found = copy.deepcopy(self.found)
         return ConvUnit(self.names, lambda: found)
 
@@ -200,7 +219,7 @@ class ConvUnit(Unit):
         return ConvBlock(stage(self.layers[0], self.bn), threads)(z, batch, before)
 
 
-class LoneUnit(Unit):
+class LoneUnit(KernelUnit):
     """A masked convolution in surroundings that there are no kernels for: layouts are converted before and after it."""
 
     kind = "lone convolution"
@@ -216,7 +235,7 @@ class LoneUnit(Unit):
         s = stage(self.name, None)
         return convolve(z, s.conv.weight, s.conv.bias, s.structure, s.positions, batch, threads), None
 
-    def twin(self) -> Unit:
+    def twin(self) -> KernelUnit:
         made = type(self)(self.name, copy.deepcopy(self.module))
         made.modules = [made.module]
         return made
@@ -236,7 +255,7 @@ class LinearUnit(LoneUnit):
         return linear(z, s.conv.weight, s.conv.bias, s.structure, s.positions, threads), None
 
 
-class PoolUnit(Unit):
+class PoolUnit(SparseUnit):
     """Maximum over squares of 2x2 pixels; it runs in the layout of the unit before it."""
 
     kind = "pooling"

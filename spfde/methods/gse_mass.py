@@ -109,7 +109,7 @@ class LayerWatcher:
         terms = self.sketch.term(gradient) * self._signs.pop()
         self.mass.outputs += terms.movedim(self.channel, 0).flatten(1).sum(1)
 
-    def hook(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Both, as a forward hook of the layer's module."""
         self.forward(inputs[0].detach(), output.shape)
         output.register_hook(self.backward)

@@ -33,7 +33,13 @@ def material(tmp_path: Path, accuracies: dict[str, list[float]] = ACCURACIES, se
         for seed, accuracy in enumerate(accuracies.get(row, []), 1):
             model = "resnet32_2x" if "wide" in row else "resnet20"
             run: dict[str, Any] = {**dict.fromkeys(NEEDED, 1.0), "row": row, "seed": seed, "status": "finished"}
-            run |= {"training.epochs": epochs, "model.name": model, "flops.paper": cost, "accuracy.test_last": accuracy}
+            run |= {
+                "environment.device": "cpu",
+                "training.epochs": epochs,
+                "model.name": model,
+                "flops.paper": cost,
+                "accuracy.test_last": accuracy,
+            }
             runs.append(run | ({SECONDS: seconds} if seconds else {}))
     return Material("cifar100-short", pd.DataFrame(runs), plan, pd.DataFrame(), tmp_path)
 

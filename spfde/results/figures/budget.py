@@ -4,23 +4,20 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy import stats
 
 from spfde.errors import NotRun
 from spfde.experiments.files import read_scale
 from spfde.results.figures import style
-from spfde.results.labels import is_control, levels
+from spfde.results.labels import is_control, levels, tag
 from spfde.results.material import SECONDS, Material
-from spfde.results.statistics import Effect, contrast
+from spfde.results.statistics import Estimate, Runs, contrast, estimate
 from spfde.results.tables.table import exponent, times_ten
 
-ACCURACY, COST, EPOCHS, TOTAL = "accuracy.test_last", "flops.paper", "training.epochs", "seconds"
-LEVEL = 0.95
+ACCURACY, COST, EPOCHS, HARDWARE = "accuracy.test_last", "flops.paper", "training.epochs", "environment.device"
 CURVE: dict[str, Any] = {"color": style.BLUE, "linewidth": 1.3, "marker": "o", "ms": 4, "mec": "white", "mew": 0.4}
 
 
@@ -32,24 +29,16 @@ class Point(NamedTuple):
         epochs: of its training.
         cost: training FLOPs, column `paper`.
         seconds: measured seconds of the whole training; NaN where they are not known.
-        accuracies: one for each seed, percent.
+        runs: accuracies in percent, by hardware and seed.
+        accuracy: their mean and its interval.
     """
 
     row: Mapping[str, Any]
     epochs: int
     cost: float
     seconds: float
-    accuracies: pd.Series
-
-    @property
-    def mean(self) -> float:
-        return float(self.accuracies.mean())
-
-    @property
-    def half(self) -> float:
-        """Half the 95 % interval of the mean, points; NaN for one seed."""
-        n = len(self.accuracies)
-        return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * self.accuracies.std() / math.sqrt(n)) if n > 1 else math.nan
+    runs: Runs
+    accuracy: Estimate
 
     @property
     def plain(self) -> bool:
@@ -67,18 +56,19 @@ def draw(material: Material) -> style.Drawing:
     if not any(point.plain for point in points):
         raise NotRun("no plain sparse training of the experiment budget was run", "train its runs first")
     power = exponent(point.cost for point in points)
-    timed = any(math.isfinite(point.seconds) for point in points)
+    seconds = [point.seconds for point in points]
+    timed = any(map(math.isfinite, seconds))
     figure = Figure(figsize=(style.DOUBLE, 3.7 + 0.16 * len(answers(points))))
     panels = figure.subplots(1, 1 + timed, sharey=True, squeeze=False)[0]
     style.letter(panels[0], 0, "by training FLOPs")
     _panel(panels[0], points, [point.cost / 10**power for point in points])
     panels[0].set_xlabel(f"Training FLOPs, paper column ({times_ten(power)})")
-    counts = {len(point.accuracies) for point in points}
-    panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean and {LEVEL:.0%} interval, n = {style.span(counts)}")
+    counts = {point.accuracy.n for point in points}
+    panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean and 95 % interval, n = {style.span(counts)}")
     if timed:
         style.letter(panels[1], 1, "by measured time")
-        unit, size = ("Seconds", 1) if max(point.seconds for point in points) < 120 else ("Minutes", 60)
-        _panel(panels[1], points, [point.seconds / size for point in points])
+        unit, size = ("Seconds", 1) if max(filter(math.isfinite, seconds)) < 120 else ("Minutes", 60)
+        _panel(panels[1], points, [each / size for each in seconds])
         panels[1].set_xlabel(f"{unit} of all training steps, measured")
     _legend(figure, points)
     said = answers(points)
@@ -92,17 +82,16 @@ def answers(points: list[Point]) -> list[str]:
     said = []
     for point in points:
         other = comparator(point, points)
-        if other is None or is_control(point.row) or "once" in str(point.row["row"]):
+        if other is None or is_control(point.row) or _once(point):
             continue
-        effect = difference(point, other)
-        n = min(len(point.accuracies), len(other.accuracies))
+        effect = contrast([point.runs, other.runs], (1, -1))
+        n = min(point.accuracy.n, other.accuracy.n)
         more = f"{100 * (other.cost / point.cost - 1):.1f} % more FLOPs"
         names = f"{levels(point.row)}, {point.epochs} epochs, against plain, {other.epochs} epochs ({more})"
         if n < 2:
             said.append(f"{names}: {effect.mean:+.2f} points, n = {n}: one seed decides nothing")
             continue
-        reach = float(stats.t.ppf(0.5 + LEVEL / 2, effect.df)) * effect.error
-        low, high = effect.mean - reach, effect.mean + reach
+        low, high = effect.interval()
         told = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
         said.append(f"{names}: {effect.mean:+.2f} points [{low:+.2f}, {high:+.2f}], n = {n}: {told}")
     return said
@@ -116,12 +105,6 @@ def comparator(point: Point, points: list[Point]) -> Point | None:
     return min(fits, key=lambda p: p.cost, default=None)
 
 
-def difference(point: Point, other: Point) -> Effect:
-    """Of the mean accuracies, points (Welch)."""
-    runs = [{("", int(str(seed))): float(value) for seed, value in p.accuracies.items()} for p in (point, other)]
-    return contrast(runs, (1, -1))
-
-
 def _points(material: Material) -> list[Point]:
     """The rows with finished runs of the scale's own network; another network is another curve."""
     own = read_scale(material.scale).settings.get("model", {}).get("name")
@@ -130,37 +113,49 @@ def _points(material: Material) -> list[Point]:
         runs = material.of(row)
         if len(runs) and runs["model.name"].iloc[0] == own:
             epochs = int(runs[EPOCHS].iloc[0])
-            accuracies = runs.set_index("seed")[ACCURACY]
-            found.append(Point(row, epochs, material.costs(row)[COST], material.seconds(row) * epochs, accuracies))
+            keys = zip(runs[HARDWARE], runs["seed"], strict=True)
+            values = dict(zip(keys, runs[ACCURACY], strict=True))
+            seconds = material.seconds(row) * epochs
+            found.append(Point(row, epochs, material.costs(row)[COST], seconds, values, estimate(values.values())))
     return found
 
 
 def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
     plain = [(x, p) for x, p in zip(places, points, strict=True) if p.plain and math.isfinite(x)]
     if plain:
-        x, means = np.array([x for x, _ in plain]), np.array([p.mean for _, p in plain])
-        half = np.nan_to_num(np.array([p.half for _, p in plain]))
-        axes.fill_between(x, means - half, means + half, color=style.BLUE, alpha=0.15, linewidth=0)
+        x, means = [x for x, _ in plain], [p.accuracy.mean for _, p in plain]
+        low, high = zip(*(_bounds(p.accuracy) for _, p in plain), strict=True)
+        axes.fill_between(x, low, high, color=style.BLUE, alpha=0.15, linewidth=0)
         axes.plot(x, means, **CURVE)
         for place, point in plain:
-            axes.annotate(f"{point.epochs}", (place, point.mean), (3, -8), textcoords="offset points", fontsize=6)
+            at = (place, point.accuracy.mean)
+            axes.annotate(f"{point.epochs}", at, (3, -8), textcoords="offset points", fontsize=6)
     for place, point in zip(places, points, strict=True):
         if point.plain or not math.isfinite(place):
             continue
         colour, marker = _mark(point)
-        error = 0.0 if math.isnan(point.half) else point.half
-        axes.errorbar(place, point.mean, error, color=colour, elinewidth=0.9, zorder=3)
-        axes.plot(place, point.mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
-        axes.annotate(
-            levels(point.row), (place, point.mean), (5, 3), textcoords="offset points", color=colour, fontsize=6
-        )
+        mean = point.accuracy.mean
+        error = mean - _bounds(point.accuracy)[0]
+        axes.errorbar(place, mean, error, color=colour, elinewidth=0.9, zorder=3)
+        axes.plot(place, mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
+        axes.annotate(levels(point.row), (place, mean), (5, 3), textcoords="offset points", color=colour, fontsize=6)
     axes.margins(x=0.12, y=0.12)
+
+
+def _bounds(accuracy: Estimate) -> tuple[float, float]:
+    """Of the interval; a single run has none, and is drawn as a point."""
+    return (accuracy.low, accuracy.high) if accuracy.n > 1 else (accuracy.mean, accuracy.mean)
+
+
+def _once(point: Point) -> bool:
+    """Whether samples are removed once and not in a circle."""
+    return tag(point.row) == "once"
 
 
 def _mark(point: Point) -> tuple[str, str]:
     if is_control(point.row):
         return style.GREY, "X"
-    if "once" in str(point.row["row"]):
+    if _once(point):
         return style.ORANGE, "s"
     return style.mark("spfde")
 
