@@ -21,17 +21,19 @@ rule bench:
 
 
 # Steps of the scale's own network at several densities and numbers of frozen blocks: from them and the records' traces
-# follow the seconds per epoch of every row, which say nothing of what else the machine did. `spfde bench steps` on an idle
-# machine, before the workflow, gives better ones; they are taken as they are.
+# follow the seconds per epoch of every row, which say nothing of what else the machine did: no other job runs meanwhile.
+# `spfde bench steps` on an idle machine, before the workflow, gives better ones; they are taken as they are.
 rule steps:
     output:
         f"{RESULTS}/steps.csv",
     log:
         f"{RESULTS}/logs/steps.log",
+    localrule: True
     conda:
         "../../environment.yml"
+    threads: max(1, workflow.cores or 1)
     params:
         scale=SCALE,
         turns=[] if AT_PAPER_SCALE else ["--repeats", "3"],
     shell:
-        "python -m spfde bench steps --scale {params.scale:q} {params.turns:q} --out {output:q} > {log:q} 2>&1"
+        "OMP_NUM_THREADS=1 python -m spfde bench steps --scale {params.scale:q} {params.turns:q} --out {output:q} > {log:q} 2>&1"
