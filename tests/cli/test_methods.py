@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from spfde import cli
 from spfde.methods import METHODS, Method, Options, register
@@ -35,9 +36,52 @@ def test_one_array_with_all_fields_of_all_methods(described: list[dict]) -> None
         assert list(method) == FIELDS
         assert method["title"] and method["kind"] and method["scope"] in ("none", "layer", "global")
         assert isinstance(method["needs_dense_gradient"], bool)
-        assert method["year"] is None or 2015 < method["year"] < 2030
         for option in method["options"].values():
             assert list(option) == ["default", "description"] and option["description"]
+
+
+def test_masks_of_the_methods_that_drop_and_grow_by_layer_can_be_structured() -> None:
+    able = {name for name, method in METHODS.items() if method.structured}
+    mest = {"mest", "mest-em", "mest-ems", "mest-data-efficient", "spfde"}
+    assert able == {"static", "set", "rigl", "set-itop", "rigl-itop", *mest}
+
+
+# Of each option, the bounds that it may have itself, and values just beyond those that it may not have.
+BOUNDS = {
+    "lottery": {"drop_fraction": ([], [0, 1])},
+    "snip": {"samples": ([1], [0])},
+    "grasp": {"per_class": ([1], [0]), "temperature": ([], [0]), "parts": ([1], [0])},
+    "set": {"drop_fraction": ([], [0, 1]), "end": ([1], [0, 1.01])},
+    "deepr": {"l1": ([0], [-1e-6]), "end": ([1], [0, 1.01])},
+    "dsr": {"threshold": ([], [0]), "drop_fraction": ([], [0, 1]), "tolerance": ([], [0, 1])},
+    "rigl": {"drop_fraction": ([], [0, 1]), "interval_steps": ([1], [0]), "end": ([1], [0, 1.01])},
+    "set-itop": {
+        "drop_fraction": ([], [0, 1]),
+        "final_drop_fraction": ([0], [-1e-6, 1]),
+        "interval_steps": ([1], [0]),
+    },
+    "rigl-itop": {"interval_steps": ([1], [0])},
+    "mest": {"gradient_weight": ([0], [-1e-6]), "drop_fraction": ([], [0, 1])},
+    "mest-ems": {"offset": ([], [0, 1])},
+    "swat-u": {"interval_steps": ([1], [0])},
+    "gse-uniform": {
+        "gamma": ([], [0]),
+        "drop_fraction": ([], [0, 1]),
+        "interval_steps": ([1], [0]),
+        "end": ([1], [0, 1.01]),
+        "per_class": ([1], [0]),
+    },
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_options_take_their_bounds_and_nothing_beyond(name: str) -> None:
+    for option, (taken, refused) in BOUNDS[name].items():
+        for value in taken:
+            assert getattr(METHODS[name].Options(**{option: value}), option) == value
+        for value in refused:
+            with pytest.raises(ValidationError):
+                METHODS[name].Options(**{option: value})
 
 
 def test_the_order_is_that_of_the_tables(described: list[dict]) -> None:
@@ -66,8 +110,23 @@ def test_methods_and_options_are_what_their_papers_say(described: list[dict]) ->
         "snip": "global",
         "grasp": "global",
     }
-    dense_gradient = {name for name in defaults if known[name]["needs_dense_gradient"]}
-    assert dense_gradient == {"snip", "grasp"} and known["rigl"]["needs_dense_gradient"]
+    dense_gradient = {name for name, method in known.items() if method["needs_dense_gradient"]}
+    assert dense_gradient == {"snip", "grasp", "rigl", "rigl-itop", "swat-u", "swat-erk", "swat-m"}
+
+
+def test_each_method_names_the_year_of_its_paper(described: list[dict]) -> None:
+    years = {
+        2018: ("set", "deepr"),
+        2019: ("lottery", "snip", "dsr"),
+        2020: ("small-dense", "grasp", "rigl", "swat-u", "swat-erk", "swat-m"),
+        2021: ("set-itop", "rigl-itop", "mest", "mest-em", "mest-ems", "mest-data-efficient"),
+        2022: ("spfde",),
+        2024: ("gse-uniform", "gse-grabo", "gse-graest"),
+        None: ("dense", "static"),
+    }
+    assert {method["name"]: method["year"] for method in described} == {
+        name: year for year, names in years.items() for name in names
+    }
 
 
 def test_a_new_method_appears(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

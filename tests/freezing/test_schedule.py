@@ -122,6 +122,13 @@ def test_resume_freezes_earlier_by_what_it_thaws_at_the_end() -> None:
     assert ledger.saved(freezing.Schedule(first)) == pytest.approx(ledger.saved(freezing.Schedule(SHOT)))
 
 
+def test_resume_stays_as_frozen_as_single_shot_ends_until_it_thaws() -> None:
+    """Whatever the thaw epoch: those from the first freeze epoch of single-shot on, nearest to the wanted one first."""
+    earlier = (0,) * 6 + (1, 1) + (2,) * 8
+    thaws = [12, 11, 13, 10, 14, 15]
+    assert list(schemes.resume(GRID, SHOT)) == [earlier[:thaw] + (0,) * (16 - thaw) for thaw in thaws]
+
+
 def test_resume_needs_room_before_the_first_freeze_epoch() -> None:
     assert not list(schemes.resume(GRID, (0, 0) + (1, 1) + (2,) * 12))
 

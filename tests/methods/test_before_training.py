@@ -1,6 +1,7 @@
 """SNIP and GraSP against autograd and an explicit Hessian on a two-layer network."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from spfde.experiments.resolve import nested, resolve
 from spfde.methods import make
 from spfde.methods.base import MethodPlan
 from spfde.methods.grasp import hessian_gradient
-from spfde.methods.ranked import best, gradient
+from spfde.methods.ranked import best, gradient, warn_of_empty
 from spfde.models import build
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
@@ -282,3 +283,10 @@ def test_a_layer_that_a_ranking_empties_is_warned_of_by_name() -> None:
     with pytest.warns(SpfdeWarning, match="method snip leaves no weight in middle: nothing is learned there"):
         sparse.begin_epoch(0)
     assert not sparse.masks["middle"].active.any()
+
+
+@pytest.mark.parametrize(("empty", "named"), [(2, "l0, l1:"), (3, "l0, l1, l2:"), (4, "l0, l1, l2 and 1 more:")])
+def test_no_more_than_three_empty_layers_are_named(empty: int, named: str) -> None:
+    layers = [SimpleNamespace(name=f"l{index}", mask=torch.tensor([index >= empty])) for index in range(5)]
+    with pytest.warns(SpfdeWarning, match=f"method snip leaves no weight in {named}"):
+        warn_of_empty("snip", layers)

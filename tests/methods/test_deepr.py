@@ -101,6 +101,17 @@ def test_totals_are_constant_and_signs_never_change(build: Build, scope: str, ta
     assert run.masks.overlap_first() < 1
 
 
+def test_where_training_starts_from_zero_each_sign_is_as_likely(build: Build) -> None:
+    method, run = build("deepr", [(100, 100)], target=0.5)
+    layer = run.masks["l0"]
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[0] = -0.5
+    signs = method._sign(run, layer)
+    assert set(signs[1:].unique().tolist()) == {-1.0, 1.0} and set(signs[0].tolist()) == {-1.0}
+    assert abs(float(signs[1:].mean())) < 5 / math.sqrt(9900)
+
+
 def test_global_scope_moves_connections_between_layers(build: Build) -> None:
     shapes = [(10, 30), (20, 40)]
     method, run = build("deepr", shapes, target=0.9, training__epochs=100, sparsity__options={"scope": "global"})

@@ -231,6 +231,9 @@ def test_costs_forward_input_gradient_and_sample(build: Build) -> None:
     assert (happened[1:] <= extra * np.array([200, 9000]) * 3 * counts + 1).all()
     assert not method.extra_macs(159, layers, 640).any()  # after 60 % of training
     assert method.executed_extra_macs(1, layers, 640).tolist() == [extra * 1000, extra * 600, extra * 27000]
+    method.skipped[1] = 1  # as sparse kernels say: forward, input gradient and weight gradient at the mask, and S
+    ran = (3 * counts + sampled) * [extra * 200, extra * 9000]
+    assert method.executed_extra_macs(1, layers, 640) == pytest.approx([extra * 1000, *ran])
     frozen, other = build("gse-grabo", [(10, 20), (8, 4, 3, 3)], target=0.8, training__batch_size=64)
     other.epoch, other.frozen_blocks = 1, 1
     other.masks.select(1)
@@ -239,6 +242,10 @@ def test_costs_forward_input_gradient_and_sample(build: Build) -> None:
     assert less[0] == extra * 1000 and less[1] == pytest.approx(extra * 200 * counts[0])  # frozen: forward alone
     share = counts[1] + frozen.sampled[1, 1] / 288 + 1 / 8 + 1 / 36  # no input gradient, and the two sums
     assert less[2] == pytest.approx(extra * 9000 * share)
+    # Where kernels skip the zeros, the sums take a forward pass of their own, before the one that has the gradients.
+    frozen.skipped[1] = 1
+    share += counts[1] + counts[1]  # the weight gradient at the mask, and that forward pass
+    assert frozen.executed_extra_macs(1, layers, 640)[2] == pytest.approx(extra * 9000 * share)
 
 
 def test_what_ran_of_an_update_is_what_torch_counts() -> None:

@@ -69,6 +69,21 @@ def test_set_itop_drops_the_smallest_and_keeps_what_it_regrows(build: Build) -> 
     assert values[2] in (0.0, 2.0) and (values[2] == 2.0) == bool(layer.active[0, 2])
 
 
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_an_update_of_set_itop_drops_the_share_after_its_step(build: Build, after: int) -> None:
+    """0.5 to 0.005 by a cosine over four steps; so few of so many positions that none grows where it was dropped."""
+    options = {"interval_steps": 1, "scale_interval": False}
+    method, run = build("set-itop", [(200, 1000)], 4, 0.999, training__epochs=1, sparsity__options=options)
+    layer = run.masks["l0"]
+    before = layer.active.clone()
+    with torch.no_grad():
+        layer.weight.copy_(torch.where(before, 1.0 + torch.rand(200, 1000), 0.0))
+    method.after_step(run, after - 1)
+    share = 0.005 + 0.495 / 2 * (1 + math.cos(math.pi * after / 4))
+    assert int((before & layer.active).sum()) == math.floor((1 - share) * 200 + 0.5)
+    assert int(layer.active.sum()) == 200
+
+
 def test_rigl_itop_steps_and_then_grows_by_the_dense_gradient(build: Build) -> None:
     """The optimizer's step decides what is smallest; the dense gradient of that step says what grows."""
     method, run = build("rigl-itop", [(1, 8)], target=0.5, steps=100, training__epochs=1)

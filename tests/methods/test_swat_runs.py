@@ -241,6 +241,7 @@ def test_the_ledger_has_what_autograd_saves(name: str, frozen: int) -> None:
 
 def test_shares_by_hand() -> None:
     assert shares([1, 1, 2], [100, 100, 100], 40) == [10, 10, 20]
+    assert shares([99, 101], [100, 900], 200) == [99, 101]  # 99 % exactly is not above 99 %
     # 36 would be 360 % of the first: it is full with 10, and the other 26 are 13 each for the others
     assert shares([6, 1, 3], [10, 100, 100], 60) == [10, 19, 31]
     assert shares([1, 1], [100, 1000], 199) == [
