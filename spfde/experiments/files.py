@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from spfde.configuration import NAME, config_file, config_files
 from spfde.errors import SpfdeError, nearest
 from spfde.files import parse_yaml, read_text
-from spfde.settings import Section, parse
+from spfde.settings import RunSettings, Section, parse
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -112,6 +112,11 @@ def experiment_names() -> list[str]:
 
 def read_scale(name: str) -> Scale:
     return _read("scales", name, Scale)
+
+
+def settings_of(scale: str) -> RunSettings:
+    """The settings of a scale, before those of any row."""
+    return parse(RunSettings, read_scale(scale).settings)
 
 
 def read_experiment(name: str) -> Experiment:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from spfde.data import info
-from spfde.experiments.files import read_scale
+from spfde.experiments.files import read_scale, settings_of
 from spfde.results import reference
 from spfde.results.claims import Claim, Comparison
 from spfde.results.hypotheses import LEVEL, Test
@@ -21,7 +21,7 @@ from spfde.results.power import Design, decidable, power, seeds_needed
 from spfde.results.sources import Sources
 from spfde.results.statistics import Effect, Variance, combined, pooled_variance
 from spfde.results.trials import Finding, Hypothesis, Look, Outcome, Run, Trial, measured, of_row
-from spfde.settings import RunSettings, parse
+from spfde.settings import RunSettings
 
 RUNS_OF_A_PAPER = 3  # SpFDE: "each accuracy result is averaged over 3 runs"
 USUAL_STD = 0.3  # points, where no deviation is known at all
@@ -265,7 +265,3 @@ def _one_run(claim: Claim, trial: Trial, sources: Sources) -> dict[str, Any] | N
     half = float(stats.t.ppf(0.975, found.df)) * found.std * math.sqrt(1 + 1 / said.runs)
     low, high = said.low - half, said.high + half
     return {"value": runs[0].value, "interval": [low, high], "inside": low <= runs[0].value <= high}
-
-
-def settings_of(scale: str) -> RunSettings:
-    return parse(RunSettings, read_scale(scale).settings)

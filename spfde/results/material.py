@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import NotAtThisScale, NotRun, SpfdeError
-from spfde.experiments.files import read_experiment, read_scale, scale_of
+from spfde.experiments.files import read_experiment, read_scale, scale_of, settings_of
 from spfde.files import read_csv, read_json
 from spfde.results import load
 from spfde.results.analyses import analysis_path
@@ -18,7 +18,6 @@ from spfde.results.labels import tag, with_controls_beside
 from spfde.results.reference import ReferenceValue, lookup
 from spfde.results.reference import read as read_reference
 from spfde.results.statistics import Estimate, estimate
-from spfde.settings import RunSettings, parse
 
 SECONDS = "speed.seconds_per_epoch"
 COSTS = [name for name in NEEDED if not name.startswith("accuracy")]
@@ -165,5 +164,5 @@ def comparable(scale: str) -> pd.DataFrame:
     values = read_reference()
     if not at.paper:
         return values.iloc[:0]
-    settings = parse(RunSettings, at.settings)
+    settings = settings_of(scale)
     return values[(values["dataset"] == settings.data.name) & (values["model"] == settings.model.name)]

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.experiments.files import read_scale
+from spfde.experiments.files import settings_of
 from spfde.files import write_text
 from spfde.results import artefacts, load
 from spfde.results.differences import differences, sentence
@@ -21,7 +21,6 @@ from spfde.results.material import Material, gather, standing
 from spfde.results.tables.render import document, fragment
 from spfde.results.tables.table import NOT_RUN, ON_MASK, Column, Table, plus_minus
 from spfde.results.verdicts import tally
-from spfde.settings import RunSettings, parse
 
 HEADLINE = ("dense", "static", "set", "rigl", "mest-em", "mest-ems", "spfde")  # the paper's own comparison
 EXPERIMENT = "table2"
@@ -123,7 +122,7 @@ def headline(material: Material) -> Table:
 
 
 def _run(scale: str, results: Path, runs: pd.DataFrame) -> dict[str, str]:
-    settings = parse(RunSettings, read_scale(scale).settings)
+    settings = settings_of(scale)
     plans = sorted((results / scale / "plans").glob("*.json"))
     planned = {row["row"] for plan in plans for row in _json(plan)}
     done = planned & set(runs["row"])

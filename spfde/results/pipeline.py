@@ -14,7 +14,7 @@ from typing import Literal
 from spfde.configuration import config_file, config_files
 from spfde.data import info
 from spfde.errors import SpfdeError, SpfdeWarning, nearest
-from spfde.experiments.files import experiment_names, read_scale, scale_of
+from spfde.experiments.files import experiment_names, read_scale, scale_of, settings_of
 from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, Artefact
@@ -22,7 +22,7 @@ from spfde.results.dependencies import shown, source_files
 from spfde.results.jobs import Job, Run, packed
 from spfde.results.seconds import steps_path
 from spfde.results.status import ordered
-from spfde.settings import RunSettings, parse
+from spfde.settings import RunSettings
 from spfde.training.record import set_aside
 from spfde.training.trust import is_whole
 
@@ -76,7 +76,7 @@ class Pipeline:
     def steps(self) -> list[str]:
         """The file of measured steps, where the scale's images are small enough for a CPU; it may be published."""
         path = steps_path(self.home)
-        small = info(parse(RunSettings, read_scale(self.scale).settings).data.name).size <= LARGEST
+        small = info(settings_of(self.scale).data.name).size <= LARGEST
         return [str(path)] if small and (self.train == "missing" or path.is_file()) else []
 
     def plans(self, experiments: Iterable[str]) -> list[str]:

@@ -15,8 +15,8 @@ import pandas as pd
 from scipy import stats
 
 from spfde.configuration import config_file
-from spfde.experiments.files import read_scale
-from spfde.results.accuracy import evidence_of, power_of, settings_of, trial_of, worst
+from spfde.experiments.files import read_scale, settings_of
+from spfde.results.accuracy import evidence_of, power_of, trial_of, worst
 from spfde.results.claims import Claim, Comparison, Reduced
 from spfde.results.hypotheses import Test, make
 from spfde.results.power import overall_level

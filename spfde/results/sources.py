@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from spfde.errors import SpfdeError
-from spfde.experiments.files import read_scale
+from spfde.experiments.files import read_scale, settings_of
 from spfde.experiments.resolve import expand
 from spfde.planning import Plan, describe, plan_settings
 from spfde.results import load, reference
 from spfde.results.claims import Claim
 from spfde.results.collect import collect, record_folders
-from spfde.settings import RunSettings, parse
+from spfde.settings import RunSettings
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Sources:
 
     def published(self, scale: str) -> pd.DataFrame:
         """The published values of a scale's data set and model."""
-        settings, values = parse(RunSettings, read_scale(scale).settings), reference.read()
+        settings, values = settings_of(scale), reference.read()
         return values[(values["dataset"] == settings.data.name) & (values["model"] == settings.model.name)]
 
     def _value(self, plan: Plan, metric: str) -> float:

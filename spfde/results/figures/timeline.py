@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from spfde.errors import NotRun, SpfdeError
-from spfde.results.collect import record_folders
+from spfde.errors import NotRun
 from spfde.results.figures import style
+from spfde.results.histories import epochs_of, trace_of
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material
 
@@ -27,7 +27,7 @@ def draw(material: Material) -> style.Drawing:
         SpfdeError: no such run is finished, or its histories cannot be read.
     """
     row, run = _chosen(material)
-    epochs, trace = _histories(material, run)
+    epochs, trace = epochs_of(material, run["run_id"]), trace_of(material, run["run_id"])
     frozen = trace.pivot(index="layer", columns="epoch", values="frozen").loc[trace["layer"].unique()]
     density = trace.pivot(index="layer", columns="epoch", values="forward_density").loc[frozen.index]
     figure = Figure(figsize=(style.DOUBLE, 5.4))
@@ -57,17 +57,6 @@ def _chosen(material: Material) -> tuple[dict[str, Any], dict[str, Any]]:
             return row, {str(key): value for key, value in runs[0].items()}
     remedy = f"train one with `spfde train --scale {material.scale} --experiment table2`"
     raise NotRun("the timeline needs a finished run of SpFDE and there is none", remedy)
-
-
-def _histories(material: Material, run: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """epochs.csv and the trace (compressed in a published record) of a run."""
-    folder = next(path for path in record_folders(material.scale, material.results) if path.name == run["run_id"])
-    traces = [path for path in (folder / "layers.csv", folder / "layers.csv.gz") if path.is_file()]
-    try:
-        return pd.read_csv(folder / "epochs.csv"), pd.read_csv(traces[0])
-    except (OSError, ValueError, IndexError) as error:
-        remedy = f"remove {folder} and train that run again"
-        raise SpfdeError(f"broken record {folder}: its epochs or its trace cannot be read", remedy) from error
 
 
 def _density(axes: Axes, epochs: pd.DataFrame, density: pd.DataFrame, frozen: pd.DataFrame, sparsity: float) -> None:
