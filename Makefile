@@ -56,7 +56,7 @@ publish: $(READY) ## take over what a campaign has finished, into results/publis
 soak: $(READY) ## endurance: a hundred kills, ten minutes of bad input of each kind, 300 mutants (many hours)
 	pytest -m soak --timeout 7200
 	SPFDE_FUZZ_SECONDS=600 pytest -s tests/fuzzing --timeout 1200
-	python tests/soak/mutants.py --count 300
+	python -m tests.soak.mutants --count 300
 
 clean: ## remove everything generated but the environment, the decoded data and what git keeps
 	if [ -d results ]; then \

@@ -1,6 +1,8 @@
 """Image folders: decoded once, or streamed from disk by worker processes."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from spfde.data.imagefolder import ImageFolder, StreamedFolder
 from spfde.data.loader import Batch
 from spfde.data.sources import SOURCES, load, open_loader, register_source
 from spfde.data.split import DataInfo, FolderSplit, Split
-from spfde.data.streaming import StreamedLoader
+from spfde.data.streaming import StreamedLoader, _check_shared_memory
 from spfde.errors import SpfdeError
 from spfde.settings import DataSettings
 
@@ -164,3 +166,12 @@ def test_preparing_a_streamed_folder_checks_it(image_folder: Path, info: DataInf
     (image_folder / "tiny" / "train" / "ant" / "000.png").unlink()
     with pytest.raises(SpfdeError, match="11 train images"):
         StreamedFolder(info).prepare(image_folder, tmp_path / "cache")
+
+
+def test_workers_start_where_one_batch_and_its_queues_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 KiB for the queues beside the batch."""
+    free = SimpleNamespace(f_bavail=1064, f_frsize=1024)
+    monkeypatch.setattr(os, "statvfs", lambda path: {"/dev/shm": free}[path])
+    _check_shared_memory(1000 * 1024)
+    with pytest.raises(SpfdeError, match="no shared memory is left"):
+        _check_shared_memory(1000 * 1024 + 1)

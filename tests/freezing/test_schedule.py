@@ -129,6 +129,12 @@ def test_resume_stays_as_frozen_as_single_shot_ends_until_it_thaws() -> None:
     assert list(schemes.resume(GRID, SHOT)) == [earlier[:thaw] + (0,) * (16 - thaw) for thaw in thaws]
 
 
+def test_resume_thaws_for_one_interval_at_least() -> None:
+    """A tenth of 16 epochs is less than the interval of 2."""
+    grid = schemes.Grid(epochs=16, interval=2, blocks=4, wanted=2, resume=0.1)
+    assert next(schemes.resume(grid, SHOT)) == (0,) * 8 + (1, 1) + (2,) * 4 + (0,) * 2
+
+
 def test_resume_needs_room_before_the_first_freeze_epoch() -> None:
     assert not list(schemes.resume(GRID, (0, 0) + (1, 1) + (2,) * 12))
 

@@ -118,6 +118,13 @@ def test_updates_end_at_sixty_percent_and_keep_their_share_of_training(build: Bu
     assert method.drop_fraction(23_459) == pytest.approx(0.1) and method.drop_fraction(46_919) == pytest.approx(0)
 
 
+def test_no_update_comes_at_the_very_end_of_updating(build: Build) -> None:
+    """Where 60 % of training is a multiple of the interval, the share that it would replace is 0."""
+    options = {"interval_steps": 100, "scale_interval": False}
+    method, _ = build("gse-uniform", steps=1000, training__epochs=1, sparsity__options=options)
+    assert [step + 1 for step in range(1000) if method.is_update(step)] == [100, 200, 300, 400, 500]
+
+
 def test_starts_from_erdos_renyi_with_exact_counts_everywhere() -> None:
     settings = resolve("smoke", {"sparsity.method": "gse-uniform", "sparsity.target": 0.9})
     plan = plan_settings(settings)

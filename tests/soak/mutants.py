@@ -1,6 +1,6 @@
 """Mutation testing: small faults are put into the code one at a time, and the tests near it have to notice.
 
-    python tests/soak/mutants.py --count 300
+    python -m tests.soak.mutants --count 300
 
 A mutant differs from the code in one place: another comparison, another operator, another number, or a condition
 negated. The sample is drawn from a fixed seed, as many of each module as of any other. Each mutant is written into a
@@ -33,7 +33,8 @@ import hypothesis  # noqa: F401  imported here so that the children that try the
 import pandas  # noqa: F401
 import pytest
 import torchvision  # noqa: F401
-from mutation import ROOT, Mutant, sample
+
+from tests.soak.mutation import ROOT, Mutant, sample
 
 LIMIT = 600.0  # seconds of the tests of one mutant
 
@@ -44,7 +45,12 @@ OF_METHODS = (
 )  # what methods say of themselves, and how they start
 TESTS: dict[str, tuple[str, ...]] = {
     "spfde/methods/gse.py": ("tests/methods/test_gse.py", "tests/methods/test_mask_updates.py", *OF_METHODS),
-    "spfde/methods/swat.py": ("tests/methods/test_swat.py", "tests/methods/test_swat_runs.py", *OF_METHODS),
+    "spfde/methods/swat.py": (
+        "tests/methods/test_swat.py",
+        "tests/methods/test_swat_runs.py",
+        "tests/methods/test_authors.py",
+        *OF_METHODS,
+    ),
     "spfde/methods/dsr.py": ("tests/methods/test_dsr.py", "tests/methods/test_mask_updates.py", *OF_METHODS),
     "spfde/methods/deepr.py": ("tests/methods/test_deepr.py", "tests/methods/test_mask_updates.py", *OF_METHODS),
     "spfde/methods/lottery.py": (

@@ -30,6 +30,11 @@ EQUAL: dict[tuple[str, str, str], str] = {
         'def even(cls, layer: SparseLayer, groups: int = 1, value: float = 1.0) -> "Mass":',
         "1.0 becomes 2.0",
     ): "positions are drawn by shares of the whole mass",
+    (
+        "spfde/cost/memory.py",
+        "ledger = {part: np.concatenate([moment[part] for moment in moments]) for part in moments[0]}",
+        "0 becomes 1",
+    ): "both moments have the same parts",
 }
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {

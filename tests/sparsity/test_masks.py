@@ -57,6 +57,26 @@ def test_a_mask_change_zeroes_dropped_and_grown_weights_and_their_momentum() -> 
     assert layer.weight.detach().nonzero().flatten().tolist() == [0]
 
 
+def test_gradients_are_masked_as_they_arrive_where_that_is_wanted() -> None:
+    """And no more once the hooks are removed; a gradient that is not kept is none of their business."""
+    layer = layer_of([1.0, 2.0, 3.0, 4.0])
+    masks, wanted = Masks([layer]), [True]
+    layer.start(boolean(1, 0, 1, 0))
+    (hook,) = masks.mask_on_arrival(lambda: wanted[0])
+
+    def gradient() -> list[float]:
+        layer.weight.grad = None
+        (layer.weight * torch.tensor([5.0, 6.0, torch.inf, torch.inf])).sum().backward()
+        return layer.weight.grad.tolist()  # type: ignore[attr-defined]
+
+    assert gradient() == [5.0, 0.0, torch.inf, 0.0]
+    wanted[0] = False
+    assert gradient() == [5.0, 6.0, torch.inf, torch.inf]
+    wanted[0] = True
+    hook.remove()
+    assert gradient() == [5.0, 6.0, torch.inf, torch.inf]
+
+
 def test_explored_share_is_the_union_and_overlap_is_with_the_first() -> None:
     layer = layer_of([1.0, 2.0, 3.0, 4.0])
     masks = Masks([layer])

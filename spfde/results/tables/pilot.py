@@ -55,7 +55,8 @@ def outcome(rates: pd.DataFrame) -> str:
     """
     if rates[[CONTROL, BASE, "late"]].isna().any(axis=None):
         return "The trials are not complete; they decide nothing yet."
-    best, chosen = rates.loc[rates[BASE].idxmax()], rates.loc[rates[CONTROL].idxmax()]
+    trials = rates.to_dict("records")
+    best, chosen = (max(trials, key=lambda trial: trial[name]) for name in (BASE, CONTROL))
     stays = best["gain"] >= GAIN and best["late"] >= LATE
     return (
         f"At {best['rate']:g}, the best rate of 0+0, it is {best['gain']:.2f} points above static (at least {GAIN:g} "
@@ -87,7 +88,7 @@ def _trials(material: Material) -> pd.DataFrame:
 
 def _rate_row(trials: pd.DataFrame, rate: float) -> dict[str, Any]:
     by_method = trials.set_index("method")
-    row = {"rate": rate, **by_method["validation"].to_dict()}
+    row: dict[str, Any] = {"rate": rate, **{str(name): value for name, value in by_method["validation"].items()}}
     row["gain"] = row[BASE] - row[CONTROL]
     row["late"] = by_method["training"][BASE]
     row["hours"] = trials["hours"].sum() if trials["hours"].notna().any() else math.nan
