@@ -75,9 +75,10 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_options_take_their_bounds_and_nothing_beyond(name: str) -> None:
+def test_options_take_their_default_and_bounds_and_nothing_beyond(name: str) -> None:
     for option, (taken, refused) in BOUNDS[name].items():
-        for value in taken:
+        default = METHODS[name].Options.model_fields[option].default
+        for value in [0.5 if default is None else default, *taken]:
             assert getattr(METHODS[name].Options(**{option: value}), option) == value
         for value in refused:
             with pytest.raises(ValidationError):

@@ -79,6 +79,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/results/test_power.py",
         "tests/results/test_images.py",
         "tests/results/test_claims.py",
+        "tests/results/test_verdict_texts.py",
         "tests/results/test_claim_evidence.py",
     ),
     "spfde/training/checkpoint.py": ("tests/training/test_interruptions.py", "tests/training/test_loop.py"),
