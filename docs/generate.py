@@ -1,21 +1,19 @@
 """Writes what the documentation says about settings from the settings themselves.
 
-    python docs/generate.py                    # writes what changed
-    python docs/generate.py --check            # writes nothing; names what is stale and fails
-    python docs/generate.py --measured smoke   # takes figures from results/smoke first, then writes what changed
-    python docs/generate.py --speed            # draws docs/measured/{speed,scaling}.csv first, then writes what changed
+    python docs/generate.py           # writes what changed
+    python docs/generate.py --check   # writes nothing; names what is stale and fails
 
-Fills the marked regions of config/README.md, of the method cards and of the first pages (README.md, docs/index.md), and
-writes the JSON schemas of run settings, scale files and experiment files. A test fails when any of these is stale.
+Fills the marked regions of config/README.md, of the method cards, of the first pages (README.md, docs/index.md) and of
+the pages of evidence and speed, and writes the JSON schemas of run settings, scale files and experiment files. A test
+fails when any of these is stale.
 
-Measured numbers come from docs/measured/, which `--measured` fills from a scale's results: values and digests of the
-settings that they are of. Where the settings have changed since, the pages say so until they are measured again.
+Measured numbers come from docs/measured/, which `python docs/measure.py` fills: values and digests of the settings that
+they are of. Where the settings have changed since, the pages say so until they are measured again.
 """
 
 import functools
 import json
 import math
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,13 +27,8 @@ from spfde.data.described import Description
 from spfde.experiments.files import Experiment, Limit, Row, Scale, experiment_names
 from spfde.experiments.recipes import RECIPES
 from spfde.experiments.resolve import expand
-from spfde.files import write_text, writing
+from spfde.files import write_text
 from spfde.methods import METHODS, Method
-from spfde.results import load, overview
-from spfde.results.figures import scaling, style
-from spfde.results.figures import speed as speed_figure
-from spfde.results.material import gather
-from spfde.results.statistics import estimate
 from spfde.settings import RunSettings
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +41,7 @@ FIRST_PAGES = {ROOT / "README.md": "docs/measured", ROOT / "docs/index.md": "mea
 BEGIN_RESULT, END_RESULT = "<!-- begin:result -->", "<!-- end:result -->"
 FIGURE = "budget"
 SPEED = ROOT / "docs/speed.md"
+EVIDENCE = ROOT / "docs/evidence.md"
 
 
 def generate() -> dict[Path, str]:
@@ -61,6 +55,7 @@ def generate() -> dict[Path, str]:
     for page, folder in FIRST_PAGES.items():
         texts[page] = filled(page, first_result(folder), BEGIN_RESULT, END_RESULT)
     texts[SPEED] = filled(SPEED, speed())
+    texts[EVIDENCE] = filled(EVIDENCE, pilot())
     texts[SCHEMAS / "run.schema.json"] = schema(RunSettings)
     texts[SCHEMAS / "scale.schema.json"] = schema(Scale, settings={"$ref": "run.schema.json"})
     texts[SCHEMAS / "experiment.schema.json"] = schema(Experiment)
@@ -206,6 +201,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def pilot() -> str:
+    """The trials of the study's gate, without their title."""
+    return (MEASURED / "pilot.md").read_text(encoding="utf-8").partition("\n\n")[2]
+
+
 def speed() -> str:
     """The rows that `spfde bench --out docs/measured/speed.csv` wrote."""
     rows = pd.read_csv(MEASURED / "speed.csv")
@@ -221,57 +221,6 @@ def speed() -> str:
         for row in rows.to_dict("records")
     ]
     return table(("Row", "Ratio", "95 %", "Goal", "Met", "n"), cells, numbers=5)
-
-
-def draw_speed() -> None:
-    """Draws docs/measured/speed.svg and scaling.svg from the CSV files beside them."""
-    drawings = {"speed": speed_figure.drawing, "scaling": scaling.drawing}
-    for name, drawing in drawings.items():
-        with style.publication(name), writing(MEASURED / f"{name}.svg") as temporary:
-            figure = drawing(pd.read_csv(MEASURED / f"{name}.csv")).figure
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
-
-
-def measure(scale: str, results: Path) -> None:
-    """Fills docs/measured/ from the results of a scale: the headline table, its figure, and one row of each method."""
-    names = [overview.EXPERIMENT, *experiment_names()]
-    planned = {run.row: run for name in reversed(names) for run in expand(scale, name) if not run.tag}
-    headline = overview.headline(gather(scale, results, overview.EXPERIMENT)).values
-    shown = {run.row: run for run in expand(scale, overview.EXPERIMENT)}
-    settings = [shown[row] for row in headline["row"]]
-    headline = headline.assign(
-        scale=scale,
-        data=[run.data.name for run in settings],
-        model=[run.model.name for run in settings],
-        epochs=[run.training.epochs for run in settings],
-        sparsity=[run.sparsity.target for run in settings],
-        row_digest=[run.row_digest for run in settings],
-    )
-    runs = load(scale, results, {row: run.row_digest for row, run in planned.items()})
-    rows = [
-        {
-            "method": run.sparsity.method,
-            "scale": scale,
-            "row": row,
-            "row_digest": run.row_digest,
-            "sparsity": run.sparsity.target,
-            **estimate(runs.loc[runs["row"] == row, "accuracy.test_last"])._asdict(),
-        }
-        for row, run in planned.items()
-        if usual(run) and row in set(runs["row"])
-    ]
-    methods = pd.DataFrame(rows).sort_values(["n", "sparsity"], ascending=[False, True]).drop_duplicates("method")
-    for name, frame in (("headline", headline), ("methods", methods.sort_values("method"))):
-        with writing(MEASURED / f"{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False, float_format="%.6g")
-    shutil.copyfile(results / scale / "figures" / f"{FIGURE}.svg", MEASURED / f"{FIGURE}.svg")
-
-
-def usual(run: RunSettings) -> bool:
-    """Whether a run freezes and sieves as its method does by default."""
-    defaults = dict(flat(METHODS[run.sparsity.method].defaults))
-    shares = {"freezing.flops_reduction": run.freezing.flops_reduction, "sieving.removed": run.sieving.removed}
-    return all(share == defaults.get(key, 0.0) for key, share in shares.items())
 
 
 def fields(shape: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -356,10 +305,6 @@ def stale() -> dict[Path, str]:
 
 
 def main(words: list[str]) -> None:
-    if words[:1] == ["--measured"]:
-        measure(words[1], ROOT / "results")
-    if words == ["--speed"]:
-        draw_speed()
     changed = stale()
     if words == ["--check"] and changed:
         names = ", ".join(str(path.relative_to(ROOT)) for path in changed)

@@ -8,7 +8,7 @@ import pandas as pd
 from spfde.data import info
 from spfde.experiments.files import settings_of
 from spfde.results.histories import epochs_of
-from spfde.results.labels import label, tag
+from spfde.results.labels import tag
 from spfde.results.material import Material
 from spfde.results.tables.table import NOT_RUN, Column, Table
 
@@ -23,7 +23,7 @@ def build(material: Material) -> Table:
     trials = _trials(material)
     methods = list(dict.fromkeys(trials["method"]))
     rates = [_rate_row(trials[trials["rate"] == rate], rate) for rate in sorted(trials["rate"].unique())]
-    titles = {row["method"]: label(row) for row in material.plan}
+    titles = {row["method"]: row["title"] for row in material.plan}
     titles[BASE] = f"{titles[BASE]} 0+0"
     group = "accuracy on held-out images (%)"
     columns = [Column("learning rate", lambda row: f"{row['rate']:g}")]
