@@ -44,6 +44,7 @@ class Artefact:
         scales: scales that it is computed at, beside the one that is shown.
         shows: other artefacts that it contains, by their rules' names.
         plans: experiments whose plans it reads, beside its own.
+        only: the scales that it is made at; all by default.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Artefact:
     scales: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     @property
     def rule(self) -> str:
@@ -129,7 +131,7 @@ TABLES = {
         _table("gse"),
         _table("around"),
         _table("deviations"),
-        _table("pilot"),
+        _table("pilot", only=("cifar100-short",)),
     )
 }
 FIGURES = {

@@ -167,8 +167,9 @@ class Pipeline:
 
     @functools.cached_property
     def artefacts(self) -> list[Artefact]:
-        """Those all of whose experiments were chosen."""
-        return [entry for entry in ARTEFACTS.values() if {*entry.experiments} <= {*self.experiments}]
+        """Those of this scale all of whose experiments were chosen."""
+        here = [entry for entry in ARTEFACTS.values() if self.scale in (entry.only or (self.scale,))]
+        return [entry for entry in here if {*entry.experiments} <= {*self.experiments}]
 
     def shown(self, *experiments: str) -> list[str]:
         """The tables and figures of these experiments."""

@@ -93,24 +93,39 @@ def test_the_order_is_that_of_the_tables(described: list[dict]) -> None:
 
 def test_methods_and_options_are_what_their_papers_say(described: list[dict]) -> None:
     known = {method["name"]: method for method in described}
-    defaults = {
+    itop = {"regrown": "keep", "drop_fraction": 0.5, "final_drop_fraction": 0.005, "scale_interval": True}
+    mest = {"regrown": "zero", "gradient_weight": 0.0, "first_mask": "random"}
+    gse = {"scope": "global", "gamma": 1.0, "drop_fraction": 0.2, "interval_steps": 1000, "scale_interval": True}
+    gse |= {"end": 0.6, "per_class": 10}
+    defaults: dict[str, dict[str, object]] = {
         "snip": {"samples": 100, "batch_norm": "training"},
         "grasp": {"per_class": 10, "temperature": 200.0, "parts": 2},
         "lottery": {"drop_fraction": 0.2},
         "dense": {},
         "small-dense": {},
         "static": {},
+        "set": {"regrown": "zero", "drop_fraction": 0.3, "decay": "none", "end": 0.75, "drop": "magnitude"},
+        "deepr": {"scope": "layer", "l1": 1e-5, "end": 0.95},
+        "dsr": {"threshold": 1e-3, "drop_fraction": 0.1, "tolerance": 0.1, "regrown": "exclude"},
+        "rigl": {"regrown": "keep", "drop_fraction": 0.3, "interval_steps": 100, "scale_interval": True, "end": 0.75},
+        "set-itop": itop | {"interval_steps": 1500},
+        "rigl-itop": itop | {"interval_steps": 4000},
+        "mest": mest | {"drop_fraction": 0.2},
+        "mest-em": mest,
+        "mest-ems": mest | {"preset": "flops", "offset": None},
+        "mest-data-efficient": mest | {"preset": "scripts", "offset": None},
+        "spfde": mest | {"preset": "scripts", "offset": None},
     }
+    defaults |= {name: {"interval_steps": 10, "scale_interval": True} for name in ("swat-u", "swat-erk", "swat-m")}
+    defaults |= dict.fromkeys(("gse-uniform", "gse-grabo", "gse-graest"), gse)
+    assert set(defaults) == set(METHODS)
     for name, options in defaults.items():
         assert {key: option["default"] for key, option in known[name]["options"].items()} == options
-    assert {name: known[name]["scope"] for name in defaults} == {
-        "dense": "none",
-        "small-dense": "none",
-        "static": "layer",
-        "lottery": "global",
-        "snip": "global",
-        "grasp": "global",
+    scopes = dict.fromkeys(("dense", "small-dense"), "none")
+    scopes |= {
+        name: "global" for name in known if name in ("lottery", "snip", "grasp", "dsr", "swat-m") or name[:3] == "gse"
     }
+    assert {name: method["scope"] for name, method in known.items()} == dict.fromkeys(METHODS, "layer") | scopes
     dense_gradient = {name for name, method in known.items() if method["needs_dense_gradient"]}
     assert dense_gradient == {"snip", "grasp", "rigl", "rigl-itop", "swat-u", "swat-erk", "swat-m"}
 

@@ -202,6 +202,7 @@ def test_each_group_of_a_grouped_convolution_has_its_own_units() -> None:
 def test_grabo_bounds_the_gradient(build: Build) -> None:
     method, run = build("gse-grabo", [(10, 20), (8, 4, 3, 3)], target=0.5)
     for gradient, mass in zip(*method.gradients(run, list(run.masks), UPDATE), strict=True):
+        assert len(mass.units) == 1  # one group
         bound = torch.outer(mass.outputs, mass.units[0])
         assert (gradient.flatten(1).abs() <= bound * 1.001 + 1e-6).all() and (bound > 0).all()
 

@@ -259,6 +259,12 @@ def test_steps_are_measured_or_published_and_missing_where_nothing_is_trained(pr
     assert pipeline.steps == never.steps == [str(path)]
 
 
+def test_the_pilot_is_a_table_of_its_study_alone() -> None:
+    for scale, there in (("cifar100-short", True), ("digits", False)):
+        made = [entry.rule for entry in Pipeline(scale, ("pilot", "table2")).artefacts]
+        assert ("table_pilot" in made) == there and "table_table2" in made
+
+
 def test_experiments_are_chosen_by_name() -> None:
     assert chosen("all") == tuple(experiment_names())
     assert chosen("table2,table1,table2") == chosen(["table2", "table1"]) == ("table2", "table1")

@@ -35,6 +35,11 @@ EQUAL: dict[tuple[str, str, str], str] = {
         "ledger = {part: np.concatenate([moment[part] for moment in moments]) for part in moments[0]}",
         "0 becomes 1",
     ): "both moments have the same parts",
+    (
+        "spfde/freezing/frozen_block.py",
+        "last[module] = max(next(inside, len(blocks)), last.get(module, -1))",
+        "1 becomes 2",
+    ): "any number below that of the first block, 0, does",
 }
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
