@@ -46,6 +46,11 @@ def test_masks_of_the_methods_that_drop_and_grow_by_layer_can_be_structured() ->
     assert able == {"static", "set", "rigl", "set-itop", "rigl-itop", *mest}
 
 
+def test_methods_that_take_the_cross_entropy_of_samples() -> None:
+    guided = {name for name, method in METHODS.items() if method.scores_classes}
+    assert guided == {"snip", "grasp", "gse-uniform", "gse-grabo", "gse-graest"}
+
+
 # Of each option, the bounds that it may have itself, and values just beyond those that it may not have.
 BOUNDS = {
     "lottery": {"drop_fraction": ([], [0, 1])},

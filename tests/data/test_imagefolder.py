@@ -1,6 +1,7 @@
 """Image folders: decoded once, or streamed from disk by worker processes."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +11,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as vision
 
+from spfde.data import streaming
 from spfde.data.imagefolder import ImageFolder, StreamedFolder
 from spfde.data.loader import Batch
 from spfde.data.sources import SOURCES, load, open_loader, register_source
 from spfde.data.split import DataInfo, FolderSplit, Split
-from spfde.data.streaming import StreamedLoader, _check_shared_memory
+from spfde.data.streaming import StreamedLoader, _check_shared_memory, _Images
 from spfde.errors import SpfdeError
 from spfde.settings import DataSettings
 
@@ -166,6 +168,22 @@ def test_preparing_a_streamed_folder_checks_it(image_folder: Path, info: DataInf
     (image_folder / "tiny" / "train" / "ant" / "000.png").unlink()
     with pytest.raises(SpfdeError, match="11 train images"):
         StreamedFolder(info).prepare(image_folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("size", "resized"), [(224, 256), (8, 9), (112, 128)])
+def test_evaluation_crops_what_is_resized_as_256_to_224(info: DataInfo, size: int, resized: int) -> None:
+    split = FolderSplit([], torch.empty(0, dtype=torch.int64))
+    images = _Images(split, DataSettings(name="tiny"), replace(info, size=size), 1, 0, train=False)
+    resize, crop = images.transform.transforms
+    assert resize.size == resized and crop.size == (size, size)
+
+
+def test_a_batch_is_its_images_bytes(streamed: FolderSplit, info: DataInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(streaming, "_check_shared_memory", asked.append)
+    for workers in (0, 1):
+        next(iter(StreamedLoader(streamed, DataSettings(), info, 5, 1, "cpu", workers=workers).epoch(0)))
+    assert asked == [5 * 3 * 8 * 8]  # this process hands nothing over
 
 
 def test_workers_start_where_one_batch_and_its_queues_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,15 @@ def test_costs_forward_input_gradient_and_sample(build: Build) -> None:
     assert frozen.executed_extra_macs(1, layers, 640)[2] == pytest.approx(extra * 9000 * share)
 
 
+@pytest.mark.parametrize("target", [0.4, 0.5])
+def test_a_plan_expects_all_positions_of_a_dense_layer(build: Build, target: float) -> None:
+    method, _ = build("gse-uniform", [(10, 20)], target=target, training__batch_size=64)
+    layers = [LayerProfile("l0", "linear", 200, 200, 10, 20, 0, 0)]
+    extra, density = math.ceil(10 * 3 / 64) * 64, 1 - target
+    planned = method.extra_macs(1, layers, 640)  # forward and input gradient, and the weight gradient everywhere else
+    assert planned == pytest.approx([extra * 200 * (2 * density + (1 - density))])
+
+
 def test_what_ran_of_an_update_is_what_torch_counts() -> None:
     """Whole weight gradients of a dense network, though only a sample of them is looked at."""
     settings = resolve("smoke", {"sparsity.method": "gse-uniform", "sparsity.target": 0.9, "data.train_limit": 200})

@@ -43,6 +43,11 @@ def test_upper_bounds_of_mest(build: Build, name: str, preset: str, target: floa
         assert (lower, upper) == (pytest.approx(1 - target), pytest.approx(1 - target + share * first))
 
 
+def test_no_upper_bound_is_above_the_whole_layer(build: Build) -> None:
+    method, run = build("mest-ems", target=0.01, training__epochs=160)  # 0.99 + 0.02 would be more
+    assert method.bounds(run.masks["l0"], 0) == (pytest.approx(0.99), 1.0)
+
+
 @pytest.mark.parametrize(("target", "below"), [(0.9, 0.02), (0.95, 0.01), (0.98, 0.004)])
 def test_lower_bounds_of_mest(build: Build, target: float, below: float) -> None:
     """A fifth of the density: 2 points at 90 % and 1 at 95 %, as in MEST's scripts."""

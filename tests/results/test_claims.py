@@ -76,6 +76,7 @@ def test_the_bounds_of_each_test() -> None:
     assert bounds("superiority", smallest=0.68) == (0.0, float("inf"), 0.68, float("inf"))
     assert bounds("non-inferiority", 0.3, -0.21) == (-0.51, float("inf"), -0.51, float("inf"))
     assert bounds("magnitude", 0.5, 1.36, 4.24) == pytest.approx((0.86, 4.74, 0.86, float("inf")))
+    assert bounds("range", low=1.0, high=2.0)[:2] == (1.0, 2.0)  # no margin unless one is given
     assert bounds("range", 0.03, 0.73, 0.73, better="lower") == pytest.approx((0.7, 0.76, float("-inf"), 0.76))
 
 

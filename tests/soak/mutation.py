@@ -26,6 +26,11 @@ EQUAL: dict[tuple[str, str, str], str] = {
         "<= becomes <",
     ): "the trace, which is asked for beside, is a further name",
     (
+        "spfde/training/trust.py",
+        'if not diverged and not math.isclose(float(rows[-1]["test_accuracy"]), told, rel_tol=1e-9, abs_tol=1e-9):',
+        "1e-09 becomes 2e-09",
+    ): "both are far above the rounding of a printed number and far below one image",
+    (
         "spfde/methods/gse_mass.py",
         'def even(cls, layer: SparseLayer, groups: int = 1, value: float = 1.0) -> "Mass":',
         "1.0 becomes 2.0",
@@ -35,6 +40,14 @@ EQUAL: dict[tuple[str, str, str], str] = {
         "ledger = {part: np.concatenate([moment[part] for moment in moments]) for part in moments[0]}",
         "0 becomes 1",
     ): "both moments have the same parts",
+    (
+        "spfde/freezing/schedule.py",
+        "def grid_of(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Grid:",
+        "0 becomes 1",
+    ): "each caller gives its own",
+    ("spfde/sparsity/masks.py", "self.changes += 1", "1 becomes 2"): "it is only asked whether it is another number",
+    ("spfde/training/summary.py", "if TYPE_CHECKING:", "condition negated"): "it is for the type checker",
+    ("spfde/methods/base.py", "classes: int = 1", "1 becomes 2"): "what is made without its classes takes no samples",
     (
         "spfde/freezing/frozen_block.py",
         "last[module] = max(next(inside, len(blocks)), last.get(module, -1))",

@@ -24,6 +24,7 @@ from spfde.settings import RunSettings
 from spfde.training import checkpoint
 from spfde.training.clock import Clock
 from spfde.training.loop import train
+from spfde.training.run import Training
 
 SMALL = {
     "sparsity.method": "spfde",
@@ -93,6 +94,21 @@ def test_a_record_is_complete(finished: Path) -> None:
     assert summary["resumed_from"] == [] and summary["memory"]["measured_peak"] is None  # which a CPU does not tell
     assert summary["time"]["cpu"] > 0 and summary["environment"]["kernels"]["wanted"] == "dense"
     assert not (finished.parent / ".checkpoints" / f"{finished.name}.safetensors").exists()
+
+
+@pytest.mark.parametrize(("precision", "fast"), [("fp32", False), ("tf32", True)])
+def test_arithmetic_is_that_of_the_settings_and_never_depends_on_timing(precision: str, fast: bool) -> None:
+    """On whatever device."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    settings = resolve("smoke", SMALL | {"precision": precision})
+    try:
+        cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, not fast, not fast
+        Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
+        assert (cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32) == (True, fast, fast)
+        assert torch.get_num_threads() == settings.threads
+    finally:
+        cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def test_the_record_keeps_what_the_network_says_of_every_test_image(finished: Path) -> None:
@@ -196,6 +212,28 @@ def test_a_finished_run_is_skipped(finished: Path, capsys: pytest.CaptureFixture
     before = contents(finished)
     run(resolve("smoke", SMALL), finished.parent, EveryStep(0))
     assert "finished before, skipped" in capsys.readouterr().err and contents(finished) == before
+
+
+def test_a_kill_after_the_record_leaves_nothing(finished: Path) -> None:
+    """The checkpoint that is left is of no use any more, nor are its snapshots."""
+    left = finished.parent / ".checkpoints" / f"{finished.name}.safetensors"
+    left.with_suffix(".snapshots").mkdir(parents=True)
+    left.write_bytes(b"old")
+    run(resolve("smoke", SMALL), finished.parent, EveryStep(0))
+    assert not left.exists() and not left.with_suffix(".snapshots").exists()
+
+
+def test_a_damaged_record_is_trained_again_from_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = resolve("smoke", SMALL | {"training.epochs": 1, "freezing.flops_reduction": 0})
+    folder = run(settings, tmp_path)
+    before = contents(folder)
+    (folder / "epochs.csv").write_text("damaged")
+    left = tmp_path / ".checkpoints" / f"{folder.name}.safetensors"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"old")
+    run(settings, tmp_path)
+    assert contents(folder) == before and not left.exists()
+    assert f"record {folder} is damaged" in capsys.readouterr().err
 
 
 def test_a_deleted_summary_comes_back_without_training(finished: Path) -> None:
