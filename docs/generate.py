@@ -8,7 +8,8 @@ the pages of evidence and speed, and writes the JSON schemas of run settings, sc
 fails when any of these is stale.
 
 Measured numbers come from docs/measured/, which `python docs/measure.py` fills: values and digests of the settings that
-they are of. Where the settings have changed since, the pages say so until they are measured again.
+they are of. Where the settings have changed since, the pages say so until they are measured again. Measured epochs
+are the published ones.
 """
 
 import functools
@@ -42,6 +43,8 @@ BEGIN_RESULT, END_RESULT = "<!-- begin:result -->", "<!-- end:result -->"
 FIGURE = "budget"
 SPEED = ROOT / "docs/speed.md"
 EVIDENCE = ROOT / "docs/evidence.md"
+BEGIN_EPOCHS, END_EPOCHS = "<!-- begin:epochs -->", "<!-- end:epochs -->"
+EPOCHS = ROOT / "results/published/cifar100/bench.csv"
 
 
 def generate() -> dict[Path, str]:
@@ -55,6 +58,7 @@ def generate() -> dict[Path, str]:
     for page, folder in FIRST_PAGES.items():
         texts[page] = filled(page, first_result(folder), BEGIN_RESULT, END_RESULT)
     texts[SPEED] = filled(SPEED, speed())
+    texts[SPEED] = between(texts[SPEED], SPEED, epochs(), BEGIN_EPOCHS, END_EPOCHS)
     texts[EVIDENCE] = filled(EVIDENCE, pilot())
     texts[SCHEMAS / "run.schema.json"] = schema(RunSettings)
     texts[SCHEMAS / "scale.schema.json"] = schema(Scale, settings={"$ref": "run.schema.json"})
@@ -64,7 +68,12 @@ def generate() -> dict[Path, str]:
 
 def filled(path: Path, text: str, first: str = BEGIN, last: str = END) -> str:
     """A file's text with the region between two marks replaced."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(first)
+    return between(path.read_text(encoding="utf-8"), path, text, first, last)
+
+
+def between(whole: str, path: Path, text: str, first: str, last: str) -> str:
+    """The whole text of this file with the region between two marks replaced."""
+    before, begin, rest = whole.partition(first)
     _, end, after = rest.partition(last)
     if not (begin and end):
         raise SystemExit(f"{path} has no region to fill; write the lines {first} and {last}")
@@ -221,6 +230,25 @@ def speed() -> str:
         for row in rows.to_dict("records")
     ]
     return table(("Row", "Ratio", "95 %", "Goal", "Met", "n"), cells, numbers=5)
+
+
+def epochs() -> str:
+    """Measured epochs of sparse training that freezes, sieves or does both: the cases of Tables A11 and A12."""
+    rows = pd.read_csv(EPOCHS).to_dict("records")
+    base = next(row["seconds_per_epoch"] for row in rows if row["kind"] == "masks")
+    names = {"dense": "dense", "masks": "sparse", "freezing": "sparse, frozen", "sieving": "sparse, sieved"}
+    cells = [
+        (
+            names.get(row["kind"], "sparse, both"),
+            percent(row["flops_reduction"]) if row["kind"] not in ("dense", "masks") else "–",
+            f"{row['seconds_per_epoch']:.3f} ± {row['std']:.3f}",
+            f"{base / row['seconds_per_epoch']:.2f}",
+            str(row["n"]),
+        )
+        for row in rows
+    ]
+    head = ("Training", "Removed by each", "Seconds per epoch", "Times as fast as sparse", "n")
+    return table(head, cells, numbers=3)
 
 
 def fields(shape: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

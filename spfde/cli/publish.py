@@ -54,7 +54,7 @@ def publish(
     results: Results = Path("results"),
     to: Annotated[Path | None, typer.Option(help="Folder of published records; by default RESULTS/published.")] = None,
 ) -> None:
-    """Copy finished records, without weights, and the analyses to RESULTS/published/SCALE/, or TO/SCALE/."""
+    """Copy finished records, without weights, analyses and measured times to RESULTS/published/SCALE/, or TO/SCALE/."""
     from spfde.results.publish import publish as copy
 
     written, kept = copy(scale, results, run_ids or (), to)

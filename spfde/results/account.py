@@ -15,7 +15,8 @@ from spfde.errors import SpfdeError
 from spfde.experiments.stored import read_settings
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
-from spfde.results.seconds import StepSeconds, steps_path
+from spfde.results.measured import STEPS, measured_path
+from spfde.results.seconds import StepSeconds
 
 # The trace says what happened, so freezing is not solved for again, and initial weights are not needed.
 HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}
@@ -56,7 +57,7 @@ def write_costs(folders: Iterable[Path], path: Path) -> int:
     Returns:
         the number of records.
     """
-    steps = StepSeconds.read(steps_path(path.parent))
+    steps = StepSeconds.read(measured_path(path.parent, STEPS))
     rows = [flat(account(folder, steps)) for folder in folders]
     write(pd.DataFrame(rows, columns=None if rows else ["run_id"]), path)
     return len(rows)

@@ -40,11 +40,10 @@ class Artefact:
         options: keyword arguments of the builder, where one module makes several artefacts.
         analyses: analyses of snapshots that it reads, as "experiment.kind".
         timings: whether it reads what `spfde bench epochs` measured.
-        by_hand: files in results/<scale>/ that it reads where somebody measured them.
+        by_hand: files of measured times (`spfde.results.measured`) that it reads where somebody wrote them.
         scales: scales that it is computed at, beside the one that is shown.
         shows: other artefacts that it contains, by their rules' names.
         plans: experiments whose plans it reads, beside its own.
-        only: the scales that it is made at; all by default.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Artefact:
     scales: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
 
     @property
     def rule(self) -> str:
@@ -131,7 +129,7 @@ TABLES = {
         _table("gse"),
         _table("around"),
         _table("deviations"),
-        _table("pilot", only=("cifar100-short",)),
+        _table("pilot"),
     )
 }
 FIGURES = {

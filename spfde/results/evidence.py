@@ -20,6 +20,7 @@ from spfde.results.analyses import analysis_path
 from spfde.results.checks import CHECKS
 from spfde.results.claims import DECIDED, UNVERIFIED, Claim, Claims, Verdict
 from spfde.results.hypotheses import LEVEL, conclude, judge
+from spfde.results.measured import EPOCHS, REPEATS, measured_path
 from spfde.results.reference import STANDINGS
 from spfde.results.sources import Sources
 from spfde.results.speed import at_share, overhead, per_share
@@ -181,7 +182,7 @@ class Evidence:
         return effects, f"snapshots of scale {claim.scale}"
 
     def _acceleration(self, claim: Claim) -> tuple[Effects, str]:
-        path = self.results / self.scale / "bench.repeats.csv"
+        path = measured_path(self.results / self.scale, EPOCHS).with_name(REPEATS)
         if not path.is_file():
             return [], "benchmark"
         times = pd.read_csv(path)

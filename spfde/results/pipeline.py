@@ -20,7 +20,7 @@ from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, Artefact
 from spfde.results.dependencies import shown, source_files
 from spfde.results.jobs import Job, Run, packed
-from spfde.results.seconds import steps_path
+from spfde.results.measured import EPOCHS, STEPS, measured_path
 from spfde.results.status import ordered
 from spfde.settings import RunSettings
 from spfde.training.record import set_aside
@@ -70,12 +70,13 @@ class Pipeline:
 
     @property
     def bench(self) -> str:
-        return str(self.home / "bench.csv")
+        """The file of measured epochs; it may be published."""
+        return str(measured_path(self.home, EPOCHS))
 
     @property
     def steps(self) -> list[str]:
         """The file of measured steps, where the scale's images are small enough for a CPU; it may be published."""
-        path = steps_path(self.home)
+        path = measured_path(self.home, STEPS)
         small = info(settings_of(self.scale).data.name).size <= LARGEST
         return [str(path)] if small and (self.train == "missing" or path.is_file()) else []
 
@@ -167,9 +168,8 @@ class Pipeline:
 
     @functools.cached_property
     def artefacts(self) -> list[Artefact]:
-        """Those of this scale all of whose experiments were chosen."""
-        here = [entry for entry in ARTEFACTS.values() if self.scale in (entry.only or (self.scale,))]
-        return [entry for entry in here if {*entry.experiments} <= {*self.experiments}]
+        """Those all of whose experiments were chosen."""
+        return [entry for entry in ARTEFACTS.values() if {*entry.experiments} <= {*self.experiments}]
 
     def shown(self, *experiments: str) -> list[str]:
         """The tables and figures of these experiments."""
@@ -185,7 +185,12 @@ class Pipeline:
             *self.plans(artefact.experiments),
             *(path for part in parts for path in self.analyses(part)),
             *self.timings(parts),
-            *(str(path) for part in parts for name in part.by_hand if (path := self.home / name).is_file()),
+            *(
+                str(path)
+                for part in parts
+                for name in part.by_hand
+                if (path := measured_path(self.home, name)).is_file()
+            ),
             *self._settings(artefact.experiments, [scale for part in parts for scale in part.scales]),
             shown(config_file("reference.csv")),
             *source_files(*(f"spfde.results.{FILES[part.kind].folder}" for part in parts if part.kind != "notebook")),

@@ -1,4 +1,4 @@
-"""Publishes records without their large files, the analyses of the snapshots that are left out, and measured steps.
+"""Publishes records without their large files, the analyses of the snapshots that are left out, and measured times.
 
 A published record is results/published/<scale>/<run id>/: settings.yaml, epochs.csv, summary.json, the trace as
 layers.csv.gz, and predictions.safetensors. Weights, state and snapshots are left out. Everything that reads records
@@ -11,11 +11,12 @@ from pathlib import Path
 
 from spfde.cost.trace import read_trace, write_trace
 from spfde.errors import SpfdeError, lookup
+from spfde.experiments.files import read_scale
 from spfde.files import read_json, writing
 from spfde.results.analyses import analysis_path
 from spfde.results.collect import record_folders
 from spfde.results.images import FILE
-from spfde.results.seconds import NAME as STEPS
+from spfde.results.measured import MEASURED, SCALING, STEPS
 from spfde.training.trust import is_whole, seal
 
 COPIED = ("settings.yaml", "epochs.csv")
@@ -24,7 +25,7 @@ COPIED = ("settings.yaml", "epochs.csv")
 def publish(
     scale: str, results: Path, run_ids: Iterable[str] = (), to: Path | None = None
 ) -> tuple[list[Path], list[Path]]:
-    """Publishes finished records of a scale, each whole, and the scale's analyses and measured steps.
+    """Publishes finished records of a scale, each whole, and the scale's analyses and measured times.
 
     Args:
         scale: its name.
@@ -36,18 +37,19 @@ def publish(
         What was written, and the records that were published already and are left as they are.
 
     Raises:
-        SpfdeError: no finished record, an unknown run id, a broken record, no space left.
+        SpfdeError: nothing to publish, an unknown run id, a broken record, no space left.
     """
     home = (to or results / "published") / scale
     folders = {folder.name: folder for folder in record_folders(scale, results)}
-    if not folders:
+    others = _others(scale, results, home)
+    if not (folders or others):
         raise SpfdeError(f"no finished records of scale {scale} in {results}", "train its runs first")
     chosen = [lookup("finished run", run_id, folders) for run_id in run_ids] or list(folders.values())
     kept = [home / folder.name for folder in chosen if is_whole(home / folder.name)]
     new = [folder for folder in chosen if home / folder.name not in kept]
     for folder in new:
         _copy(folder, home / folder.name)
-    return [home / folder.name for folder in new] + _others(scale, results, home), kept
+    return [home / folder.name for folder in new] + _written(others), kept
 
 
 def _copy(record: Path, to: Path) -> None:
@@ -64,13 +66,20 @@ def _copy(record: Path, to: Path) -> None:
         shutil.copystat(record / "summary.json", temporary / "summary.json")  # its date: the newest counts
 
 
-def _others(scale: str, results: Path, home: Path) -> list[Path]:
-    """Copies the analyses and the measured steps that are new; returns their published paths."""
+def _others(scale: str, results: Path, home: Path) -> dict[Path, Path]:
+    """The analyses and the measured times that are there, by their published path.
+
+    Epochs and their savings are measured in earnest at the papers' scales alone (workflow/rules/bench.smk).
+    """
     analyses = sorted((results / scale / "analysis").glob("*.csv"))
     found = {home / "analysis" / path.name: path for path in analyses}
     found = {path: fresh for path, fresh in found.items() if analysis_path(fresh.stem, scale, results) == fresh}
-    if (steps := results / scale / STEPS).is_file():
-        found[home / STEPS] = steps
+    measured = MEASURED if read_scale(scale).paper else (STEPS, SCALING)
+    return found | {home / name: results / scale / name for name in measured if (results / scale / name).is_file()}
+
+
+def _written(found: dict[Path, Path]) -> list[Path]:
+    """Copies what is new or has changed; returns its published paths."""
     written = []
     for path, fresh in found.items():
         if not (path.is_file() and path.read_bytes() == fresh.read_bytes()):

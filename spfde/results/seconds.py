@@ -13,18 +13,6 @@ from spfde.cost.trace import matrix
 from spfde.errors import SpfdeError
 from spfde.planning import Plan
 
-NAME = "steps.csv"
-
-
-def steps_path(folder: Path) -> Path:
-    """Where the steps of a scale are: in the folder of its results, or if there are none, published.
-
-    Args:
-        folder: results/<scale>.
-    """
-    fresh, published = folder / NAME, folder.parent / "published" / folder.name / NAME
-    return published if published.is_file() and not fresh.is_file() else fresh
-
 
 class StepSeconds:
     """Measured steps of one network.

@@ -46,6 +46,12 @@ def test_masks_of_the_methods_that_drop_and_grow_by_layer_can_be_structured() ->
     assert able == {"static", "set", "rigl", "set-itop", "rigl-itop", *mest}
 
 
+def test_spfde_freezes_and_sieves_by_default_and_what_is_dense() -> None:
+    assert METHODS["spfde"].defaults == {"freezing": {"flops_reduction": 0.2}, "sieving": {"removed": 0.2}}
+    assert {name for name, method in METHODS.items() if not method.sparse} == {"dense", "small-dense"}
+    assert {name for name, method in METHODS.items() if not method.uses_target} == {"dense"}
+
+
 def test_methods_that_take_the_cross_entropy_of_samples() -> None:
     guided = {name for name, method in METHODS.items() if method.scores_classes}
     assert guided == {"snip", "grasp", "gse-uniform", "gse-grabo", "gse-graest"}

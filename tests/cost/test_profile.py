@@ -7,6 +7,7 @@ from torch import nn
 
 from spfde.cost import profile
 from spfde.cost.profile import LayerProfile
+from spfde.cost.profile import _set_training as set_training
 from spfde.errors import SpfdeError
 from spfde.models import Block, blocks, build
 from spfde.sparsity.layers import layers
@@ -171,6 +172,15 @@ def test_the_state_of_the_model_neither_matters_nor_changes(freeze):
     assert torch.equal(random, torch.get_rng_state())
     model(torch.zeros(2, 1, 8, 8))
     assert calls == {"conv1": 1}
+
+
+def test_modes_of_the_passes_that_are_watched():
+    """Leaves alone train where a container's own code asks for its mode, as torch's encoder does."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Dropout()), nn.ReLU())
+    leaves = [model[0][0], model[0][1], model[1]]
+    for which, expected in (("all", set(model.modules())), ("leaves", set(leaves)), ("none", set())):
+        set_training(model, which)
+        assert {module for module in model.modules() if module.training} == expected
 
 
 def test_grouped_convolution_and_linear_over_tokens():

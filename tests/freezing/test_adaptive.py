@@ -128,6 +128,38 @@ def test_votes_by_hand() -> None:
     assert interval(4, 4.0, 1.5, 0.5) == counts[2:3]
 
 
+def by_hand(counts: list[tuple[int, ...]], interval: int) -> tuple[GradientCriterion, list[nn.Parameter]]:
+    """A criterion with these candidates for three blocks of one weight each."""
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    blocks = {weight: block for block, weight in enumerate(weights)}
+    return GradientCriterion([Schedule(each) for each in counts], interval, 3, blocks), weights
+
+
+def boundary(criterion: GradientCriterion, weights: list[nn.Parameter], epoch: int, *sizes: float) -> None:
+    for weight, size in zip(weights, sizes, strict=True):
+        weight.grad = torch.full((1,), size)
+    criterion.observe()
+    criterion.decide(epoch)
+
+
+def test_gradients_count_as_long_as_two_candidates_are_left() -> None:
+    counts = [(0, 0, 0, 0, 1, 1, 1, 1), (0, 0, 0, 0, 1, 1, 2, 2)]
+    criterion, weights = by_hand(counts, 2)
+    boundary(criterion, weights, 2, 8.0, 8.0, 8.0)
+    boundary(criterion, weights, 4, 1.0, 8.0, 8.0)  # the first block has settled, as both say
+    assert len(criterion.left) == 2
+    boundary(criterion, weights, 6, 0.0, 1.0, 8.0)  # so has the second one
+    assert criterion.schedule.counts == counts[1]
+
+
+def test_at_the_first_boundary_no_block_was_frozen_before() -> None:
+    """Every change is 1 there, so that no block has settled; also where that is the second epoch."""
+    counts = [(0, 1, 2), (0, 0, 2)]
+    criterion, weights = by_hand(counts, 1)
+    boundary(criterion, weights, 1, 8.0, 4.0, 2.0)
+    assert [schedule.counts for schedule in criterion.left] == counts[1:]
+
+
 def test_where_no_candidate_agrees_all_stay() -> None:
     plan = make(8, freezing__flops_reduction=0.1)[2].plan
     weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from spfde.freezing.frozen_block import FrozenBlock
+from spfde.freezing.frozen_block import FrozenBlock, freezing_together
+from spfde.models import Block
 from tests.test_api import block_state, make, train_epochs
 
 
@@ -29,6 +30,16 @@ def test_statistics_stay_or_follow_and_nothing_else_moves(mode: str) -> None:
     assert model.one[1].training == (mode == "training")
 
 
+def test_what_two_blocks_share_freezes_with_the_last_of_them() -> None:
+    """And what is used outside of the blocks too never does; a shared parameter freezes with its first block."""
+    shared, everywhere, weight = nn.ReLU(), nn.Dropout(), nn.Linear(2, 2)
+    first, second = nn.Sequential(weight, shared, everywhere), nn.Sequential(nn.Linear(2, 2), shared, weight)
+    model = nn.ModuleDict({"first": first, "second": second, "head": everywhere})
+    together = freezing_together(model, [Block("first", ("first",)), Block("second", ("second",))])
+    assert [set(modules) for _, modules in together] == [{first}, {second, second[0], shared, weight}]
+    assert [set(parameters) for parameters, _ in together] == [set(weight.parameters()), set(second[0].parameters())]
+
+
 def test_a_batch_norm_that_follows_hears_of_the_mode_through_frozen_containers() -> None:
     block = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout()), nn.ReLU())
     network = nn.Sequential(block, nn.Flatten(), nn.Linear(4, 2))
@@ -38,6 +49,8 @@ def test_a_batch_norm_that_follows_hears_of_the_mode_through_frozen_containers()
         network.train(mode)
         modes.append((block[0][1].training, block[0][2].training, network[2].training))
     assert modes == [(True, False, True), (False, False, False), (True, False, True)]
+    block.eval()
+    assert block.train() is block and block[0][1].training and not block[0][2].training  # to training mode, by default
     frozen.thaw(True)
     assert all(module.training for module in network.modules())
     network.eval()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -52,6 +53,7 @@ def test_updates_on_imagenet_do_not_depend_on_batch_and_length(batch: int, epoch
     steps = math.ceil(1_281_167 / batch)
     rigl = method_of("rigl", "imagenet", epochs, steps)
     assert rigl.mask_updates(0, range(steps * epochs)) == 250
+    assert rigl.cycle == Fraction(3, 4) * steps * epochs / 250
     kept = method_of("rigl", "imagenet", epochs, steps, scale_interval=False)
     assert kept.cycle == 101
 

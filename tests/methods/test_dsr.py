@@ -67,6 +67,15 @@ def test_what_is_dropped_and_regrown(build: Build, regrown: str, value: float) -
     assert run.masks["l0"].weight.tolist() == [[value, 2.0, 3.0]] and counts(run) == [3]
 
 
+def test_a_full_layer_grows_nothing(build: Build) -> None:
+    """Its share goes to the layer with room, so that no weight is lost."""
+    options = {"threshold": 1.0, "regrown": "zero"}
+    method, run = build("dsr", [(1, 4), (1, 100)], target=0.5, sparsity__options=options)
+    fill(run, {"l0": [5.0] * 4, "l1": [5.0] * 30 + [0.1] * 20 + [0.0] * 50})
+    method.update(run, 0, list(run.masks))
+    assert counts(run) == [4, 50]
+
+
 def reference(total: int, survivors: list[int], room: list[int]) -> list[set[int]]:
     """What each layer may grow while none is full: its rounded share, or that and the remainder."""
     shares = [math.floor(total * count / sum(survivors)) for count in survivors]

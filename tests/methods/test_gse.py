@@ -199,6 +199,16 @@ def test_each_group_of_a_grouped_convolution_has_its_own_units() -> None:
     torch.testing.assert_close(found, every, rtol=1e-4, atol=1e-4)
 
 
+def test_the_gradient_is_the_mean_over_batches_of_different_sizes(build: Build) -> None:
+    """All 64 samples in batches of 40 and 24."""
+    settings = {"training__batch_size": 40, "sparsity__options": {"per_class": 20}}
+    method, run = build("gse-uniform", [(10, 20), (8, 4, 3, 3)], target=0.8, **settings)
+    found, _ = method.gradients(run, list(run.masks), UPDATE)
+    loss = F.cross_entropy(run.model(run.values), run.labels)
+    for gradient, whole in zip(found, torch.autograd.grad(loss, [layer.weight for layer in run.masks]), strict=True):
+        torch.testing.assert_close(gradient, whole, rtol=1e-4, atol=1e-6)
+
+
 def test_grabo_bounds_the_gradient(build: Build) -> None:
     method, run = build("gse-grabo", [(10, 20), (8, 4, 3, 3)], target=0.5)
     for gradient, mass in zip(*method.gradients(run, list(run.masks), UPDATE), strict=True):

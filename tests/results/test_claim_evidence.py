@@ -171,6 +171,14 @@ def test_epochs_of_convergence(tmp_path: Path) -> None:
     }
     first = make(**asked, metric="similarity.first", relation="value", comparisons=[["mest"]])
     assert Evidence("smoke", tmp_path).decide(first)["verdict"] == "reproduced"
+    # Of seven layers that converge at epochs 1 to 7, the last two do five epochs after the first two.
+    course = [
+        ("seven", seed, k, epoch, float(epoch >= k)) for seed in (1, 2) for k in range(1, 8) for epoch in range(1, 8)
+    ]
+    frame = pd.concat([frame, pd.DataFrame(course, columns=frame.columns)], ignore_index=True)
+    frame.to_csv(path, index=False)
+    ends = make(**asked, metric="similarity.back-front", relation="value", comparisons=[["seven"]])
+    assert Evidence("smoke", tmp_path).decide(ends)["evidence"]["effect"] == 5
     both = pd.concat([frame, frame.assign(row="dense", similarity=1.0)], ignore_index=True)
     both.rename(columns={"similarity": "cka"}).to_csv(path.parent / "figure1.cka.csv", index=False)
     for number, later in ((2, 4), (5, 9)):  # dense is there from epoch 1 on

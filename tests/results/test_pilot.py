@@ -57,6 +57,7 @@ STATIC, SET = (50.0, 51.0, 52.0), (51.0, 52.0, 52.5)
         # the gain counts at the best rate of 0+0, the rate is the best of static
         ((52.0, 53.0, 52.9), "At 0.1, the best rate of 0+0, it is 2.00 points above static"),
         ((51.0, 52.5, 51.0), "it is 1.50 points above static"),
+        ((51.0, 51.0 + 1.4999999999999929, 51.0), "it is 1.50 points above static"),  # as 64.02 - 62.52 is
     ],
 )
 def test_the_gate_holds(spfde: tuple, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +72,7 @@ def test_the_gate_holds(spfde: tuple, said: str, monkeypatch: pytest.MonkeyPatch
     "spfde",
     [
         (53.0, 53.0, 53.4),  # 1.4 points above static at the best rate, though 3 at another
-        (49.0, 45.0, 44.0),  # not above static
+        (50.0, 52.4999, 52.0),  # 1.4999 points
     ],
 )
 def test_the_gate_fails_on_too_small_a_gain(spfde: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,4 +102,5 @@ def test_a_trial_that_diverged_counts_as_guessing(monkeypatch: pytest.MonkeyPatc
     values = trials(static=(50.0, 51.0, None), set=SET, spfde=(52.0, 53.0, None))
     table = pilot.build(material(values, monkeypatch))
     assert table.values["spfde"].tolist() == [52.0, 53.0, 1.0]
-    assert "The rate of the study is 0.1" in table.notes[1] and "diverged" in table.notes[2]
+    assert "The rate of the study is 0.1" in table.notes[1] and "accuracy of guessing" in table.notes[2]
+    assert table.values["hours"].tolist() == [4.5] * 3  # what diverged took time too

@@ -259,10 +259,16 @@ def test_steps_are_measured_or_published_and_missing_where_nothing_is_trained(pr
     assert pipeline.steps == never.steps == [str(path)]
 
 
-def test_the_pilot_is_a_table_of_its_study_alone() -> None:
-    for scale, there in (("cifar100-short", True), ("digits", False)):
-        made = [entry.rule for entry in Pipeline(scale, ("pilot", "table2")).artefacts]
-        assert ("table_pilot" in made) == there and "table_table2" in made
+def test_measured_epochs_count_where_they_are_published(project: Path) -> None:
+    never = Pipeline("tiny", ("tableA11",), train="never")
+    path = Path("results/published/tiny/bench.csv")
+    assert never.timings(never.artefacts) == []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert never.timings(never.artefacts) == [str(path)]
+    Path("results/tiny").mkdir()
+    Path("results/tiny/bench.csv").touch()  # its own ones come first
+    assert never.timings(never.artefacts) == ["results/tiny/bench.csv"]
 
 
 def test_experiments_are_chosen_by_name() -> None:

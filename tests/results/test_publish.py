@@ -19,6 +19,7 @@ from spfde.results.analyses import analysis_path
 from spfde.results.claims import Claim
 from spfde.results.evidence import Evidence
 from spfde.results.material import Material
+from spfde.results.measured import MEASURED, measured_path
 from spfde.results.publish import publish
 from spfde.settings import parse
 from spfde.training.loop import train
@@ -125,6 +126,25 @@ def test_analyses_are_published_unless_they_say_less(results: Path) -> None:
     whole = published.read_bytes()
     write_analysis(fresh, "b")
     assert publish("smoke", results, [run])[0] == [] and published.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("scale", "shared"), [("smoke", {"steps.csv", "scaling.csv"}), ("cifar100", {*MEASURED})]
+)  # a test scale measures epochs beside other jobs, and a few of them
+def test_measured_times_are_published_also_without_records(scale: str, shared: set[str], tmp_path: Path) -> None:
+    folder = tmp_path / "results" / scale
+    folder.mkdir(parents=True)
+    for name in MEASURED:
+        (folder / name).write_text(name)
+    written, kept = publish(scale, tmp_path / "results")
+    assert {path.name for path in written} == shared and not kept
+    assert all(path.read_text() == path.name for path in written)
+    assert publish(scale, tmp_path / "results") == ([], [])  # nothing is new
+    (folder / "steps.csv").write_text("measured again")
+    assert [path.read_text() for path in publish(scale, tmp_path / "results")[0]] == ["measured again"]
+    assert measured_path(folder, "steps.csv") == folder / "steps.csv"
+    (folder / "steps.csv").unlink()
+    assert measured_path(folder, "steps.csv") == tmp_path / "results/published" / scale / "steps.csv"
 
 
 def test_an_analysis_is_the_fresh_one_or_else_the_published_one(tmp_path: Path) -> None:

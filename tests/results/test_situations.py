@@ -275,6 +275,15 @@ def test_rows_that_cost_other_than_the_sentence_says_decide_nothing(decide: Any)
     assert decide(less, frame({A: (70, 0.2, 5), "mest-ems-s95": (71, 0.2, 5)}))["verdict"] == "reproduced"
 
 
+def test_costing_more_is_no_excuse_for_being_less_accurate(decide: Any) -> None:
+    """Unless the sentence is about rows that cost the same."""
+    rows = frame({A: (69, 0.2, 5), "mest-ems-s95": (70, 0.2, 5)})
+    told = {"test": "superiority", "comparisons": [[A, "mest-ems-s95"]]}
+    for relation, verdict in (("at most", "contradicted"), ("equal", "undecided")):
+        costs = {"metric": "flops.paper", "relation": relation, "tolerance": 0.002}
+        assert decide(claim(**told, costs=costs), rows)["verdict"] == verdict
+
+
 def test_hardware_is_no_difference_between_rows(decide: Any) -> None:
     """On the second machine both rows are 2 points better: within machines the gain of 1.2 is plain."""
     first = frame({A: (71.2, 0.2, 3), B: (70, 0.2, 3)})

@@ -175,6 +175,12 @@ def test_a_returned_sample_starts_unknown() -> None:
     assert sieve.state_dict()["forgotten"].sum() == 0
 
 
+@pytest.mark.parametrize(("samples", "share", "removed", "exchanged"), [(10, 0.15, 2, 1), (100, 0.2, 20, 16)])
+def test_an_exchange_is_the_share_of_the_partial_set(samples: int, share: float, removed: int, exchanged: int) -> None:
+    sieve = Sieve(samples, SievingSettings(removed=share), seed=0)
+    assert (sieve.removed, sieve.exchanged) == (removed, exchanged)
+
+
 @pytest.mark.parametrize(("share", "exchanged"), [(0.3, 210), (0.5, 250)])
 def test_first_in_first_out_until_all_removed_samples_were_back(share: float, exchanged: int) -> None:
     """The second update brings the last of them back, with some to spare or exactly."""

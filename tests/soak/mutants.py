@@ -15,6 +15,7 @@ text is not tried again. Several processes can share the log, each with a part o
 
 import argparse
 import compileall
+import contextlib
 import json
 import math
 import os
@@ -29,10 +30,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import hypothesis  # noqa: F401  imported here so that the children that try the mutants need not
-import pandas  # noqa: F401
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything reads it
+import pandas  # noqa: F401  imported here so that the children that try the mutants need not
 import pytest
 import torchvision  # noqa: F401
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from tests.soak.mutation import ROOT, Mutant, sample
 
@@ -44,7 +46,7 @@ OF_METHODS = (
     "tests/test_recipes.py",
 )  # what methods say of themselves, and how they start
 TESTS: dict[str, tuple[str, ...]] = {
-    "spfde/methods/gse.py": ("tests/methods/test_gse.py", "tests/methods/test_mask_updates.py", *OF_METHODS),
+    "spfde/methods/gse": ("tests/methods/test_gse.py", "tests/methods/test_mask_updates.py", *OF_METHODS),
     "spfde/methods/swat.py": (
         "tests/methods/test_swat.py",
         "tests/methods/test_swat_runs.py",
@@ -115,21 +117,24 @@ class Copy:
 
     def tests(self, paths: list[str]) -> tuple[int, float]:
         """pytest's exit code, and the seconds that it took."""
-        begun = time.monotonic()
+        begun, code = time.monotonic(), None
         child = os.fork()  # what takes seconds to import is imported already
         if not child:
             self._become_pytest(paths)
-        code = None
-        while code is None:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() - begun > LIMIT:
+        try:
+            while code is None:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    code = os.waitstatus_to_exitcode(status)
+                elif time.monotonic() - begun > LIMIT:
+                    code = 1
+                else:
+                    time.sleep(0.05)
+        finally:  # also what the tests left running
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(child, 0)
-                code = 1
-            else:
-                time.sleep(0.05)
         return code, time.monotonic() - begun
 
     def _become_pytest(self, paths: list[str]) -> NoReturn:
@@ -141,10 +146,12 @@ class Copy:
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
-            os.environ |= {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+            os.environ |= {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
             sys.dont_write_bytecode = True
             sys.path.insert(0, str(self.folder))
-            code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--no-header", *paths]))
+            set_hypothesis_home_dir(self.folder / ".hypothesis")
+            told = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", f"--basetemp={self.folder.parent / 'tmp'}"]
+            code = int(pytest.main([*told, *paths]))
         finally:
             os._exit(code)
 

@@ -100,14 +100,15 @@ def test_a_record_is_complete(finished: Path) -> None:
 def test_arithmetic_is_that_of_the_settings_and_never_depends_on_timing(precision: str, fast: bool) -> None:
     """On whatever device."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
-    settings = resolve("smoke", SMALL | {"precision": precision})
+    before, threads = (cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32), torch.get_num_threads()
+    settings = resolve("smoke", SMALL | {"precision": precision, "threads": 2})
     try:
         cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, not fast, not fast
         Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
         assert (cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32) == (True, fast, fast)
-        assert torch.get_num_threads() == settings.threads
+        assert torch.get_num_threads() == 2
     finally:
+        torch.set_num_threads(threads)
         cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
@@ -224,9 +225,11 @@ def test_a_kill_after_the_record_leaves_nothing(finished: Path) -> None:
 
 
 def test_a_damaged_record_is_trained_again_from_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = resolve("smoke", SMALL | {"training.epochs": 1, "freezing.flops_reduction": 0})
+    settings = resolve("smoke", SMALL | {"training.epochs": 1, "freezing.flops_reduction": 0, "sieving.removed": 0})
     folder = run(settings, tmp_path)
     before = contents(folder)
+    nothing: dict[str, object] = {"removed": 0, "exchanges": 0, "decided": None, "decided_by_exchange": []}
+    assert json.loads((folder / "summary.json").read_text())["sieving"] == nothing
     (folder / "epochs.csv").write_text("damaged")
     left = tmp_path / ".checkpoints" / f"{folder.name}.safetensors"
     left.parent.mkdir(exist_ok=True)

@@ -3,7 +3,7 @@
 # `spfde bench epochs --out results/SCALE/bench.csv` wrote before the workflow is taken as it is.
 rule bench:
     output:
-        means=PIPELINE.bench,
+        means=f"{RESULTS}/bench.csv",
         repeats=f"{RESULTS}/bench.repeats.csv",
     log:
         f"{RESULTS}/logs/bench.log",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from spfde.errors import NotRun
 from spfde.results.figures import style
 from spfde.results.material import Material
+from spfde.results.measured import SCALING, measured_path
 from spfde.training.bench.scaling import METHODS, break_even, fits
 
 NAMES = {"dense": "Dense", "rigl": "RigL", "gse-uniform": "GSE"}
@@ -20,7 +21,7 @@ def draw(material: Material) -> style.Drawing:
     Raises:
         NotRun: nothing was measured.
     """
-    path = material.results / material.scale / "scaling.csv"
+    path = measured_path(material.results / material.scale, SCALING)
     if not path.is_file():
         raise NotRun(f"no measurements at {path}", f"make them with `spfde bench scaling --out {path}`")
     return drawing(pd.read_csv(path))

@@ -7,6 +7,7 @@ import pandas as pd
 
 from spfde.files import read_csv
 from spfde.results.material import Material
+from spfde.results.measured import EPOCHS, measured_path
 from spfde.results.tables.table import Column, Table
 
 BASE = "masks"  # the kind that neither freezes nor sieves
@@ -22,8 +23,8 @@ NOTES = [
 
 
 def read(results: Path, scale: str) -> pd.DataFrame:
-    """results/<scale>/bench.csv, one row for each kind and level; empty if nothing was measured."""
-    path = results / scale / "bench.csv"
+    """The scale's measured epochs, one row for each kind and level; empty if nothing was measured."""
+    path = measured_path(results / scale, EPOCHS)
     columns = ["kind", "flops_reduction", "seconds_per_epoch", "n", "std", "speedup", "speedup_std", "device"]
     return (
         read_csv(path, "timings", "run `spfde bench epochs` again") if path.is_file() else pd.DataFrame(columns=columns)

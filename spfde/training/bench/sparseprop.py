@@ -18,7 +18,7 @@ def installed() -> bool:
 
 def step(network: Network, sparsity: float) -> Any:
     """A training step with every sparse convolution replaced by the faster of SparseProp's two variants."""
-    theirs, utils = importlib.import_module("sparseprop.modules.conv2d"), importlib.import_module("sparseprop.utils")
+    theirs, utils = importlib.import_module("sparseprop.modules"), importlib.import_module("sparseprop.utils")
     sparse = fixed_masks(network, sparsity, "dense")
     model = sparse.model
     shapes, _ = utils.generate_intermediate_shapes(model, (3, network.size, network.size))
