@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from spfde.cost import profile
+from spfde.cost.graph import _saved_tensors as saved_tensors
 from spfde.cost.profile import LayerProfile
 from spfde.cost.profile import _set_training as set_training
 from spfde.errors import SpfdeError
@@ -172,6 +173,25 @@ def test_the_state_of_the_model_neither_matters_nor_changes(freeze):
     assert torch.equal(random, torch.get_rng_state())
     model(torch.zeros(2, 1, 8, 8))
     assert calls == {"conv1": 1}
+
+
+def test_a_function_in_python_saves_what_it_says():
+    """Not what else it keeps on its context, which no hook for saved tensors sees."""
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            ctx.more = torch.ones(7)
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    x = torch.ones(3, requires_grad=True)
+    (saved,) = saved_tensors(Doubled.apply(x).grad_fn)
+    assert saved is x
 
 
 def test_modes_of_the_passes_that_are_watched():

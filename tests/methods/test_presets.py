@@ -65,8 +65,9 @@ def test_the_share_that_rigl_drops(build: Build) -> None:
     assert {step: method.drop_fraction(step) for step in by_hand} == pytest.approx(by_hand)
 
 
-def test_an_epoch_of_one_step_that_is_an_update_has_a_dense_gradient(build: Build) -> None:
-    method, _ = build("rigl", steps=1000, training__epochs=1)
+@pytest.mark.parametrize("name", ["rigl", "rigl-itop"])
+def test_an_epoch_of_one_step_that_is_an_update_has_a_dense_gradient(build: Build, name: str) -> None:
+    method, _ = build(name, steps=1000, training__epochs=1)
     step = next(step for step in range(1000) if method.is_update(step))
     for density in (0.0, 0.1):
         found = [method.weight_grad_density(np.array([density]), range(at, at + 1)).tolist() for at in (step - 1, step)]
