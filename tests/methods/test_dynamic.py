@@ -39,6 +39,15 @@ def test_set_drops_the_smallest_and_grows_as_many(build: Build) -> None:
     assert (weights[layer.active.flatten()] == 0).sum() == 2  # the two grown ones start at 0
 
 
+def test_signed_ranks_count_exact_zeros_once(build: Build) -> None:
+    """With the negative ones: shares of a half each among two positive weights, of a quarter among four others."""
+    method, run = build("set", [(1, 6)], target=0.0, sparsity__options={"drop": "signed"})
+    with torch.no_grad():
+        run.masks["l0"].weight.copy_(torch.tensor([[1.0, 2.0, 0.0, 0.0, -1.0, -2.0]]))
+    score = method.drop_score(run.masks["l0"])[0].tolist()
+    assert score[:2] == [0.5, 1.0] and sorted(score[2:4]) == [0.25, 0.5] and score[4:] == [0.75, 1.0]
+
+
 def test_set_signed_drops_the_same_share_of_each_sign(build: Build) -> None:
     method, run = build("set", [(1, 16)], target=0.5, sparsity__options={"drop_fraction": 0.5, "drop": "signed"})
     put(run, [1, 2, 3, 4, -10, -20, -30, -40] + [0.0] * 8, [1] * 8 + [0] * 8)

@@ -26,8 +26,8 @@ def build(material: Material) -> Table:
     rates = [_rate_row(trials[trials["rate"] == rate], rate) for rate in sorted(trials["rate"].unique())]
     titles = {row["method"]: row["title"] for row in material.plan}
     titles[BASE] = f"{titles[BASE]} 0+0"
-    group = "accuracy on held-out images (%)"
-    columns = [Column("learning rate", lambda row: f"{row['rate']:g}")]
+    group = "Held-out accuracy (%)"
+    columns = [Column("Learning rate", lambda row: f"{row['rate']:g}")]
     columns += [Column(titles[method], _text(method, ".2f"), group) for method in methods]
     columns += [
         Column("0+0 above static (points)", _text("gain", "+.2f")),
