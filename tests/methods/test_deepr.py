@@ -37,6 +37,7 @@ def test_the_dead_wake_others_with_their_sign(build: Build) -> None:
     assert alive[0] and alive[2] and sum(alive) == 3
     woken = next(index for index in (1, 3, 4, 5) if alive[index])
     assert float(layer.weight[0, woken].detach()) == pytest.approx(START * method.signs["l0"][0, woken])
+    assert START == 1e-12 and not layer.active[layer.weight == 0].any()
     assert momentum[0].tolist() == [1, 0, 1, 0, 0, 0]  # nothing is left of the dead, the woken begin without momentum
 
 

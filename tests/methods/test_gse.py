@@ -215,6 +215,8 @@ def test_grabo_bounds_the_gradient(build: Build) -> None:
         assert len(mass.units) == 1  # one group
         bound = torch.outer(mass.outputs, mass.units[0])
         assert (gradient.flatten(1).abs() <= bound * 1.001 + 1e-6).all() and (bound > 0).all()
+    _, (linear, _) = method.gradients(run, list(run.masks), UPDATE)
+    torch.testing.assert_close(linear.units[0], run.values[:, :20].abs().sum(0))  # of all 64 samples, and nothing else
 
 
 def test_graest_estimates_the_gradient(build: Build) -> None:

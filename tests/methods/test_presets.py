@@ -65,6 +65,14 @@ def test_the_share_that_rigl_drops(build: Build) -> None:
     assert {step: method.drop_fraction(step) for step in by_hand} == pytest.approx(by_hand)
 
 
+def test_no_update_of_rigl_comes_when_masks_stay(build: Build) -> None:
+    """Every second of four steps would be an update, and from the fourth on, step 3, masks stay."""
+    method, _ = build(
+        "rigl", steps=4, training__epochs=1, sparsity__options={"interval_steps": 1, "scale_interval": False}
+    )
+    assert [step for step in range(4) if method.is_update(step)] == [1] and method.mask_updates(0, range(4)) == 1
+
+
 @pytest.mark.parametrize("name", ["rigl", "rigl-itop"])
 def test_an_epoch_of_one_step_that_is_an_update_has_a_dense_gradient(build: Build, name: str) -> None:
     method, _ = build(name, steps=1000, training__epochs=1)

@@ -53,6 +53,11 @@ EQUAL: dict[tuple[str, str, str], str] = {
         "0 becomes 1",
     ): "the updates of these steps are the same in any epoch",
     ("spfde/training/summary.py", "if TYPE_CHECKING:", "condition negated"): "it is for the type checker",
+    (
+        "spfde/methods/lottery.py",
+        "return math.ceil(math.log(self.density) / math.log(1 - self.options.drop_fraction) - 1e-9)",
+        "1e-09 becomes 2e-09",
+    ): "both are far above rounding and far below a round",
     ("spfde/methods/base.py", "classes: int = 1", "1 becomes 2"): "what is made without its classes takes no samples",
     (
         "spfde/freezing/frozen_block.py",

@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from spfde.cost.trace import read_trace
 from spfde.data import load
@@ -23,7 +25,7 @@ from spfde.rounding import count_of
 from spfde.settings import RunSettings
 from spfde.training import checkpoint
 from spfde.training.clock import Clock
-from spfde.training.loop import train
+from spfde.training.loop import predict, train
 from spfde.training.run import Training
 
 SMALL = {
@@ -49,6 +51,17 @@ class EveryStep(Clock):
     @property
     def stopped(self) -> str:
         return "the test" if self.left <= 0 else ""
+
+
+class AlwaysClass(nn.Module):
+    """Predicts one class, whatever it sees."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last = last
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(torch.full((len(images),), self.last)).float()
 
 
 def run(settings: RunSettings, out: Path, clock: Clock | None = None) -> Path:
@@ -94,6 +107,15 @@ def test_a_record_is_complete(finished: Path) -> None:
     assert summary["resumed_from"] == [] and summary["memory"]["measured_peak"] is None  # which a CPU does not tell
     assert summary["time"]["cpu"] > 0 and summary["environment"]["kernels"]["wanted"] == "dense"
     assert not (finished.parent / ".checkpoints" / f"{finished.name}.safetensors").exists()
+
+
+@pytest.mark.parametrize(("last", "small"), [(255, torch.uint8), (256, torch.int16)])
+def test_a_byte_tells_256_classes_apart(last: int, small: torch.dtype) -> None:
+    settings = resolve("smoke", SMALL)
+    run = Training(settings, load(settings.data, None, None), torch.device("cpu"), Clock())
+    run.model = AlwaysClass(last)
+    found = predict(run, run.test)["predicted"]
+    assert found.dtype == small and set(found.tolist()) == {last}
 
 
 @pytest.mark.parametrize(("precision", "fast"), [("fp32", False), ("tf32", True)])
