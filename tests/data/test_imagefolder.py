@@ -83,6 +83,8 @@ def test_a_broken_image(image_folder: Path, info: DataInfo) -> None:
     with pytest.raises(SpfdeError, match=rf"{path} cannot be decoded .*; replace it"):
         ImageFolder(info).open(image_folder, None)
     train, _ = StreamedFolder(info).open(image_folder, None)
+    with pytest.raises(SpfdeError, match=rf"{path} .*; replace it"):
+        StreamedLoader(train, DataSettings(), info, 12, 1, "cpu", workers=0).fetch(torch.arange(12))
     for workers in (0, 1):
         loader = StreamedLoader(train, DataSettings(), info, 12, 1, "cpu", workers=workers)
         with pytest.raises(SpfdeError, match=rf"an image cannot be decoded: {path} .*; replace it"):

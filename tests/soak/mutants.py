@@ -84,7 +84,11 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/results/test_verdict_texts.py",
         "tests/results/test_claim_evidence.py",
     ),
-    "spfde/training/checkpoint.py": ("tests/training/test_interruptions.py", "tests/training/test_loop.py"),
+    "spfde/training/checkpoint.py": (
+        "tests/training/test_interruptions.py",
+        "tests/training/test_loop.py",
+        "tests/training/test_layout.py",
+    ),
     "spfde/training/trust.py": ("tests/training/test_trust.py",),
     "spfde/training": (
         "tests/training/test_epochs.py",

@@ -57,6 +57,10 @@ def test_a_mask_change_zeroes_dropped_and_grown_weights_and_their_momentum() -> 
     assert layer.weight.detach().nonzero().flatten().tolist() == [0]
 
 
+def test_without_sparse_layers_nothing_is_sparse() -> None:
+    assert Masks([]).sparsity == 0.0
+
+
 def test_gradients_are_masked_as_they_arrive_where_that_is_wanted() -> None:
     """And no more once the hooks are removed; a gradient that is not kept is none of their business."""
     layer = layer_of([1.0, 2.0, 3.0, 4.0])
