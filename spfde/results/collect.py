@@ -111,7 +111,7 @@ def collect(
     frame = pd.DataFrame(
         [record.values for record in kept], columns=None if kept else [*FIRST, *NEEDED, "memory.measured_peak"]
     )
-    return frame.sort_values(["scale", "row", "seed"], ignore_index=True)
+    return frame.astype({"published": bool}).sort_values(["scale", "row", "seed"], ignore_index=True)
 
 
 def warn_of_other_code(frame: pd.DataFrame, digest: str) -> None:

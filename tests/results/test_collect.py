@@ -136,3 +136,9 @@ def test_published_traces_are_compressed(cifar100: Path) -> None:
     folders = record_folders("cifar100", cifar100)
     with gzip.open(folders[0] / "layers.csv.gz", "rt") as file:
         assert file.readline().startswith("epoch,layer,samples")
+
+
+def test_no_records_can_be_asked_like_any_others(tmp_path: Path) -> None:
+    runs = load("cifar100", tmp_path)
+    published = runs[runs["published"]]
+    assert len(published) == 0 and list(published.columns) == list(runs.columns)
