@@ -6,6 +6,16 @@ import pytest
 
 from spfde.results.verdicts import Tally, table, tally
 
+SUPPORTED = {
+    "verdict": "supported",
+    "scale": "short",
+    "n": 5,
+    "effect": 1.2,
+    "low": 0.4,
+    "high": 2.0,
+    "error_rate": 0.03,
+}
+
 
 def entry(**changed: Any) -> dict[str, Any]:
     """An entry of claims.json; parts are changed by name, a key inside of a part as part__key."""
@@ -77,15 +87,7 @@ def test_seeds() -> None:
 
 
 def test_reduced_verdicts_have_a_column_where_there_is_one() -> None:
-    found = {
-        "verdict": "supported",
-        "scale": "short",
-        "n": 5,
-        "effect": 1.2,
-        "low": 0.4,
-        "high": 2.0,
-        "error_rate": 0.03,
-    }
+    found = SUPPORTED
     title = "At reduced scale"
     assert cell(title, reduced=found) == "supported at reduced scale (short, n = 5): +1.20 [+0.40, +2.00]"
     assert cell(title, reduced={**found, "low": None}) == "supported at reduced scale (short, n = 5): +1.20"
@@ -103,19 +105,10 @@ def test_where_it_comes_from() -> None:
 
 
 def test_the_tally_counts_what_can_be_false() -> None:
-    reduced = {
-        "verdict": "supported",
-        "scale": "short",
-        "n": 5,
-        "effect": 1.0,
-        "low": 0.1,
-        "high": 2.0,
-        "error_rate": 0.03,
-    }
     entries = [
         entry(),
-        entry(verdict="contradicted", evidence__error_rate=0.05, reduced=reduced),
-        entry(verdict="undecided", evidence__error_rate=0.05, reduced={**reduced, "verdict": "undecided (interim)"}),
+        entry(verdict="contradicted", evidence__error_rate=0.05, reduced=SUPPORTED),
+        entry(verdict="undecided", evidence__error_rate=0.05, reduced={**SUPPORTED, "verdict": "undecided (interim)"}),
         entry(verdict="undecided (interim)"),
         entry(verdict="by construction", evidence__error_rate=None),
         entry(verdict="not run", evidence__error_rate=None),

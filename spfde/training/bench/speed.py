@@ -135,7 +135,7 @@ def epoch(count: int) -> list[Ratio]:
     sieve = SCHEDULES[plan.settings.sieving.schedule](SAMPLES, plan.settings.sieving, 0, "cpu")
     by_name = {str(name): column.to_numpy() for name, column in seconds.items()}
     spfde, dense = composed.compose(plan, SAMPLES, by_name, sieve_update(sieve))
-    return [ratio("resnet32_2x, epoch of SpFDE 25%+25% at 90%, dense over it,", dense, spfde, 6.0)]
+    return [ratio("resnet32_2x, epoch of SpFDE 25%+25% at 90%, against dense", dense, spfde, 6.0)]
 
 
 @row("loop")
