@@ -2,7 +2,8 @@
 
 Costs and memory are computed from the plan of the paper's scale, whatever scale ran. Accuracies are decided by records
 of the paper's scale alone (`spfde.results.accuracy`); those of another scale are shown as a check of the machinery and
-decide nothing. Times are the benchmark's.
+decide nothing. Times are those of the benchmark at the paper's scale, fresh or published; where there is none, those of
+the scale that ran.
 """
 
 import math
@@ -15,12 +16,13 @@ import pandas as pd
 
 from spfde.errors import SpfdeError, lookup
 from spfde.experiments.files import read_scale
+from spfde.files import read_csv
 from spfde.results import accuracy, reduced
 from spfde.results.analyses import analysis_path
 from spfde.results.checks import CHECKS
 from spfde.results.claims import DECIDED, UNVERIFIED, Claim, Claims, Verdict
 from spfde.results.hypotheses import LEVEL, conclude, judge
-from spfde.results.measured import EPOCHS, REPEATS, measured_path
+from spfde.results.measured import repeats_path
 from spfde.results.reference import STANDINGS
 from spfde.results.sources import Sources
 from spfde.results.speed import at_share, overhead, per_share
@@ -37,7 +39,7 @@ class Evidence:
     """What claims are held against.
 
     Args:
-        scale: the scale that was run: its records decide what holds for every run, its folder has the benchmark.
+        scale: the scale that was run: its records decide what holds for every run.
         results: the folder of all results.
         claims: the file, for its reduced scales.
         others: folders of records of the same protocol that others made.
@@ -182,13 +184,14 @@ class Evidence:
         return effects, f"snapshots of scale {claim.scale}"
 
     def _acceleration(self, claim: Claim) -> tuple[Effects, str]:
-        path = measured_path(self.results / self.scale, EPOCHS).with_name(REPEATS)
-        if not path.is_file():
+        measured = {scale: repeats_path(self.results / scale) for scale in (claim.scale, self.scale)}
+        scale = next((scale for scale, path in measured.items() if path.is_file()), None)
+        if scale is None:
             return [], "benchmark"
-        times = pd.read_csv(path)
+        times = read_csv(measured[scale], "timings", "run `spfde bench epochs` again")
         device = ", ".join(sorted(times["device"].unique())) if "device" in times else "unknown device"
         statistic, _, kind = claim.metric.rpartition(".")
-        origin = f"benchmark at scale {self.scale} on {device}"
+        origin = f"benchmark at scale {scale} on {device}"
         if claim.comparisons:  # each names a share of the FLOPs, in percent
             shares = [(each.rows, at_share(times, kind, float(each.rows[0]) / 100)) for each in claim.comparisons]
             return shares, origin

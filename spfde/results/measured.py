@@ -18,3 +18,12 @@ def measured_path(folder: Path, name: str) -> Path:
     """
     fresh, published = folder / name, folder.parent / "published" / folder.name / name
     return published if published.is_file() and not fresh.is_file() else fresh
+
+
+def repeats_path(folder: Path) -> Path:
+    """Where the repeats of measured epochs are: beside the means that count.
+
+    Args:
+        folder: results/<scale>.
+    """
+    return measured_path(folder, EPOCHS).with_name(REPEATS)

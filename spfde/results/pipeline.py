@@ -14,13 +14,13 @@ from typing import Literal
 from spfde.configuration import config_file, config_files
 from spfde.data import info
 from spfde.errors import SpfdeError, SpfdeWarning, nearest
-from spfde.experiments.files import experiment_names, read_scale, scale_of, settings_of
+from spfde.experiments.files import experiment_names, read_scale, scale_names, scale_of, settings_of
 from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, Artefact
 from spfde.results.dependencies import shown, source_files
 from spfde.results.jobs import Job, Run, packed
-from spfde.results.measured import EPOCHS, STEPS, measured_path
+from spfde.results.measured import EPOCHS, STEPS, measured_path, repeats_path
 from spfde.results.status import ordered
 from spfde.settings import RunSettings
 from spfde.training.record import set_aside
@@ -211,6 +211,14 @@ class Pipeline:
         wanted = any(artefact.timings for artefact in artefacts)
         return [self.bench] if wanted and (self.train == "missing" or Path(self.bench).is_file()) else []
 
+    def timings_elsewhere(self) -> list[str]:
+        """The benchmarks of the papers' other scales that are there: claims are judged by them before this scale's.
+
+        None is made for it.
+        """
+        paths = {name: repeats_path(self.results / name) for name in scale_names() if name != self.scale}
+        return [str(path) for name, path in paths.items() if path.is_file() and read_scale(name).paper]
+
     # What is no artefact
 
     def plan_inputs(self) -> list[str]:
@@ -232,9 +240,13 @@ class Pipeline:
         return [*self.records(*self.experiments), self.costs, *source_files(*COLLECTOR)]
 
     def claims_inputs(self) -> list[str]:
-        """Records, timings and analyses; and all settings, because costs are those of the papers' scales."""
+        """Records, timings and analyses; and all settings, because costs are those of the papers' scales.
+
+        Timings are those of the papers' scales too, where there are any.
+        """
         analyses = [path for entry in self.artefacts for path in self.analyses(entry)]
-        files = [*self.records(*self.experiments), self.costs, *self.timings(self.artefacts), *analyses]
+        timings = [*self.timings_elsewhere(), *self.timings(self.artefacts)]
+        files = [*self.records(*self.experiments), self.costs, *timings, *analyses]
         return list(dict.fromkeys([*files, *map(shown, config_files()), *source_files(*JUDGE)]))
 
     def overview_inputs(self) -> list[str]:

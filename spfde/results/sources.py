@@ -22,7 +22,7 @@ from spfde.settings import RunSettings
 class Sources:
     """
     Args:
-        scale: the scale that was run: its records decide what holds for every run, its folder has the benchmark.
+        scale: the scale that was run: its records decide what holds for every run.
         results: the folder of all results.
         others: folders of records of the same protocol that others made; a run of a row and seed that is in
             `results` too counts once, as ours.

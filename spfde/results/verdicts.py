@@ -34,8 +34,8 @@ NOTES = [
     "Effects on accuracy (points) come from runs at the paper's scale alone, by Welch's test; the interval has the "
     "level of the tests. Claims of no difference also need a positive control: dynamic above static sparsity in the "
     "same experiment. Costs and memory are computed from the planned trace of the paper's scale, so that they have no "
-    "interval. Acceleration is the benchmark's. Of several comparisons the one that stands worst with the claim is "
-    "shown.",
+    "interval. Acceleration is that of the benchmark at the paper's scale, fresh or published; where there is none, "
+    "that of the scale that ran. Of several comparisons the one that stands worst with the claim is shown.",
     "Seeds: how many each row needs for the claim to be shown with a probability of 80 % where it is true, at the "
     "spread between the runs at hand, or the median of the published ones (†) where there are none; > 200 includes "
     "where no number is enough, because the published mean is too uncertain.",

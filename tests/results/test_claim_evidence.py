@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from spfde.errors import SpfdeError
+from spfde.experiments.files import default_scale
 from spfde.results.checks import frozen_masks_move, misses_target, partial_set_changes
 from spfde.results.claims import read
 from spfde.results.evidence import Evidence, converged
@@ -100,6 +101,66 @@ def test_acceleration_is_the_benchmarks(tmp_path: Path) -> None:
     each = Evidence("smoke", tmp_path).decide(make(**linear, comparisons=[["10"], ["20"]]))
     assert each["verdict"] == "reproduced"
     assert Evidence("smoke", tmp_path).decide(make(**linear, comparisons=[["10"], ["15"]]))["verdict"] == "not run"
+
+
+def time_epochs(folder: Path, freezing: float, device: str) -> Path:
+    """Measured epochs in a folder of results: 10 s of masks alone, and so many where a tenth of the FLOPs is frozen."""
+    folder.mkdir(parents=True)
+    (folder / "bench.csv").touch()  # the means, which no claim reads
+    times = [("masks", 0.0, 10.0), ("freezing", 0.1, freezing)]
+    frame = pd.DataFrame(
+        [(kind, level, repeat, seconds, device) for repeat in range(2) for kind, level, seconds in times],
+        columns=["kind", "flops_reduction", "repeat", "seconds_per_epoch", "device"],
+    )
+    frame.to_csv(folder / "bench.repeats.csv", index=False)
+    return folder
+
+
+ACCELERATION: dict[str, Any] = {
+    "kind": "acceleration",
+    "test": "range",
+    "relation": "value",
+    "metric": "freezing",
+    "comparisons": [],
+    "expected": {"low": 1, "high": 1, "standing": "F"},
+    "margin": 0.2,
+}
+
+
+def test_acceleration_is_that_of_the_claims_scale_whatever_is_shown(tmp_path: Path) -> None:
+    """Fresh before published before that of the scale that is shown; each case is told apart by its effect."""
+    claim = make(**ACCELERATION)
+    assert claim.scale == "cifar100"
+
+    def found(scale: str) -> tuple[str, float, str]:
+        entry = Evidence(scale, tmp_path).decide(claim)
+        return entry["verdict"], pytest.approx(entry["evidence"]["effect"]), entry["evidence"]["from"]
+
+    time_epochs(tmp_path / "digits", 10.0, "cpu: short")
+    assert found("digits") == ("contradicted", 0.0, "benchmark at scale digits on cpu: short")
+    assert Evidence("smoke", tmp_path).decide(claim)["verdict"] == "not run"  # it has none of its own
+    time_epochs(tmp_path / "published/cifar100", 9.0, "cpu: published")
+    for scale in ("digits", "smoke", "cifar100"):
+        assert found(scale) == ("reproduced", 1.0, "benchmark at scale cifar100 on cpu: published")
+    fresh = time_epochs(tmp_path / "cifar100", 9.1, "cpu: fresh")
+    for scale in ("digits", "smoke", "cifar100"):
+        assert found(scale) == ("reproduced", 0.9, "benchmark at scale cifar100 on cpu: fresh")
+    other = make(**ACCELERATION, scale="imagenet")  # of which nobody measured anything
+    assert Evidence("digits", tmp_path).decide(other)["evidence"]["from"].startswith("benchmark at scale digits")
+    (fresh / "bench.repeats.csv").write_text("")
+    with pytest.raises(SpfdeError, match=r"timings .*cifar100/bench.repeats.csv cannot be read"):
+        found("digits")
+
+
+def test_the_published_times_decide_the_claims_on_acceleration_at_the_default_scale(tmp_path: Path) -> None:
+    """As they do at the paper's: nothing was run here, and the default scale's short benchmark would not be taken."""
+    (tmp_path / "published").symlink_to(Path(__file__).parents[2] / "results/published")
+    time_epochs(tmp_path / default_scale(), 10.0, "cpu: short")
+    claims = [claim for claim in read().claims if claim.kind == "acceleration"]
+    for claim in claims:
+        shown, paper = (Evidence(scale, tmp_path).decide(claim) for scale in (default_scale(), claim.scale))
+        assert shown == paper and shown["evidence"]["from"].startswith(f"benchmark at scale {claim.scale} on ")
+    assert len(claims) == 6 and default_scale() not in {claim.scale for claim in claims}
 
 
 def test_overhead_is_what_masks_and_sieving_add_to_the_same_steps(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -15,7 +16,9 @@ from spfde.errors import SpfdeError
 from spfde.experiments.files import experiment_names
 from spfde.results import figures, tables
 from spfde.results.artefacts import ARTEFACTS, FIGURES, NOTEBOOKS, TABLES
+from spfde.results.claims import read
 from spfde.results.dependencies import source_files
+from spfde.results.evidence import Evidence
 from spfde.results.launch import launched
 from spfde.results.pipeline import Pipeline, chosen
 from spfde.training.lock import Lock, lock_of
@@ -269,6 +272,51 @@ def test_measured_epochs_count_where_they_are_published(project: Path) -> None:
     Path("results/tiny").mkdir()
     Path("results/tiny/bench.csv").touch()  # its own ones come first
     assert never.timings(never.artefacts) == ["results/tiny/bench.csv"]
+
+
+@pytest.mark.parametrize("train", ["missing", "never"])
+def test_measured_epochs_of_the_papers_scales_are_inputs_of_the_claims_where_they_are_there(
+    train: Literal["missing", "never"], project: Path
+) -> None:
+    """Nobody is asked to make them; those of a scale that is no paper's judge nothing elsewhere."""
+    paper = {"settings": SMALL, "paper": True}
+    for name, values in {"large": paper, "huge": paper, "small": {"settings": SMALL}}.items():
+        (project / f"config/scales/{name}.yaml").write_text(yaml.safe_dump(values))
+
+    def inputs(scale: str = "tiny") -> set[str]:
+        found = Pipeline(scale, ("one",), train=train).claims_inputs()
+        return {path for path in found if path.endswith("bench.repeats.csv")}
+
+    def measure(folder: str) -> str:
+        for name in ("bench.csv", "bench.repeats.csv"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, name).touch()
+        return f"{folder}/bench.repeats.csv"
+
+    assert inputs() == set()
+    measure("results/tiny")
+    measure("results/small")
+    assert inputs() == set()
+    published = measure("results/published/large")
+    assert inputs() == inputs("small") == {published}
+    fresh = measure("results/large")
+    assert inputs() == {fresh} and inputs("large") == set()  # there, they are among the workflow's own results
+    another = measure("results/published/huge")
+    assert inputs() == {fresh, another} and inputs("huge") == {fresh} and inputs("large") == {another}
+
+
+def test_claims_on_acceleration_read_nothing_but_the_inputs_of_the_claims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/published").symlink_to(ROOT / "results/published")
+    told = [claim for claim in read().claims if claim.kind == "acceleration"]
+    with reading() as found:
+        evidence = Evidence("digits", Path("results"))
+        assert {evidence.decide(claim)["verdict"] for claim in told} != {"not run"}
+    results = {path for path in found if path.startswith("results/")}
+    assert results and results <= set(Pipeline("digits", chosen("all"), train="never").claims_inputs())
 
 
 def test_experiments_are_chosen_by_name() -> None:

@@ -43,7 +43,8 @@ for artefact in PIPELINE.artefacts:
             "python -m spfde {params.what:q} {params.results:q} > {log:q} 2>&1"
 
 
-# Costs are those of the papers' scales, whatever scale runs; what holds for every run is looked up in its records.
+# Costs and measured times are those of the papers' scales, whatever scale runs; what holds for every run is looked up in
+# its records.
 rule claims:
     input:
         PIPELINE.claims_inputs(),
