@@ -1,11 +1,13 @@
 """Plausible records and plans on disk, made of closed forms: no training.
 
-The fixture `fakes` hands the makers to a test; `smoke` and `cifar100` are whole results folders.
+The fixture `fakes` hands the makers to a test; `smoke` and `cifar100` are whole results folders. `decide` holds claims
+against records that are on no disk.
 """
 
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ import yaml
 from spfde.experiments.recipes import recipe_of
 from spfde.settings import RunSettings, parse
 from spfde.training.trust import seal
+from tests.results.situations import holder
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -230,6 +233,12 @@ def fakes() -> SimpleNamespace:
         write_plan=write_plan,
         write_record=write_record,
     )
+
+
+@pytest.fixture
+def decide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Holds a claim against a frame of records, and returns its entry in claims.json."""
+    return holder(monkeypatch)
 
 
 @pytest.fixture(scope="session")

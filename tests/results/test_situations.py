@@ -5,8 +5,6 @@ paper's scale three seeds are planned and the tests have a one-sided level of 5 
 """
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,76 +12,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from spfde.results.claims import Claim, Claims, Reduced, read
-from spfde.results.evidence import Evidence
 from spfde.results.hypotheses import judge, make
-from spfde.results.sources import Sources
 from spfde.results.statistics import contrast
-from spfde.settings import parse
+from tests.results.situations import BASE, NO_WORSE, STATIC, SUPERIOR, VALUE, A, B, Row, claim, frame, magnitude
 
-Row = tuple[float, float, int]  # mean, standard deviation, runs
-A, B, C, D = "spfde-s90-f25-d25", "set-s90", "deepr-s90", "dsr-s90"
-BASE, STATIC, MEST = "spfde-s90", "static-s90", "mest-ems-s90"
-SHORT, VALUE = "cifar100-short", "accuracy.test_last"
-SUPERIOR = {"test": "superiority", "comparisons": [[A, B]], "expected": {"low": 1.36, "high": 1.36, "standing": "F"}}
+C, D, MEST = "deepr-s90", "dsr-s90", "mest-ems-s90"
 SIMILAR = {"test": "equivalence", "comparisons": [[A, MEST]], "margin": 0.5, "control": [BASE, STATIC]}
-NO_WORSE = {
-    "test": "non-inferiority",
-    "comparisons": [[A, BASE]],
-    "margin": 0.3,
-    "control": [BASE, STATIC],
-    "expected": {"low": 0, "standing": "F"},
-}
 THREE = {"test": "superiority", "comparisons": [[A, B], [A, C], [A, D]]}
 CONTROL: dict[str, Row] = {BASE: (71, 0.2, 8), STATIC: (68, 0.2, 8)}
-
-
-def spread(mean: float, std: float, n: int) -> np.ndarray:
-    """Values with exactly this mean and standard deviation, in the order that a coin would give."""
-    if n < 2:
-        return np.full(n, mean)
-    scores = np.random.default_rng(n).permutation(stats.norm.ppf((np.arange(n) + 0.5) / n))
-    return mean + std * (scores - scores.mean()) / scores.std(ddof=1)
-
-
-def frame(rows: Mapping[str, Row], scale: str = "cifar100", hardware: str = "cpu: one") -> pd.DataFrame:
-    """A frame of records as `spfde.results.collect` makes it."""
-    lines = [
-        {"row": row, "seed": seed, "scale": scale, "run_id": f"{scale}-{row}-{seed}", "environment.device": hardware}
-        | {VALUE: float(value), "status": "finished"}
-        for row, (mean, std, n) in rows.items()
-        for seed, value in enumerate(spread(mean, std, n), start=1)
-    ]
-    return pd.DataFrame(lines)
-
-
-def claim(**changes: Any) -> Claim:
-    base = {"id": "some-claim", "claim": "It is better.", "source": "SpFDE, Sec. 1", "kind": "accuracy"}
-    return parse(Claim, {**base, **changes})
-
-
-SHARED = Sources("cifar100", Path("nowhere"))  # its rows and plans are read once for all tests
-
-
-@pytest.fixture
-def decide(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Holds a claim against a frame of records, and returns its entry in claims.json."""
-
-    rows, plan_of = Sources.rows, Sources.plan_of
-
-    def of(told: Claim, runs: pd.DataFrame, scale: str = "cifar100", reduced: dict[str, Any] | None = None) -> Any:
-        empty = pd.DataFrame(columns=["row", "scale"])
-        of_scale = runs if len(runs) else empty
-        monkeypatch.setattr(Sources, "has_records", lambda self, at: bool((of_scale["scale"] == at).any()))
-        monkeypatch.setattr(Sources, "runs", lambda self, at, experiment="": of_scale[of_scale["scale"] == at])
-        monkeypatch.setattr(Sources, "folders", lambda self, at: [])
-        monkeypatch.setattr(Sources, "rows", lambda self, at, experiment: rows(SHARED, at, experiment))
-        monkeypatch.setattr(Sources, "plan_of", lambda self, run: plan_of(SHARED, run))
-        claims = Claims(claims=[told], reduced=read().reduced if reduced is None else reduced)
-        return Evidence(scale, Path("nowhere"), claims).decide(told)
-
-    return of
-
 
 SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Row], str]] = {
     "the published gain, clearly seen": (SUPERIOR, {A: (71.0, 0.3, 3), B: (69.6, 0.3, 3)}, "reproduced"),
@@ -186,10 +122,6 @@ def test_each_comparison_has_its_own_published_effect(decide: Any) -> None:
     assert found["published"]["smallest"] == pytest.approx([0.68, 2.12])
     assert [line["verdict"] for line in found["evidence"]["comparisons"]] == ["reproduced", "smaller than claimed"]
     assert found["verdict"] == "smaller than claimed"
-
-
-def magnitude(**expected: Any) -> Claim:
-    return claim(test="magnitude", comparisons=[[A, B]], margin=0.5, expected={"low": 1.36, "high": 1.36, **expected})
 
 
 def test_the_uncertainty_of_a_published_mean_counts(decide: Any) -> None:
@@ -345,104 +277,3 @@ def test_false_verdicts_are_as_rare_as_the_level_says() -> None:
             wrong[truth] += judge([test], [contrast(rows, (1, -1))])[0].word in word
     for count in wrong.values():
         assert count / times == pytest.approx(0.05, abs=0.035)  # three standard errors
-
-
-# At a reduced scale: other margins, two looks at 3 %, and words that are never the paper's.
-
-GAP: dict[str, Row] = {BASE: (60, 0.3, 8), STATIC: (56, 0.3, 8)}
-TREND: dict[str, Row] = {"spfde-s90-f25-d25-t16": (50, 0.3, 4), "spfde-s90-t16": (51, 0.3, 4)}
-TREND |= {"spfde-s90-f25-d25-t64": (65, 0.3, 4), "spfde-s90-t64": (65.2, 0.3, 4)}
-
-
-def short(rows: Mapping[str, Row]) -> pd.DataFrame:
-    return frame(rows, SHORT)
-
-
-REDUCED: dict[str, tuple[dict[str, Any], dict[str, Row], str]] = {
-    "a gain above the smallest of interest": (SUPERIOR, {A: (61, 0.3, 5), B: (60, 0.3, 5)}, "supported"),
-    "no gain": (SUPERIOR, {A: (60, 0.1, 5), B: (60, 0.1, 5)}, "not supported"),
-    "a gain below the smallest of interest": (SUPERIOR, {A: (60.1, 0.03, 5), B: (60, 0.03, 5)}, "not supported"),
-    "a gain lost in the spread, at the last look": (SUPERIOR, {A: (60.3, 1, 8), B: (60, 1, 8)}, "undecided"),
-    "the same at the first look": (SUPERIOR, {A: (60.3, 1, 5), B: (60, 1, 5)}, "undecided (interim)"),
-    "a clear gain before the first look": (SUPERIOR, {A: (63, 0.2, 4), B: (60, 0.2, 4)}, "undecided (interim)"),
-    "no loss": (NO_WORSE, {A: (60, 0.3, 8), **GAP, **TREND}, "supported"),
-    "no loss, but nobody knows how it goes on with longer training": (
-        NO_WORSE,
-        {A: (60, 0.3, 8), **GAP},
-        "undecided (interim)",
-    ),
-    "a loss of less than a point that is more than half of what dynamic sparsity gains": (
-        NO_WORSE,
-        {A: (59.4, 0.1, 8), **TREND, BASE: (60, 0.1, 8), STATIC: (59.3, 0.1, 8)},
-        "not supported",
-    ),
-    "a loss of two points": (NO_WORSE, {A: (58, 0.3, 8), **GAP, **TREND}, "not supported"),
-    "nothing was run": (SUPERIOR, {}, "not run"),
-}
-
-
-@pytest.mark.parametrize("name", REDUCED)
-def test_words_at_a_reduced_scale(decide: Any, name: str) -> None:
-    told, rows, expected = REDUCED[name]
-    found = decide(claim(**told), short(rows), SHORT)
-    assert found["verdict"] == "not run"  # never the paper's
-    assert found["reduced"]["verdict"] == expected and found["reduced"]["scale"] == SHORT
-
-
-def test_a_reduced_verdict_stands_with_its_numbers(decide: Any) -> None:
-    found = decide(claim(**SUPERIOR), short({A: (61, 0.3, 5), B: (60, 0.3, 5)}), SHORT)["reduced"]
-    half = stats.t.ppf(0.97, 8) * 0.3 * math.sqrt(2 / 5)
-    assert (found["n"], found["effect"], found["level"]) == (5, pytest.approx(1.0), 0.03)
-    assert (found["low"], found["high"]) == (pytest.approx(1 - half), pytest.approx(1 + half))
-    told = stats.nct.sf(stats.t.ppf(0.97, 8), 8, 0.3 / (0.3 * math.sqrt(2 / 5)))
-    assert found["power"] == pytest.approx(told, abs=1e-3) and found["margin"] == 0.3
-
-
-def test_seeds_after_a_look_change_nothing_before_the_next(decide: Any) -> None:
-    """Decided at five seeds, it stays; undecided there, six and seven say nothing; beyond eight none count."""
-    for n in (5, 6, 7):
-        runs = short({A: (61, 0.3, 5), B: (60, 0.3, 5)})
-        more = short({A: (50, 0.3, n), B: (60, 0.3, n)})
-        more = more[more["seed"] > 5]
-        found = decide(claim(**SUPERIOR), pd.concat([runs, more], ignore_index=True), SHORT)["reduced"]
-        assert (found["verdict"], found["n"]) == ("supported", 5)
-        vague = short({A: (60.3, 1, 5), B: (60, 1, 5)})
-        clear = short({A: (99, 0.1, n), B: (1, 0.1, n)})
-        both = pd.concat([vague, clear[clear["seed"] > 5]], ignore_index=True)
-        assert decide(claim(**SUPERIOR), both, SHORT)["reduced"]["verdict"] == "undecided (interim)"
-    last = short({A: (60.3, 1, 8), B: (60, 1, 8)})
-    clear = short({A: (99, 0.1, 12), B: (1, 0.1, 12)})
-    both = pd.concat([last, clear[clear["seed"] > 8]], ignore_index=True)
-    assert decide(claim(**SUPERIOR), both, SHORT)["reduced"]["verdict"] == "undecided"
-
-
-def test_the_trend_points_at_the_papers_schedule(decide: Any) -> None:
-    """Gaps of -1, -0.6 and -0.2 at 16, 32 and 64 epochs rise by 0.4 a doubling: +0.33 at 160."""
-    rows: dict[str, Row] = {A: (59.4, 0.3, 4), **TREND, BASE: (60, 0.3, 4), STATIC: (56, 0.3, 4)}
-    trend = decide(claim(**NO_WORSE), short(rows), SHORT)["reduced"]["trend"]
-    assert trend["at"] == 160 and trend["slope"] == pytest.approx(0.4)
-    assert trend["extrapolated"] == pytest.approx(-0.2 + 0.4 * math.log2(160 / 64))
-    assert trend["low"] < trend["extrapolated"] < trend["high"]
-
-
-def test_magnitudes_and_other_data_get_no_reduced_verdict(decide: Any) -> None:
-    rows = short({A: (61, 0.3, 5), B: (60, 0.3, 5)})
-    assert decide(magnitude(standing="F"), rows, SHORT)["reduced"] is None
-    how = read().reduced[SHORT]
-    for scale in ("digits", "smoke"):  # not even where somebody declares it
-        told = {scale: parse(Reduced, how.model_dump())}
-        found = decide(claim(**SUPERIOR), frame({A: (61, 0.3, 5), B: (60, 0.3, 5)}, scale), scale, told)
-        assert found["verdict"] == "not run" and found["reduced"] is None
-    assert set(read().reduced) == {SHORT}
-
-
-def test_a_claim_whose_rows_are_only_partly_there_says_so(decide: Any) -> None:
-    """Tiers hold 30 % alone of the comparisons at 30 and 35 %."""
-    told = next(each for each in read().claims if each.id == "sieving-beats-freezing-90")
-    found = decide(
-        told.model_copy(update={"costs": None}),
-        short({"spfde-s90-d30": (61, 0.3, 5), "spfde-s90-f30": (60, 0.3, 5)}),
-        SHORT,
-    )
-    assert found["reduced"]["verdict"] == "supported"
-    assert "1 more comparisons of the claim have no rows here" in found["reduced"]["reason"]

@@ -78,6 +78,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "spfde/results": (
         "tests/results/test_statistics.py",
         "tests/results/test_situations.py",
+        "tests/results/test_reduced.py",
         "tests/results/test_power.py",
         "tests/results/test_images.py",
         "tests/results/test_claims.py",

@@ -18,8 +18,8 @@ NOTES = [
     "Measured as the paper does it: consecutive epochs of real sparse training on random images, with their mask "
     "updates, sieve updates and frozen blocks; all cases take turns epoch by epoch. Evaluation is not timed. Network, "
     "samples, epochs and kernels are columns of bench.csv, the parts of an epoch stand in bench.repeats.csv.",
-    "Claims on acceleration are decided by such times of the paper's scale, fresh or published; where there are none, by "
-    "those of the scale that ran.",
+    "Claims on acceleration are decided by such times of the paper's scale, fresh or published; where there are none, "
+    "by those of the scale that ran.",
 ]
 
 
