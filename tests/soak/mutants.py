@@ -88,6 +88,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "spfde/training/checkpoint.py": (
         "tests/training/test_interruptions.py",
         "tests/training/test_loop.py",
+        "tests/training/test_bad_checkpoints.py",
         "tests/training/test_layout.py",
     ),
     "spfde/training/trust.py": ("tests/training/test_trust.py",),
