@@ -132,7 +132,7 @@ def test_acceleration_is_that_of_the_claims_scale_whatever_is_shown(tmp_path: Pa
     claim = make(**ACCELERATION)
     assert claim.scale == "cifar100"
 
-    def found(scale: str) -> tuple[str, float, str]:
+    def found(scale: str) -> tuple[str, Any, str]:
         entry = Evidence(scale, tmp_path).decide(claim)
         return entry["verdict"], pytest.approx(entry["evidence"]["effect"]), entry["evidence"]["from"]
 
