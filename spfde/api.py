@@ -213,6 +213,21 @@ class SparseTraining:
             self.sieve.observe(indices, compatibility.checked_correct(indices, correct))
         self.history.samples[self.epoch] += len(indices)
 
+    @property
+    def steps_alike(self) -> bool:
+        """Whether the next step can be replayed: it does what all others of this epoch do for which this holds."""
+        return self.method.step_is_alike(self.step)
+
+    def count_replayed(self, samples: int) -> None:
+        """Counts a step that was replayed from a recording of one like it, without the hooks around it.
+
+        Args:
+            samples: of the step's batch.
+        """
+        self.history.samples[self.epoch] += samples
+        self.history.steps[self.epoch] += 1
+        self.step += 1
+
     def finish(self) -> None:
         """After the last epoch: thaws what is frozen, lets go of the optimizer, leaves plain weights with zeros.
 

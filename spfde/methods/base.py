@@ -239,6 +239,15 @@ class Method:
     def after_step(self, run: Run, step: int) -> None:
         """Called after the optimizer's step, when the masks have been applied."""
 
+    def step_is_alike(self, step: int) -> bool:
+        """Whether what this method does around a step is the same for all such steps of an epoch, on the device alone.
+
+        A GPU replays such steps from a recording of one of them. By default they are those of a method that does
+        nothing around its steps.
+        """
+        own = type(self)
+        return own.before_step is Method.before_step and own.after_step is Method.after_step
+
     def next_round(self, run: Run) -> None:
         """Called between the rounds of a method that trains more than once."""
 

@@ -109,6 +109,9 @@ class GseUniform(Method):
         interval = self.plan.step_interval(self.options.interval_steps, GSE_STEPS, self.options.scale_interval)
         return (step + 1) % interval == 0 and step + 1 < self.options.end * self.plan.steps
 
+    def step_is_alike(self, step: int) -> bool:
+        return not self.is_update(step)
+
     def drop_fraction(self, step: int) -> float:
         """alpha_t: the share of the active weights that the update after a step replaces."""
         done = (step + 1) / (self.options.end * self.plan.steps)

@@ -63,6 +63,9 @@ class Mest(DropAndGrow):
             grads = {layer.name: layer.weight.grad for layer in run.masks.trained}
             self.gradients = {name: grad.clone() for name, grad in grads.items() if grad is not None}
 
+    def step_is_alike(self, step: int) -> bool:
+        return not self.options.gradient_weight
+
     def state_dict(self) -> dict[str, Tensor]:
         return self.gradients
 

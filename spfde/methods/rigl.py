@@ -81,6 +81,9 @@ class Rigl(DropAndGrow):
     def needs_dense_gradient_at(self, step: int) -> bool:
         return self.is_update(step)
 
+    def step_is_alike(self, step: int) -> bool:
+        return not self.is_update(step)
+
     def mask_updates(self, epoch: int, steps: range) -> int:
         return self._updates(steps)
 

@@ -62,6 +62,9 @@ class SetItop(DropAndGrow):
         """Whether masks change after a step."""
         return (step + 1) % self.interval == 0 and step + 1 < self.plan.steps
 
+    def step_is_alike(self, step: int) -> bool:
+        return not self.is_update(step)
+
     def mask_updates(self, epoch: int, steps: range) -> int:
         """The number of steps for which `is_update` is true, in closed form."""
         return max(0, min(steps.stop, self.plan.steps - 1) // self.interval - steps.start // self.interval)

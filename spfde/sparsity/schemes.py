@@ -166,7 +166,7 @@ def top(score: Tensor, allowed: Tensor, count: int) -> Tensor:
     """The `count` highest scores among the allowed ones (all of these where they are fewer), as booleans."""
     flat = score.masked_fill(~allowed, -torch.inf).flatten()
     chosen = torch.zeros_like(flat, dtype=torch.bool)
-    chosen[flat.topk(max(0, count)).indices] = True
+    chosen.index_fill_(0, flat.topk(max(0, count)).indices, True)  # an assignment would wait for a GPU
     return chosen.view_as(score) & allowed
 
 

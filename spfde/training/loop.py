@@ -22,6 +22,7 @@ from spfde.training.clock import Clock
 from spfde.training.distributed import Team
 from spfde.training.lock import alone
 from spfde.training.progress import Progress, say
+from spfde.training.recorded import Steps, own_stream
 from spfde.training.run import Training
 from spfde.training.summary import epoch_row, summary
 
@@ -58,7 +59,7 @@ def train(
     device, clock, team = device or torch.device("cpu"), clock or Clock(), team or Team()
     if finished_before(settings, folder, path, team):
         return folder
-    with alone(path, settings.run_id, team, clock):
+    with alone(path, settings.run_id, team, clock), own_stream(device):
         if finished_before(settings, folder, path, team):  # another process was training it
             return folder
         if team.rank == 0:
@@ -100,12 +101,13 @@ def run_epochs(run: Training) -> None:
     Raises:
         Stopped, Diverged: as `train`.
     """
+    steps = Steps(run, step)
     with closing(Progress(run.settings.run_id, run.sparse.epochs, run.steps_per_epoch)) as progress:
         for epoch in range(run.epoch, run.sparse.epochs):
             run.begin(epoch)  # mask update, sieve update, freezing, learning rates
             progress.begin(epoch, run.done)
             for indices, images, labels in run.batches():
-                step(run, indices, images, labels)
+                steps(indices, images, labels)
                 progress.step()
                 run.save_if_due()
             trained = run.end()

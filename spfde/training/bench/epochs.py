@@ -12,13 +12,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from spfde import kernels
+from spfde.execution import Wanted
 from spfde.experiments.resolve import resolve
+from spfde.kernels import available
 from spfde.training.bench.random_data import random_splits
 from spfde.training.bench.turns import clock
 from spfde.training.clock import Clock
 from spfde.training.environment import environment
 from spfde.training.loop import step
+from spfde.training.recorded import Steps, own_stream
 from spfde.training.run import Training
 
 LEVELS = (0.10, 0.15, 0.20, 0.25)
@@ -59,38 +61,39 @@ def bench(
         shares = {"freezing": {"freezing.flops_reduction": level}, "sieving": {"sieving.removed": level}}
         for kind, share in {**shares, "both": shares["freezing"] | shares["sieving"]}.items():
             cases[kind, level] = {"sparsity.method": "spfde", **share}
-    splits, sparse = random_splits(scale, samples), device.type == "cpu" and kernels.available()
+    splits = random_splits(scale, samples)
+    kernels: Wanted = "sparse" if device.type == "cpu" and available() else "dense"
     rows = []
     for repeat in range(repeats):
-        runs = {
-            case: Training(
-                resolve(scale, {**told, **own}), splits, device, Clock(), kernels="sparse" if sparse else "dense"
-            )
-            for case, own in cases.items()
-        }
-        between, steps, counts = (dict.fromkeys(cases, 0.0) for _ in range(3))
-        for epoch in range(epochs):
-            for case, run in runs.items():
-                marks = [_now(device)]
-                run.begin(epoch)
-                marks.append(_now(device))
-                for batch in run.batches():
-                    step(run, *batch)
-                marks.append(_now(device))
-                between[case] += marks[1] - marks[0]
-                steps[case] += marks[2] - marks[1]
-                counts[case] += run.done
-        for (kind, level), count in counts.items():
-            case = kind, level
-            mean = count / epochs, steps[case] / count, between[case] / epochs
-            rows.append((kind, level, repeat, *mean, (steps[case] + between[case]) / epochs))
+        with own_stream(device):
+            trainings = {
+                case: Steps(Training(resolve(scale, {**told, **own}), splits, device, Clock(), kernels=kernels), step)
+                for case, own in cases.items()
+            }
+            between, steps, counts = (dict.fromkeys(cases, 0.0) for _ in range(3))
+            for epoch in range(epochs):
+                for case, make_step in trainings.items():
+                    run = make_step.run
+                    marks = [_now(device)]
+                    run.begin(epoch)
+                    marks.append(_now(device))
+                    for batch in run.batches():
+                        make_step(*batch)
+                    marks.append(_now(device))
+                    between[case] += marks[1] - marks[0]
+                    steps[case] += marks[2] - marks[1]
+                    counts[case] += run.done
+            for (kind, level), count in counts.items():
+                case = kind, level
+                mean = count / epochs, steps[case] / count, between[case] / epochs
+                rows.append((kind, level, repeat, *mean, (steps[case] + between[case]) / epochs))
     columns = ["kind", "flops_reduction", "repeat", "steps", "step_seconds", "mask_updates", "seconds_per_epoch"]
     frame = pd.DataFrame(rows, columns=columns)
     base = frame[frame.kind == "masks"].set_index("repeat").seconds_per_epoch
     frame["speedup"] = base.reindex(frame.repeat).to_numpy() / frame.seconds_per_epoch
-    where, settings = environment(device), runs["masks", 0.0].settings
+    where, settings = environment(device), trainings["masks", 0.0].run.settings
     frame["scale"], frame["model"], frame["batch_size"] = scale, settings.model.name, settings.training.batch_size
-    frame["samples"], frame["epochs"], frame["kernels"] = samples, epochs, "sparse" if sparse else "dense"
+    frame["samples"], frame["epochs"], frame["kernels"] = samples, epochs, kernels
     frame["device"], frame["threads"], frame["torch"] = where["device"], where["threads"], where["torch"]
     return frame
 
