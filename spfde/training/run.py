@@ -73,7 +73,7 @@ class Training:
         data, recipe = info(settings.data.name), settings.training
         torch.manual_seed(derive(settings.seed, "init"))
         model = build(settings.model.name, data.classes, data.channels, data.size, settings.model.width)
-        layout = memory_format(model, (data.channels, data.size, data.size))
+        layout = memory_format(model, (data.channels, data.size, data.size), device.type, settings.precision)
         self.model = load_weights(model, settings.model.weights).to(device)
         if device.type == "cuda":
             self.model = self.model.to(memory_format=layout)

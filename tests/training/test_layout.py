@@ -41,6 +41,16 @@ def test_networks_that_take_channels_last_get_it() -> None:
     assert memory_format(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), (3, 8, 8)) == torch.contiguous_format
 
 
+def test_in_fp32_a_gpu_keeps_the_default_layout() -> None:
+    network = build("resnet8", 10, 3, 8, 1.0)
+    layouts = {p: memory_format(network, (3, 8, 8), "cuda", p) for p in ("fp32", "tf32", "bf16")}
+    assert layouts == {
+        "fp32": torch.contiguous_format,
+        "tf32": torch.channels_last,
+        "bf16": torch.channels_last,
+    }
+
+
 def test_images_and_activations_are_laid_out_so_in_training_and_evaluation() -> None:
     settings = resolve("smoke", {"sparsity.method": "static", "training.batch_size": 8})
     run = Training(settings, random_splits("smoke", 16), torch.device("cpu"), Clock())
