@@ -20,6 +20,7 @@ class Limit(Section):
 
     seeds: list[int] | None = Field(None, description="seeds; by default the scale's")
     sparsities: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
+    instead: dict[float, float] = Field({}, description="sparsities trained in place of those that the rows name")
     levels: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
     methods: dict[str, "Limit"] = Field({}, description="what it takes of a method's rows, where less than of others")
     at: dict[float, "Limit"] = Field({}, description="what it takes at a sparsity, where less than at others")

@@ -275,7 +275,8 @@ def _cells(row: Row, scale: Scale, limit: Limit) -> Iterator[tuple[dict[str, Any
     for target in sparsities if lookup("method", row.method, METHODS).uses_target else [None]:
         own, values = limit, dict[str, Any]({"sparsity.method": row.method})
         if target is not None:
-            own, values["sparsity.target"] = limit.narrowed(limit.at.get(target)), target
+            own = limit.narrowed(limit.at.get(target))
+            values["sparsity.target"] = own.instead.get(target, target)
         for share in [dict.fromkeys(LEVEL, level) for level in _limited(levels, own.levels)] or [{}]:
             yield {**values, **share, **row.set}, own
 

@@ -178,10 +178,37 @@ class Reduced(Section):
         gt=0, lt=1, description="share of the control's difference (dynamic minus static) that must be kept as well"
     )
     smallest: float = Field(gt=0, description="points, the smallest effect of interest for superiority")
+    rows: dict[str, str] = Field(
+        {}, description="parts of the rows' names that are others here, e.g. s90: s80 where the gate lowered a sparsity"
+    )
     trend: dict[int, list[str]] = Field(
         {}, description="row and base row by epochs of training: claims of no loss need their gap over the logarithm"
     )
     full: int = Field(160, ge=1, description="epochs of the paper's schedule, which the trend is extrapolated to")
+
+    def of_claim(self, claim: Claim) -> Claim:
+        """The claim with the rows that stand in for the paper's at this scale.
+
+        >>> how = Reduced(of="cifar100", looks={5: 0.03}, margin=1, retained=0.5, smallest=0.3, rows={"s90": "s80"})
+        >>> how.row("mest-ems-s90-mest")
+        'mest-ems-s80-mest'
+        """
+        comparisons = [
+            each.model_copy(update={"rows": [self.row(row) for row in each.rows]}) for each in claim.comparisons
+        ]
+        return claim.model_copy(
+            update={"comparisons": comparisons, "control": [self.row(row) for row in claim.control]}
+        )
+
+    def others_in(self, claim: Claim) -> dict[str, str]:
+        """Which parts of the names of a claim's rows are others here, and which they are."""
+        rows = [*claim.control, *(row for each in claim.comparisons for row in each.rows)]
+        parts = dict.fromkeys(part for row in rows for part in row.split("-"))
+        return {part: self.rows[part] for part in parts if part in self.rows}
+
+    def row(self, name: str) -> str:
+        """The row that stands in for one of the paper's."""
+        return "-".join(self.rows.get(part, part) for part in name.split("-"))
 
 
 class Claims(Section):

@@ -38,6 +38,8 @@ def words(claim: Claim, sources: Sources, scales: Mapping[str, Reduced]) -> dict
     if settings_of(name).data.name != settings_of(claim.scale).data.name:
         return None  # another data set is no reduced scale of this one
     how, known = scales[name], sources.every_row(name)
+    others = how.others_in(claim)
+    claim = how.of_claim(claim)
     there = [Comparison(rows=each.rows) for each in claim.comparisons if set(each.rows) <= set(known)]
     if not there or not set(claim.control) <= set(known):
         return None
@@ -55,6 +57,7 @@ def words(claim: Claim, sources: Sources, scales: Mapping[str, Reduced]) -> dict
     evidence = evidence_of(own, trial, outcome, sources, name)
     return {
         "scale": name,
+        "rows": others,
         "verdict": verdict,
         "n": shown.effect.n if shown else 0,
         "effect": shown.effect.mean if shown else None,

@@ -179,7 +179,9 @@ def _reduced(row: dict[str, Any]) -> str:
     if not found or found["verdict"] == "not run":
         return "–" if not found else "not run"
     interval = "" if found["low"] is None else f" [{found['low']:+.2f}, {found['high']:+.2f}]"
-    return f"{found['verdict']} at reduced scale ({found['scale']}, n = {found['n']}): {found['effect']:+.2f}{interval}"
+    others = (f"{here} for {there}" for there, here in found["rows"].items())
+    where = ", ".join([found["scale"], *others, f"n = {found['n']}"])
+    return f"{found['verdict']} at reduced scale ({where}): {found['effect']:+.2f}{interval}"
 
 
 def _origin(row: dict[str, Any]) -> str:

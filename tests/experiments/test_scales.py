@@ -46,6 +46,13 @@ def test_a_limit_on_a_method_keeps_the_settings_of_its_experiment(scale) -> None
     assert epochs == {"dense": 6, "set": 8, "rigl": 6}
 
 
+def test_an_experiment_can_have_another_sparsity_than_its_rows_name(scale) -> None:
+    scale("experiments: {tableA10: {instead: {0.9: 0.8}, levels: [0.2]}}\n")
+    assert {run.sparsity.target for run in expand("mine", "tableA10")} == {0.6, 0.8}
+    assert {run.row for run in expand("mine", "tableA10")} >= {"spfde-s80", "spfde-s80-f20", "spfde-s60"}
+    assert 0.8 not in {run.sparsity.target for run in expand("mine", "table2")}
+
+
 def test_tiers_name_the_rows_and_seeds_of_a_scale(scale) -> None:
     scale(TIERS)
     found = [(run.row, run.seed) for run in expand("mine", "around")]

@@ -100,6 +100,15 @@ def test_magnitudes_and_other_data_get_no_reduced_verdict(decide: Any) -> None:
     assert set(read().reduced) == {SHORT}
 
 
+def test_rows_that_the_gate_has_changed_stand_in_for_the_papers(decide: Any) -> None:
+    """Runs of the rows that stand in decide, and none of those that the claim itself names."""
+    how = read().reduced[SHORT].model_dump() | {"rows": {"f25": "f20", "d25": "d20", "s60": "s80"}}
+    runs = short({A: (50, 0.3, 5), "spfde-s90-f20-d20": (61, 0.3, 5), B: (60, 0.3, 5)})
+    found = decide(claim(**SUPERIOR), runs, SHORT, {SHORT: parse(Reduced, how)})["reduced"]
+    assert found["verdict"] == "supported" and found["rows"] == {"f25": "f20", "d25": "d20"}
+    assert found["evidence"]["comparisons"][0]["rows"] == ["spfde-s90-f20-d20", B]
+
+
 def test_a_claim_whose_rows_are_only_partly_there_says_so(decide: Any) -> None:
     """Tiers hold 30 % alone of the comparisons at 30 and 35 %."""
     told = next(each for each in read().claims if each.id == "sieving-beats-freezing-90")
