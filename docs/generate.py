@@ -43,6 +43,7 @@ BEGIN_RESULT, END_RESULT = "<!-- begin:result -->", "<!-- end:result -->"
 FIGURE = "budget"
 SPEED = ROOT / "docs/speed.md"
 EVIDENCE = ROOT / "docs/evidence.md"
+BEGIN_STUDY, END_STUDY = "<!-- begin:study -->", "<!-- end:study -->"
 BEGIN_EPOCHS, END_EPOCHS = "<!-- begin:epochs -->", "<!-- end:epochs -->"
 EPOCHS = ROOT / "results/published/cifar100/bench.csv"
 
@@ -60,6 +61,7 @@ def generate() -> dict[Path, str]:
     texts[SPEED] = filled(SPEED, speed())
     texts[SPEED] = between(texts[SPEED], SPEED, epochs(), BEGIN_EPOCHS, END_EPOCHS)
     texts[EVIDENCE] = filled(EVIDENCE, pilot())
+    texts[EVIDENCE] = between(texts[EVIDENCE], EVIDENCE, study(), BEGIN_STUDY, END_STUDY)
     texts[SCHEMAS / "run.schema.json"] = schema(RunSettings)
     texts[SCHEMAS / "scale.schema.json"] = schema(Scale, settings={"$ref": "run.schema.json"})
     texts[SCHEMAS / "experiment.schema.json"] = schema(Experiment)
@@ -213,6 +215,13 @@ def percent(share: float) -> str:
 def pilot() -> str:
     """The trials of the study's gate, without their title."""
     return (MEASURED / "pilot.md").read_text(encoding="utf-8").partition("\n\n")[2]
+
+
+def study() -> str:
+    """The training budget of the study: the figure, and its table without the title."""
+    title = "CIFAR-100: test accuracy over the FLOPs of training, SpFDE beside plain sparse training for fewer epochs"
+    text = (MEASURED / f"{FIGURE}-study.md").read_text(encoding="utf-8").partition("\n\n")[2]
+    return f"![{title}](measured/{FIGURE}-study.svg)\n\n{text}"
 
 
 def speed() -> str:

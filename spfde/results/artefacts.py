@@ -129,6 +129,7 @@ TABLES = {
         _table("gse"),
         _table("around"),
         _table("deviations"),
+        _table("budget"),
         _table("pilot"),
     )
 }

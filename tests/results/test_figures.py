@@ -12,7 +12,7 @@ from spfde.results import figures, tables
 from spfde.results.figures import FIGURES, figure1, figure4, make, style, tradeoff
 from spfde.results.material import gather
 
-DRAWN = sorted({*FIGURES} - {"budget"})  # which has rows at its own scales alone: test_budget_figure.py
+DRAWN = sorted({*FIGURES} - {"budget"})  # which has rows at its own scales alone: test_budget.py
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from spfde.errors import NotRun
 from spfde.experiments.files import read_scale
+from spfde.results.comparators import comparators, is_plain
 from spfde.results.figures import style
 from spfde.results.labels import is_control, levels, tag
 from spfde.results.material import SECONDS, Material
@@ -26,6 +27,7 @@ class Point(NamedTuple):
 
     Attributes:
         row: as planned.
+        other: name of the planned row that it is compared with; empty if there is none.
         epochs: of its training.
         cost: training FLOPs, column `paper`.
         seconds: measured seconds of the whole training; NaN where they are not known.
@@ -34,6 +36,7 @@ class Point(NamedTuple):
     """
 
     row: Mapping[str, Any]
+    other: str
     epochs: int
     cost: float
     seconds: float
@@ -43,7 +46,7 @@ class Point(NamedTuple):
     @property
     def plain(self) -> bool:
         """Whether nothing is frozen or sieved."""
-        return not (self.row["freezing"] or self.row["sieving"])
+        return is_plain(self.row)
 
 
 def draw(material: Material) -> style.Drawing:
@@ -79,9 +82,9 @@ def draw(material: Material) -> style.Drawing:
 
 def answers(points: list[Point]) -> list[str]:
     """A sentence for each level of SpFDE beside plain training at no fewer FLOPs: the difference, Welch."""
-    said = []
+    said, of = [], {point.row["row"]: point for point in points}
     for point in points:
-        other = comparator(point, points)
+        other = of.get(point.other)
         if other is None or is_control(point.row) or _once(point):
             continue
         effect = contrast([point.runs, other.runs], (1, -1))
@@ -97,18 +100,10 @@ def answers(points: list[Point]) -> list[str]:
     return said
 
 
-def comparator(point: Point, points: list[Point]) -> Point | None:
-    """Plain training with the next higher FLOPs of at most a tenth more, and fewer epochs; none where there is none."""
-    if point.plain:
-        return None
-    fits = (p for p in points if p.plain and point.cost <= p.cost <= 1.1 * point.cost and p.epochs < point.epochs)
-    return min(fits, key=lambda p: p.cost, default=None)
-
-
 def _points(material: Material) -> list[Point]:
     """The rows with finished runs of the scale's own network; another network is another curve."""
     own = read_scale(material.scale).settings.get("model", {}).get("name")
-    found = []
+    found, others = [], comparators(material.plan)
     for row in material.plan:
         runs = material.of(row)
         if len(runs) and runs["model.name"].iloc[0] == own:
@@ -116,7 +111,9 @@ def _points(material: Material) -> list[Point]:
             keys = zip(runs[HARDWARE], runs["seed"], strict=True)
             values = dict(zip(keys, runs[ACCURACY], strict=True))
             seconds = material.seconds(row) * epochs
-            found.append(Point(row, epochs, material.costs(row)[COST], seconds, values, estimate(values.values())))
+            other = str(others.get(row["row"], {"row": ""})["row"])
+            accuracy = estimate(values.values())
+            found.append(Point(row, other, epochs, material.costs(row)[COST], seconds, values, accuracy))
     return found
 
 

@@ -1,16 +1,21 @@
-"""The figure of the training budget: what a level of SpFDE is compared with, and what the sentences say."""
+"""Figure and table of the training budget: what a level of SpFDE is compared with, and what they say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from spfde.errors import NotRun
+from spfde.results import reference
 from spfde.results.collect import NEEDED
+from spfde.results.comparators import comparators
 from spfde.results.figures import budget, style
-from spfde.results.material import SECONDS, Material
+from spfde.results.material import COSTS, SECONDS, Material
+from spfde.results.tables import budget as table_of
 
 PLAIN = {"spfde-s90": (32, 100.0), "spfde-s90-e21": (21, 66.0), "spfde-s90-e19": (19, 60.0)}
 LEVELS = {"spfde-s90-f25-d25": (32, 58.0, 0.25), "spfde-s90-f20-d20": (32, 64.0, 0.2)}
@@ -28,11 +33,27 @@ def material(tmp_path: Path, accuracies: dict[str, list[float]] = ACCURACIES, se
     rows = {**{row: (*told, 0.0) for row, told in PLAIN.items()}, **LEVELS, "spfde-s90-wide": (32, 500.0, 0.0)}
     plan, runs = [], []
     for row, (epochs, cost, level) in rows.items():
-        facts = {"row": row, "method": "spfde", "title": "SpFDE", "sparsity": 0.9, "freezing": level, "sieving": level}
+        facts: dict[str, Any] = {
+            "row": row,
+            "method": "spfde",
+            "title": "SpFDE",
+            "sparsity": 0.9,
+            "freezing": level,
+            "sieving": level,
+        }
+        facts |= {"frozen_blocks": [0] * epochs, "blocks": 15 if "wide" in row else 9, "flops": {}, "memory": {}}
+        for section, key in (name.split(".") for name in COSTS):
+            facts[section][key] = cost
         plan.append(facts)
         for seed, accuracy in enumerate(accuracies.get(row, []), 1):
             model = "resnet32_2x" if "wide" in row else "resnet20"
-            run: dict[str, Any] = {**dict.fromkeys(NEEDED, 1.0), "row": row, "seed": seed, "status": "finished"}
+            run: dict[str, Any] = {
+                **dict.fromkeys(NEEDED, 1.0),
+                "row": row,
+                "seed": seed,
+                "run_id": row,
+                "status": "finished",
+            }
             run |= {
                 "environment.device": "cpu",
                 "training.epochs": epochs,
@@ -41,20 +62,19 @@ def material(tmp_path: Path, accuracies: dict[str, list[float]] = ACCURACIES, se
                 "accuracy.test_last": accuracy,
             }
             runs.append(run | ({SECONDS: seconds} if seconds else {}))
-    return Material("cifar100-short", pd.DataFrame(runs), plan, pd.DataFrame(), tmp_path)
+    return Material("cifar100-short", pd.DataFrame(runs), plan, reference.read().iloc[:0], tmp_path)
 
 
 def test_a_level_is_compared_with_the_next_plain_training_that_costs_no_less(tmp_path: Path) -> None:
-    points = {point.row["row"]: point for point in budget._points(material(tmp_path))}
-    assert "spfde-s90-wide" not in points  # another network
-    chosen = {row: budget.comparator(point, list(points.values())) for row, point in points.items()}
-    assert {row: other and other.row["row"] for row, other in chosen.items()} == {
-        **dict.fromkeys(PLAIN),
-        "spfde-s90-f25-d25": "spfde-s90-e19",
-        "spfde-s90-f20-d20": "spfde-s90-e21",
-    }
-    without = [point for row, point in points.items() if row != "spfde-s90-e21"]
-    assert budget.comparator(points["spfde-s90-f20-d20"], without) is None  # 32 epochs cost half as much again
+    made = material(tmp_path)
+    assert "spfde-s90-wide" not in [point.row["row"] for point in budget._points(made)]  # another network
+    found = {row: other["row"] for row, other in comparators(made.plan).items()}
+    assert found == {"spfde-s90-f25-d25": "spfde-s90-e19", "spfde-s90-f20-d20": "spfde-s90-e21"}
+    without = [row for row in made.plan if row["row"] != "spfde-s90-e21"]
+    assert set(comparators(without)) == {"spfde-s90-f25-d25"}  # 32 epochs cost half as much again
+    made = replace(made, runs=made.runs[made.runs["row"] != "spfde-s90-e21"])
+    (said,) = budget.answers(budget._points(made))  # what was not run is not compared with
+    assert "19 epochs" in said
 
 
 def test_the_sentences_give_the_differences_by_welch(tmp_path: Path) -> None:
@@ -82,6 +102,26 @@ def test_the_figure_has_a_panel_over_time_where_times_are_known(tmp_path: Path) 
     assert len(timed.points) == 15 and "spfde-s90-wide" not in set(timed.points["row"])
 
 
+def test_the_table_pairs_a_level_with_its_comparator_by_seed(tmp_path: Path) -> None:
+    table = table_of.build(material(tmp_path, {**ACCURACIES, "spfde-s90": []}))
+    assert list(table.values["row"]) == ["spfde-s90-e19", "spfde-s90-e21", "spfde-s90", *LEVELS, "spfde-s90-wide"]
+    values = table.values.set_index("row")
+    gains = np.subtract(ACCURACIES["spfde-s90-f25-d25"], ACCURACIES["spfde-s90-e19"])
+    row = values.loc["spfde-s90-f25-d25"]
+    assert row["against"] == "spfde-s90-e19" and row["difference.mean"] == pytest.approx(gains.mean())
+    half = stats.t.ppf(0.975, 2) * gains.std(ddof=1) / np.sqrt(3)
+    assert row["difference.high"] - row["difference.mean"] == pytest.approx(half)
+    titles = [column.title for column in table.columns]
+    cells = dict(zip(values.index, table.cells, strict=True))
+    epochs, other = titles.index("Epochs"), titles.index("Compared with")
+    assert (cells["spfde-s90-f20-d20"][epochs], cells["spfde-s90-f20-d20"][other]) == ("32", "plain, 21 epochs")
+    assert cells["spfde-s90"][other] == "–" and "not run" in cells["spfde-s90"]
+    assert table.parts == [False, False, False, True, False, True]
+
+
 def test_without_a_plain_row_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotRun):
         budget.draw(material(tmp_path, {"spfde-s90-f25-d25": [66.0]}))
+    made = material(tmp_path)
+    with pytest.raises(NotRun):
+        table_of.build(replace(made, plan=[row for row in made.plan if row["freezing"]]))

@@ -1,0 +1,48 @@
+"""Is SpFDE better than training shorter? Each row beside plain training for fewer epochs at no fewer FLOPs."""
+
+from typing import Any
+
+from spfde.errors import NotRun
+from spfde.results.comparators import comparators, epochs_of, is_plain
+from spfde.results.labels import levels, tag
+from spfde.results.material import Material
+from spfde.results.tables import ablation
+from spfde.results.tables.table import Column, Table
+
+NOTE = (
+    "Compared with: the same sparse training without freezing and sieving, for so few epochs that its training FLOPs "
+    "are the next ones above the row's; everything is annealed anew, so it is no truncated run. The ratio says by how "
+    "much the row compared with has more FLOPs."
+)
+
+
+def build(material: Material) -> Table:
+    """A row for each planned row of the experiment, plain ones by their epochs first.
+
+    Raises:
+        NotRun: the experiment has no plain row at this scale.
+    """
+    if not any(map(is_plain, material.plan)):
+        raise NotRun("no plain sparse training belongs to this experiment here", "name a scale that has such rows")
+    others = comparators(material.plan)
+    ordered = sorted(material.plan, key=lambda row: (row["blocks"], not is_plain(row), epochs_of(row)))
+    pairs = [ablation.Pair({**row, "part": _part(row)}, _name(row), others.get(row["row"])) for row in ordered]
+    against = {row: f"plain, {epochs_of(other)} epochs" for row, other in others.items()}
+    columns = [
+        Column("Epochs", lambda row: str(len(row["frozen_blocks"]))),
+        Column("Compared with", lambda row: against.get(row["row"], "–"), numeric=False),
+    ]
+    title = "Training budget: SpFDE beside plain training for fewer epochs"
+    return ablation.table("budget", title, material, pairs, [NOTE], more=columns, parted_by="part")
+
+
+def _name(row: dict[str, Any]) -> str:
+    """What the row does; its epochs, which most tags tell, have a column of their own."""
+    name = "plain" if is_plain(row) else levels(row)
+    kind = tag(row).rstrip("0123456789") if tag(row).startswith("wide") else tag(row)
+    return f"{name}: {kind}" if kind in ("random", "once", "every1", "wide") else name
+
+
+def _part(row: dict[str, Any]) -> str:
+    """Rows of one network that are plain, or not."""
+    return f"{row['blocks']} {is_plain(row)}"
