@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from spfde.cost.trace import OVERLAPS
 from spfde.data import load
@@ -106,6 +107,28 @@ def test_replayed_steps_compute_what_steps_one_by_one_do(
     one_by_one = run(settings, tmp_path / "one by one")
     for name in RESULTS:
         assert (with_replays / name).read_bytes() == (one_by_one / name).read_bytes(), name
+
+
+def test_steps_are_recorded_while_another_thread_pins_batches_from_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config/data").mkdir(parents=True)
+    (tmp_path / "config/data/dots.yaml").write_text(
+        "{classes: 2, size: 8, train_samples: 96, test_samples: 8, streamed: true}"
+    )
+    for part, samples in (("train", 96), ("val", 8)):
+        for number in range(samples):
+            path = tmp_path / "dots" / part / ("dark", "light")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 0, 255 * (number % 2))).save(path)
+    monkeypatch.chdir(tmp_path)
+    settings = resolve("smoke", {"data": {"name": "dots"}, "training.epochs": 3, "training.batch_size": 4})
+    splits = load(settings.data, tmp_path, None)
+    folder = train(settings, splits, tmp_path / "replayed", CUDA)
+    monkeypatch.setattr(loop, "Steps", lambda run, step: functools.partial(step, run))
+    again = train(settings, splits, tmp_path / "one by one", CUDA)
+    for name in RESULTS:
+        assert (folder / name).read_bytes() == (again / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("method", ["spfde", "rigl", "set", "static"])
