@@ -60,8 +60,8 @@ class Steps:
         self._graph = None  # gives its memory back before the next one takes its own
         self._inputs = [values.clone() for values in batch]
         self._graph = torch.cuda.CUDAGraph()
-        # Only this thread must not make calls that a recording cannot hold. Another one, which pins the memory of batches
-        # from disk, makes such calls at any moment.
+        # Only this thread must not make calls that a recording cannot hold: another one, which pins the memory of
+        # batches from disk, makes such calls at any moment.
         with torch.cuda.graph(self._graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
             self.step(self.run, *self._inputs)
 
