@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spfde.configuration import config_file
 from spfde.errors import SpfdeError, lookup
 from spfde.files import write_text
+from spfde.results.measured import MEASURED
 from spfde.results.tables.render import document
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def render(name: str, scale: str, results: Path, folder: Path = NOTEBOOKS) -> Pa
 def keep(name: str, scale: str, results: Path, folder: Path = NOTEBOOKS) -> Path:
     """Runs a notebook and writes what it shows into the notebook itself, for those who read it where it lies.
 
-    Its metadata say which scale and, by a digest, which cells and published records the outputs are of.
+    Its metadata say which scale and, by a digest, which cells and published results the outputs are of.
 
     Raises:
         SpfdeError: as `render`.
@@ -62,8 +64,16 @@ def keep(name: str, scale: str, results: Path, folder: Path = NOTEBOOKS) -> Path
 
 
 def made_of(notebook: "NotebookNode", scale: str, published: Path) -> str:
-    """Digest of what the outputs of a kept notebook follow from: its cells, and the published records of the scale."""
+    """Digest of what the outputs of a kept notebook follow from.
+
+    It is made of its cells, the published records of the scale, all published measurements, the claims, and the file of
+    the scale.
+    """
     found = hashlib.sha256()
+    for path in (config_file("claims.yaml"), config_file("scales", f"{scale}.yaml")):
+        found.update(path.read_bytes())
+    for path in sorted(path for name in MEASURED for path in published.glob(f"*/{name}")):
+        found.update(path.relative_to(published).as_posix().encode() + path.read_bytes())
     for cell in notebook.cells:
         found.update(f"{cell.cell_type}\0{cell.source}\0".encode())
     for path in sorted((published / scale).glob("*/summary.json")):

@@ -64,12 +64,12 @@ def test_tiers_name_the_rows_and_seeds_of_a_scale(scale) -> None:
 
 COMPARATORS = {
     "cifar100-short": {
-        "spfde-s90-f25-d25": "spfde-s90-e19",
-        "spfde-s90-f20-d20": "spfde-s90-e21",
-        "spfde-s90-f25-d25-t16": "spfde-s90-t16short",
-        "spfde-s90-f25-d25-t64": "spfde-s90-t64short",
-        "spfde-s90-f25-d25-wide": "spfde-s90-wide18",
-        "spfde-s90-d20": "spfde-s90-d39.2-once",
+        "spfde-s80-f25-d25": "spfde-s80-e18",
+        "spfde-s80-f20-d20": "spfde-s80-e21",
+        "spfde-s80-f25-d25-t16": "spfde-s80-t16short",
+        "spfde-s80-f25-d25-t64": "spfde-s80-t64short",
+        "spfde-s80-f25-d25-wide": "spfde-s80-wide18",
+        "spfde-s80-d20": "spfde-s80-d37.6-once",
     },
     "digits": {
         "spfde-s95-f25-d25": "spfde-s95-e33",
@@ -94,10 +94,10 @@ def test_comparators_of_the_training_budget_never_have_fewer_flops(scale: str) -
     for row, comparator in COMPARATORS[scale].items():
         assert not at.tiers or any(f"budget/{row}" in tier.rows for tier in at.tiers), row
         assert flops(row) <= flops(comparator), row
-        if comparator != "spfde-s90-d39.2-once":
+        if comparator != "spfde-s80-d37.6-once":
             assert flops(comparator, runs[comparator].training.epochs - 1) < flops(row), row
     if scale == "cifar100-short":
-        assert flops("spfde-s90-d39.2-once") == pytest.approx(flops("spfde-s90-d20"), rel=0.002)
+        assert flops("spfde-s80-d37.6-once") == pytest.approx(flops("spfde-s80-d20"), rel=0.002)
 
 
 def test_the_scale_names_the_protocol_that_is_written() -> None:

@@ -59,6 +59,11 @@ def test_a_kept_notebook_says_what_its_outputs_are_of(results: Path, tmp_path: P
     assert notebook.metadata["spfde"]["made_of"] == made_of(notebook, "smoke", results / "published")
     assert made_of(notebook, "cifar100", results / "published") != made_of(notebook, "smoke", results / "published")
     assert keep("cost", "smoke", results, tmp_path / "notebooks").read_bytes() == first
+    measured = results / "published/cifar100/bench.csv"
+    measured.write_text("other times")
+    assert notebook.metadata["spfde"]["made_of"] != made_of(notebook, "smoke", results / "published")
+    measured.unlink()
+    assert notebook.metadata["spfde"]["made_of"] == made_of(notebook, "smoke", results / "published")
     notebook.cells[0].source += "another word"
     assert notebook.metadata["spfde"]["made_of"] != made_of(notebook, "smoke", results / "published")
 

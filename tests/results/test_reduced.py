@@ -19,7 +19,9 @@ TREND |= {"spfde-s90-f25-d25-t64": (65, 0.3, 4), "spfde-s90-t64": (65.2, 0.3, 4)
 
 
 def short(rows: Mapping[str, Row]) -> pd.DataFrame:
-    return frame(rows, SHORT)
+    """Runs at the reduced scale of the rows that stand there for these."""
+    stand_in = read().reduced[SHORT].row
+    return frame({stand_in(row): told for row, told in rows.items()}, SHORT)
 
 
 REDUCED: dict[str, tuple[dict[str, Any], dict[str, Row], str]] = {
@@ -102,11 +104,11 @@ def test_magnitudes_and_other_data_get_no_reduced_verdict(decide: Any) -> None:
 
 def test_rows_that_the_gate_has_changed_stand_in_for_the_papers(decide: Any) -> None:
     """Runs of the rows that stand in decide, and none of those that the claim itself names."""
-    how = read().reduced[SHORT].model_dump() | {"rows": {"f25": "f20", "d25": "d20", "s60": "s80"}}
+    how = read().reduced[SHORT].model_dump() | {"rows": {"s90": "s80", "f25": "f20", "d25": "d20", "s60": "s70"}}
     runs = short({A: (50, 0.3, 5), "spfde-s90-f20-d20": (61, 0.3, 5), B: (60, 0.3, 5)})
     found = decide(claim(**SUPERIOR), runs, SHORT, {SHORT: parse(Reduced, how)})["reduced"]
-    assert found["verdict"] == "supported" and found["rows"] == {"f25": "f20", "d25": "d20"}
-    assert found["evidence"]["comparisons"][0]["rows"] == ["spfde-s90-f20-d20", B]
+    assert found["verdict"] == "supported" and found["rows"] == {"s90": "s80", "f25": "f20", "d25": "d20"}
+    assert found["evidence"]["comparisons"][0]["rows"] == ["spfde-s80-f20-d20", "set-s80"]
 
 
 def test_a_claim_whose_rows_are_only_partly_there_says_so(decide: Any) -> None:
