@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,7 @@ def test_another_measured_number_makes_the_pages_that_show_it_stale(
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     rows = pd.read_csv(ROOT / "docs/measured/speed.csv")
     rows.assign(ratio=rows["ratio"] + 1).to_csv(tmp_path / "speed.csv", index=False)
+    shutil.copy(ROOT / "docs/measured/epochs-h100.csv", tmp_path)
     (tmp_path / "pilot.md").write_text("# Title\n\nOther trials.\n")
     (tmp_path / "budget-study.md").write_text("# Title\n\nOther runs.\n")
     monkeypatch.setattr(generator, "MEASURED", tmp_path)

@@ -67,7 +67,9 @@ def data_digest(splits: Splits) -> str:
 
 @functools.cache
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(spfde.__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the checkout, with "-dirty" at its end if tracked files have changed since; None outside of one."""
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]  # no tag in place of the digest
+    command = ["git", "-C", str(Path(spfde.__file__).parent), *describe]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -287,7 +287,7 @@ def test_records_of_another_protocol_are_left_out(
     protocol = read_scale("cifar100-short").protocol
     told = {1: protocol, 2: "another", 3: None}
     frame = pd.DataFrame(
-        [{"row": "set-s90", "seed": seed, "run_id": f"run{seed}", "protocol": it} for seed, it in told.items()]
+        [{"row": "dense", "seed": seed, "run_id": f"run{seed}", "protocol": it} for seed, it in told.items()]
     )
     monkeypatch.setattr(sources, "load", lambda scale, results, digests: frame)
     assert sources.Sources("digits", Path("nowhere")).runs("cifar100-short")["run_id"].tolist() == ["run1"]

@@ -135,8 +135,10 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         error = mean - _bounds(point.accuracy)[0]
         axes.errorbar(place, mean, error, color=colour, elinewidth=0.9, zorder=3)
         axes.plot(place, mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
-        axes.annotate(levels(point.row), (place, mean), (5, 3), textcoords="offset points", color=colour, fontsize=6)
-    axes.margins(x=0.12, y=0.12)
+        # Above, because the row that it is compared with stands beside it, at hardly more FLOPs.
+        above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 6}
+        axes.annotate(levels(point.row), (place, mean + error), (0, 2), color=colour, **above)
+    axes.margins(x=0.15, y=0.12)
 
 
 def _bounds(accuracy: Estimate) -> tuple[float, float]:

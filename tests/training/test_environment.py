@@ -1,0 +1,33 @@
+"""Which commit a record names, and whether the code had changed since."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from spfde.training import environment
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    done = subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_says_whether_tracked_files_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "package" / "__init__.py"
+    source.parent.mkdir()
+    source.write_text("")
+    monkeypatch.setattr(environment.spfde, "__file__", str(source))
+    found = environment._commit.__wrapped__
+    assert found() is None
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "first")
+    git(tmp_path, "tag", "v1")
+    digest = git(tmp_path, "rev-parse", "HEAD")
+    assert len(digest) == 40 and found() == digest
+    (tmp_path / "results").write_text("not tracked")
+    assert found() == digest
+    source.write_text("changed = True")
+    assert found() == f"{digest}-dirty"
