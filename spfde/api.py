@@ -216,7 +216,7 @@ class SparseTraining:
     @property
     def steps_alike(self) -> bool:
         """Whether the next step can be replayed: it does what all others of this epoch do for which this holds."""
-        return self.method.step_is_alike(self.step)
+        return self.method.replays(self.step)
 
     def count_replayed(self, samples: int) -> None:
         """Counts a step that was replayed from a recording of one like it, without the hooks around it.

@@ -124,6 +124,9 @@ class Options(Section):
     """Options of a method; each has a default and a description, which its card and `spfde methods` show."""
 
 
+AROUND_STEPS = {"before_step", "after_step", "needs_dense_gradient_at", "attach"}  # what a recording may not know of
+
+
 class Method:
     """Base of all methods: a fixed mask, random unless `initial_mask` says otherwise."""
 
@@ -242,11 +245,19 @@ class Method:
     def step_is_alike(self, step: int) -> bool:
         """Whether what this method does around a step is the same for all such steps of an epoch, on the device alone.
 
-        A GPU replays such steps from a recording of one of them. By default they are those of a method that does
-        nothing around its steps.
+        A GPU replays such steps from a recording of one of them. It is asked only where it is known: a class that
+        overrides one of `AROUND_STEPS` and not this has no such steps, also where it derives from one that has.
         """
-        own = type(self)
-        return own.before_step is Method.before_step and own.after_step is Method.after_step
+        return True
+
+    def replays(self, step: int) -> bool:
+        """Whether a step can be replayed: `step_is_alike`, unless a hook is newer than what that says."""
+        for each in type(self).__mro__:
+            if "step_is_alike" in vars(each):
+                return self.step_is_alike(step)
+            if not AROUND_STEPS.isdisjoint(vars(each)):
+                return False
+        return False
 
     def next_round(self, run: Run) -> None:
         """Called between the rounds of a method that trains more than once."""

@@ -40,6 +40,9 @@ class RiglItop(SetItop):
     def needs_dense_gradient_at(self, step: int) -> bool:
         return self.is_update(step)
 
+    def step_is_alike(self, step: int) -> bool:
+        return not self.is_update(step)
+
     def before_step(self, run: Run, step: int) -> bool:
         if self.is_update(step):
             grads = {layer.name: layer.weight.grad for layer in run.masks.trained}

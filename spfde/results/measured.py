@@ -21,9 +21,9 @@ def measured_path(folder: Path, name: str) -> Path:
 
 
 def repeats_path(folder: Path) -> Path:
-    """Where the repeats of measured epochs are: beside the means that count.
+    """Where the repeats of measured epochs are: in the folder of a scale's results, or if there are none, published.
 
     Args:
         folder: results/<scale>.
     """
-    return measured_path(folder, EPOCHS).with_name(REPEATS)
+    return measured_path(folder, REPEATS)

@@ -179,9 +179,15 @@ def _reduced(row: dict[str, Any]) -> str:
     if not found or found["verdict"] == "not run":
         return "–" if not found else "not run"
     interval = "" if found["low"] is None else f" [{found['low']:+.2f}, {found['high']:+.2f}]"
-    others = (f"{here} for {there}" for there, here in found["rows"].items())
+    others = (_stands_in(here, there) for there, here in found["rows"].items())
     where = ", ".join([found["scale"], *others, f"n = {found['n']}"])
     return f"{found['verdict']} at reduced scale ({where}): {found['effect']:+.2f}{interval}"
+
+
+def _stands_in(here: str, there: str) -> str:
+    """What a part of a row's name says, e.g. "80 % sparsity for 90 %"."""
+    of = {"s": "sparsity", "f": "of FLOPs frozen", "d": "of data removed"}.get(here[0])
+    return f"{here[1:]} % {of} for {there[1:]} %" if of else f"{here} for {there}"
 
 
 def _origin(row: dict[str, Any]) -> str:

@@ -67,10 +67,11 @@ def data_digest(splits: Splits) -> str:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout, with "-dirty" at its end if tracked files have changed since; None outside of one."""
-    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]  # no tag in place of the digest
-    command = ["git", "-C", str(Path(spfde.__file__).parent), *describe]
+    """The commit of the checkout, with "-dirty" at its end if the package has changed since; None outside of one."""
+    git = ["git", "-C", str(Path(spfde.__file__).parent)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True, timeout=5)
+        return found.stdout.strip() + "-dirty" * (changed.returncode == 1)
     except (OSError, subprocess.SubprocessError):
         return None

@@ -110,6 +110,7 @@ def run_epochs(run: Training) -> None:
                 steps(indices, images, labels)
                 progress.step()
                 run.save_if_due()
+            steps.forget()
             trained = run.end()
             tested = evaluate(run, run.test)
             validated = evaluate(run, run.validation) if run.validation else None

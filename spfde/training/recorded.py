@@ -8,11 +8,13 @@ numbers as the step that it replaces, bit for bit. What a step counts on the hos
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from spfde.errors import SpfdeError
 from spfde.training.run import Training
 
 Step = Callable[[Training, Tensor, Tensor, Tensor], None]
@@ -23,6 +25,7 @@ class Steps:
 
     Several processes that train together send messages within a step; their steps are not recorded. On a GPU the run
     has to be made and trained on a stream of its own (`own_stream`), because the default stream cannot be recorded.
+    Nothing is recorded either where the environment variable SPFDE_RECORD is 0.
 
     Args:
         run: the run.
@@ -31,14 +34,19 @@ class Steps:
 
     def __init__(self, run: Training, step: Step) -> None:
         self.run, self.step = run, step
-        self._able = run.device.type == "cuda" and run.team.size == 1
-        self._last: tuple[int, int] | None = None  # epoch and samples of the last step that was alike others
+        wanted = os.environ.get("SPFDE_RECORD", "1") != "0"
+        self._able = wanted and run.device.type == "cuda" and run.team.size == 1
+        self._last: tuple[int, int] | None = None  # epoch and samples of the last step that could have been recorded
         self._recorded: tuple[int, int] | None = None  # the same of the recording
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []
 
     def __call__(self, indices: Tensor, images: Tensor, labels: Tensor) -> None:
-        """Makes the step of a batch; arguments as in `spfde.training.loop.step`."""
+        """Makes the step of a batch; arguments as in `spfde.training.loop.step`.
+
+        Raises:
+            SpfdeError: the step cannot be recorded, e.g. because the network waits for the device.
+        """
         run, batch = self.run, (indices, images, labels)
         if not self._able or not run.sparse.steps_alike:
             return self.step(run, *batch)
@@ -56,14 +64,24 @@ class Steps:
             self._last = like
             self.step(run, *batch)
 
+    def forget(self) -> None:
+        """Gives back the memory of the recording, which holds all activations of a step; called after an epoch."""
+        self._graph, self._inputs, self._recorded, self._last = None, [], None, None
+
     def _record(self, batch: tuple[Tensor, ...]) -> None:
-        self._graph = None  # gives its memory back before the next one takes its own
         self._inputs = [values.clone() for values in batch]
         self._graph = torch.cuda.CUDAGraph()
         # Only this thread must not make calls that a recording cannot hold: another one, which pins the memory of
         # batches from disk, makes such calls at any moment.
-        with torch.cuda.graph(self._graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-            self.step(self.run, *self._inputs)
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                self.step(self.run, *self._inputs)
+        except RuntimeError as error:
+            why = str(error).partition("\n")[0]
+            cause = f"a step of {self.run.settings.run_id} could not be recorded ({why})"
+            remedy = "set the environment variable SPFDE_RECORD=0, so that all steps run one by one"
+            raise SpfdeError(cause, remedy) from error
 
     def _replay(self, batch: tuple[Tensor, ...]) -> None:
         assert self._graph is not None
@@ -80,6 +98,8 @@ def own_stream(device: torch.device) -> Iterator[None]:
         return
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        torch.cuda.current_stream(device).wait_stream(stream)

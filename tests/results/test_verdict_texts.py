@@ -93,7 +93,7 @@ def test_reduced_verdicts_have_a_column_where_there_is_one() -> None:
     assert cell(title, reduced=found) == "supported at reduced scale (short, n = 5): +1.20 [+0.40, +2.00]"
     assert cell(title, reduced={**found, "low": None}) == "supported at reduced scale (short, n = 5): +1.20"
     other = cell(title, reduced={**found, "rows": {"s90": "s80"}})
-    assert other == "supported at reduced scale (short, s80 for s90, n = 5): +1.20 [+0.40, +2.00]"
+    assert other == "supported at reduced scale (short, 80 % sparsity for 90 %, n = 5): +1.20 [+0.40, +2.00]"
     others = [entry(), entry(reduced={**found, "verdict": "not run"}), entry(reduced=found)]
     shown = table(others, "cifar100")
     column = [column.title for column in shown.columns].index(title)

@@ -1,6 +1,5 @@
 """Training on a GPU: no step waits for it, decisions are those of a CPU, and killing and resuming are exact."""
 
-import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHORT = {"training.epochs": 6, "data.train_limit": 240, "training.batch_size": 48}
 RESULTS = ("epochs.csv", "layers.csv", "model.safetensors", "state.safetensors", "predictions.safetensors")
-SIEVED = {"freezing.flops_reduction": 0.1, "sieving.removed": 0.2}
+SIEVED: dict[str, object] = {"freezing.flops_reduction": 0.1, "sieving.removed": 0.2}
 
 
 class Kills(Clock):
@@ -89,11 +88,18 @@ def test_no_step_of_any_method_waits_for_the_device(
     assert pd.read_csv(folder / "epochs.csv").train_loss.iloc[-1] > 0
 
 
-@pytest.mark.parametrize("method", ["dense", "static", "set", "mest-ems", "spfde", "rigl", "gse-uniform", "dsr"])
+ADAPTIVE: dict[str, object] = {**SIEVED, "freezing.scheme": "adaptive", "training.epochs": 16}
+CASES: list[tuple[str, dict[str, object]]] = [("spfde", SIEVED), ("spfde", ADAPTIVE)]
+CASES += [("static", {"precision": "bf16"}), ("static", {"data.validation": 0.2}), ("dense", {})]
+CASES += [(name, {}) for name in ("set", "mest-ems", "mest-data-efficient", "dsr", "lottery")]
+CASES += [(name, {}) for name in ("rigl", "set-itop", "rigl-itop", "gse-uniform", "gse-grabo")]
+
+
+@pytest.mark.parametrize(("method", "more"), CASES)
 def test_replayed_steps_compute_what_steps_one_by_one_do(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, more: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings_of(method, **(SIEVED if method == "spfde" else {}))
+    settings = settings_of(method, **more)
     replayed, plain = [0], recorded.Steps._replay
 
     def counted(steps: recorded.Steps, batch: tuple[torch.Tensor, ...]) -> None:
@@ -103,8 +109,10 @@ def test_replayed_steps_compute_what_steps_one_by_one_do(
     monkeypatch.setattr(recorded.Steps, "_replay", counted)
     with_replays = run(settings, tmp_path / "replayed")
     assert replayed[0] >= 6
-    monkeypatch.setattr(loop, "Steps", lambda run, step: functools.partial(step, run))
+    before = replayed[0]
+    monkeypatch.setenv("SPFDE_RECORD", "0")
     one_by_one = run(settings, tmp_path / "one by one")
+    assert replayed[0] == before
     for name in RESULTS:
         assert (with_replays / name).read_bytes() == (one_by_one / name).read_bytes(), name
 
@@ -125,7 +133,7 @@ def test_steps_are_recorded_while_another_thread_pins_batches_from_disk(
     settings = resolve("smoke", {"data": {"name": "dots"}, "training.epochs": 3, "training.batch_size": 4})
     splits = load(settings.data, tmp_path, None)
     folder = train(settings, splits, tmp_path / "replayed", CUDA)
-    monkeypatch.setattr(loop, "Steps", lambda run, step: functools.partial(step, run))
+    monkeypatch.setenv("SPFDE_RECORD", "0")
     again = train(settings, splits, tmp_path / "one by one", CUDA)
     for name in RESULTS:
         assert (folder / name).read_bytes() == (again / name).read_bytes(), name
@@ -159,7 +167,7 @@ def test_the_same_weights_are_counted_as_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "more"), [("spfde", SIEVED), ("rigl", {}), ("gse-grabo", {})])
-def test_a_killed_run_goes_on_bit_for_bit(method: str, more: dict[str, float], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(method: str, more: dict[str, object], tmp_path: Path) -> None:
     settings = settings_of(method, **more)
     whole, parts = run(settings, tmp_path / "whole"), tmp_path / "parts"
     for steps in (7, 9):  # within an epoch and within another

@@ -14,20 +14,21 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_commit_says_whether_tracked_files_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commit_says_whether_the_package_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "package" / "__init__.py"
     source.parent.mkdir()
     source.write_text("")
     monkeypatch.setattr(environment.spfde, "__file__", str(source))
     found = environment._commit.__wrapped__
     assert found() is None
+    (tmp_path / "README").write_text("first")
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "-m", "first")
-    git(tmp_path, "tag", "v1")
     digest = git(tmp_path, "rev-parse", "HEAD")
     assert len(digest) == 40 and found() == digest
-    (tmp_path / "results").write_text("not tracked")
+    (tmp_path / "README").write_text("second")  # no code
+    (tmp_path / "package/cache").write_text("not tracked")
     assert found() == digest
     source.write_text("changed = True")
     assert found() == f"{digest}-dirty"

@@ -1,10 +1,16 @@
 """Which steps run one by one, which are recorded and replayed, and what is counted; test_cuda.py runs them."""
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from spfde.errors import SpfdeError
 from spfde.experiments.resolve import resolve
 from spfde.methods import METHODS
+from spfde.methods import Run as MethodRun
+from spfde.methods.spfde import Spfde
 from spfde.planning import plan_settings
 from spfde.training.recorded import Steps
 
@@ -86,14 +92,66 @@ def test_on_a_cpu_and_in_a_team_all_steps_run_one_by_one(device: str, size: int)
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_methods_say_which_steps_are_alike(name: str) -> None:
     method = plan_settings(resolve("smoke", {"sparsity.method": name})).method
-    alike = {method.step_is_alike(step) for step in range(method.plan.steps)}
+    alike = {method.replays(step) for step in range(method.plan.steps)}
     always = {"deepr", "swat-u", "swat-erk", "swat-m"}  # noise, or weights that are selected anew, in every step
     some = {"rigl", "rigl-itop", "set-itop", "gse-uniform", "gse-grabo", "gse-graest"}
     assert alike == ({False} if name in always else {True, False} if name in some else {True})
     for step in range(method.plan.steps) if name in some else ():
-        assert method.step_is_alike(step) == (method.mask_updates(0, range(step, step + 1)) == 0)
+        assert method.replays(step) == (method.mask_updates(0, range(step, step + 1)) == 0)
 
 
 def test_mest_looks_at_the_gradients_of_every_step_if_they_count() -> None:
     weighed = resolve("smoke", {"sparsity.method": "mest", "sparsity.options": {"gradient_weight": 0.5}})
-    assert not plan_settings(weighed).method.step_is_alike(1)
+    assert not plan_settings(weighed).method.replays(1)
+
+
+class Looks(Spfde):
+    """A method of somebody's own that does something after each step, and derives from one whose steps are alike."""
+
+    name = "looks"
+
+    def after_step(self, run: MethodRun, step: int) -> None:
+        self.seen = step
+
+
+class LooksSometimes(Looks):
+    name = "looks-sometimes"
+
+    def step_is_alike(self, step: int) -> bool:
+        return step % 10 != 0
+
+
+def test_what_somebody_adds_around_steps_is_not_replayed_unless_it_says_so() -> None:
+    plan = plan_settings(resolve("smoke", {"sparsity.method": "spfde"})).method
+    assert plan.replays(5) and not Looks(plan.plan, plan.options).replays(5)
+    sometimes = LooksSometimes(plan.plan, plan.options)
+    assert sometimes.replays(5) and not sometimes.replays(10)
+
+
+def test_a_step_that_cannot_be_recorded_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def recording(*_: object, **__: object) -> Iterator[None]:
+        yield
+
+    def waits(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    steps = Watched()
+    steps.run.settings = resolve("smoke", {})
+    steps.step = waits
+    cause = r"smoke-.* could not be recorded \(operation not permitted when stream is capturing\)"
+    with pytest.raises(SpfdeError, match=cause + ".*SPFDE_RECORD=0"):
+        Steps._record(steps, (torch.zeros(1),))
+    monkeypatch.setenv("SPFDE_RECORD", "0")
+    assert Watched().go(8, 8, 8) == 3 * [("step", 8)]
+
+
+def test_after_an_epoch_nothing_is_kept() -> None:
+    steps = Watched()
+    steps.go(8, 8, 8)
+    steps.forget()
+    assert not steps._inputs and steps._graph is None
+    assert steps.go(8, 8) == [("step", 8), ("record", 8), ("replay", 8)]
