@@ -135,9 +135,8 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         error = mean - _bounds(point.accuracy)[0]
         axes.errorbar(place, mean, error, color=colour, elinewidth=0.9, zorder=3)
         axes.plot(place, mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
-        # Above, because the row that it is compared with stands beside it, at hardly more FLOPs.
-        above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 6}
-        axes.annotate(levels(point.row), (place, mean + error), (0, 2), color=colour, **above)
+        # A little higher than the mark, because the row that it is compared with may stand right beside it.
+        axes.annotate(levels(point.row), (place, mean), (5, 7), textcoords="offset points", color=colour, fontsize=6)
     axes.margins(x=0.15, y=0.12)
 
 
