@@ -196,8 +196,9 @@ def first_result(folder: str) -> str:
         f"Scale `{of['scale']}` at {sparsity} sparsity: {of['data']}, {of['model']}, {of['epochs']} epochs. "
         "Accuracy on the test set after the last epoch, mean ± standard deviation over n seeds. "
         "FLOPs of the whole training, as a share of dense training: *paper* counts as published rows do, *executed* is "
-        "what the hardware ran. SpFDE x%+y% removes x % of the training FLOPs by freezing and y % of the training data "
-        "by sieving. The pipeline made figure and table."
+        "what the hardware ran. SpFDE alone is its masks with neither freezing nor sieving; SpFDE x%+y% removes x % of "
+        "the training FLOPs by freezing and y % of the training data by sieving. The pipeline made this figure and "
+        "table."
     )
     if not all(map(current, rows)):
         caption += " The settings of this scale have changed since: these numbers are of the earlier ones."
@@ -205,7 +206,8 @@ def first_result(folder: str) -> str:
     figure = f"![{title}]({folder}/{FIGURE}.svg)"
     asked = (
         "Is SpFDE better than simply training shorter? Curve and band: the same sparse training without freezing and "
-        "sieving, for as many epochs as stand beside the points, mean and 95 % interval; diamonds: SpFDE."
+        "sieving, for as many epochs as stand beside the points, mean and 95 % interval; diamonds: SpFDE. The lines "
+        "below the panels answer for each pair at equal FLOPs."
     )
     return f"{figure}\n\n{asked}\n\n{table(head, cells, numbers=4)}\n{caption}\n"
 

@@ -1,10 +1,11 @@
 """Training steps on a GPU, recorded once per epoch and replayed (CUDA graphs).
 
 A step of a small network is hundreds of kernels of a few microseconds each, and starting them from Python takes longer
-than running them. Within an epoch all steps but those that change masks are alike: the same kernels on the same tensors
-at the same learning rates. So the first step of an epoch runs as it is written, the second one is recorded, and the
-others replay the recording, with their samples put where the recorded step read its own. A replay computes the same
-numbers as the step that it replaces, bit for bit. What a step counts on the host is counted beside the replay.
+than running them. Within an epoch all steps of whole batches are alike, but for those that change masks: the same
+kernels on the same tensors at the same learning rates. So the first step of an epoch runs as it is written, the second
+one is recorded, and the others replay the recording, with their samples put where the recorded step read its own. A
+replay computes the same numbers as the step that it replaces, bit for bit. What a step counts on the host is counted
+beside the replay.
 """
 
 import contextlib
