@@ -13,6 +13,7 @@ import pandas as pd
 from spfde.cost.trace import read_trace
 from spfde.errors import SpfdeError
 from spfde.experiments.stored import read_settings
+from spfde.files import read_json
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
 from spfde.results.measured import STEPS, measured_path
@@ -31,7 +32,7 @@ def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
 
     Returns:
         "run_id" (the folder's name), "flops" by column, and "memory" in bytes with its breakdown; where steps of its
-        network were measured also "speed" with the seconds of a mean epoch.
+        network were measured on the kind of device that it ran on, also "speed" with the seconds of a mean epoch.
 
     Raises:
         SpfdeError: the settings or the trace cannot be read, or the trace is of another network.
@@ -45,8 +46,14 @@ def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
     except SpfdeError as error:
         raise SpfdeError(f"record {folder} cannot be accounted: {error.cause}", error.remedy) from error
     found = {"run_id": folder.resolve().name, "flops": flops, "memory": memory}
-    seconds = steps.of_epoch(plan, trace) if steps else None
+    seconds = steps.of_epoch(plan, trace) if steps and steps.kind == _kind(folder) else None
     return found if seconds is None else {**found, "speed": {"seconds_per_epoch": seconds}}
+
+
+def _kind(folder: Path) -> str:
+    """The kind of the device on which a record was made, e.g. "cpu"."""
+    summary = read_json(folder / "summary.json", "record", "remove it and train the run again")
+    return str(summary["environment"]["device"]).partition(":")[0]
 
 
 def write_costs(folders: Iterable[Path], path: Path) -> int:

@@ -19,10 +19,14 @@ class StepSeconds:
 
     Args:
         frame: what `spfde bench steps` writes.
+
+    Attributes:
+        kind: what they were measured on, "cpu" or "cuda"; runs on another kind have kernels that they say nothing of.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.network = str(frame["model"].iloc[0]), int(frame["macs"].iloc[0]), int(frame["batch_size"].iloc[0])
+        self.kind = str(frame["device"].iloc[0]).partition(":")[0]
         self._levels = {
             int(str(frozen)): rows.sort_values("share")[["share", "seconds"]].to_numpy(dtype=float)
             for frozen, rows in frame.groupby("frozen")

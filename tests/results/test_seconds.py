@@ -1,5 +1,6 @@
 """Seconds of a mean epoch from measured steps and a trace, by hand; and where tables and figures show them."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.resolve import resolve
 from spfde.planning import plan_settings
 from spfde.results import figures, tables
+from spfde.results.account import account
 from spfde.results.seconds import StepSeconds
 from spfde.training.bench import steps
 
@@ -23,6 +25,7 @@ STEPS = pd.DataFrame(
         "model": "resnet8",
         "macs": sum(layer.macs for layer in plan_settings(resolve("smoke", {})).profile.layers),
         "batch_size": 96,
+        "device": "cpu: one",
     }
 )
 
@@ -44,6 +47,20 @@ def test_an_epoch_is_the_mean_over_the_trace() -> None:
     assert StepSeconds(STEPS).of_epoch(plan, half) == pytest.approx(3 * np.interp(counts, [0, 2], [6.0, 2.0]).mean())
     for change in ({"model": "resnet20"}, {"macs": 1}, {"batch_size": 64}):  # another network, width or batch
         assert StepSeconds(STEPS.assign(**change)).of_epoch(plan, plan.trace()) is None
+
+
+@pytest.mark.parametrize(("device", "known"), [("cpu: another", True), ("cuda: a GPU", False)])
+def test_a_run_on_a_gpu_has_no_seconds_of_a_cpu(
+    device: str, known: bool, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Its kernels multiply by masks, so a CPU's steps at its executed share would be those of dense training."""
+    settings = resolve("smoke", {"sparsity.method": "set"})
+    folder = fakes.write_record(settings, tmp_path)
+    plan_settings(settings).trace().to_csv(folder / "layers.csv", index=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["environment"]["device"] = device
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert ("speed" in account(folder, StepSeconds(STEPS))) == known
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
