@@ -317,8 +317,7 @@ class Guided(GseUniform):
                 cause = f"method {self.name} sums up what a weight reads, and {layer.name} is a transposed convolution"
                 raise SpfdeError(cause, "use gse-uniform")
 
-    def step_is_alike(self, step: int) -> bool:
-        return not self.is_update(step)
+    step_is_alike = GseUniform.step_is_alike  # said again, because `attach` is newer
 
     def masses_of(self, run: Run, network: nn.Module, layers: Sequence[SparseLayer], step: int) -> list[Mass]:
         watchers = self._watchers(run, network, layers, step)

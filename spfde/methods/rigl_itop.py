@@ -40,8 +40,7 @@ class RiglItop(SetItop):
     def needs_dense_gradient_at(self, step: int) -> bool:
         return self.is_update(step)
 
-    def step_is_alike(self, step: int) -> bool:
-        return not self.is_update(step)
+    step_is_alike = SetItop.step_is_alike  # said again, because the hooks are newer
 
     def before_step(self, run: Run, step: int) -> bool:
         if self.is_update(step):

@@ -52,8 +52,12 @@ def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
 
 def _kind(folder: Path) -> str:
     """The kind of the device on which a record was made, e.g. "cpu"."""
-    summary = read_json(folder / "summary.json", "record", "remove it and train the run again")
-    return str(summary["environment"]["device"]).partition(":")[0]
+    remedy = "remove it and train the run again"
+    summary = read_json(folder / "summary.json", "record", remedy)
+    try:
+        return str(summary["environment"]["device"]).partition(":")[0]
+    except (KeyError, TypeError):
+        raise SpfdeError(f"record {folder} does not say what it was trained on", remedy) from None
 
 
 def write_costs(folders: Iterable[Path], path: Path) -> int:

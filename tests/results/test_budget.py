@@ -116,6 +116,7 @@ def test_the_table_pairs_a_level_with_its_comparator_by_seed(tmp_path: Path) -> 
     epochs, other = titles.index("Epochs"), titles.index("Compared with")
     assert (cells["spfde-s90-f20-d20"][epochs], cells["spfde-s90-f20-d20"][other]) == ("32", "plain, 21 epochs")
     assert cells["spfde-s90"][other] == "–" and "not run" in cells["spfde-s90"]
+    assert [note for note in table.notes if note.startswith("*")] == [table_of.KINDS["wide"]]
     assert table.parts == [False, False, False, True, False, True]
 
 

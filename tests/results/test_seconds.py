@@ -61,6 +61,9 @@ def test_a_run_on_a_gpu_has_no_seconds_of_a_cpu(
     summary["environment"]["device"] = device
     (folder / "summary.json").write_text(json.dumps(summary))
     assert ("speed" in account(folder, StepSeconds(STEPS))) == known
+    (folder / "summary.json").write_text("{}")
+    with pytest.raises(SpfdeError, match="does not say what it was trained on; remove it"):
+        account(folder, StepSeconds(STEPS))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

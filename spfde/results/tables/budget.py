@@ -15,6 +15,13 @@ NOTE = (
     "row has 3 % fewer FLOPs than the one compared with."
 )
 
+KINDS = {
+    "random": "",  # the notes of every ablation explain it
+    "once": "*once*: the easiest samples are removed once and for good, as MEST does.",
+    "every1": "*every1*: samples are exchanged after every epoch.",
+    "wide": "*wide*: ResNet-32 with doubled widths, the paper's network.",
+}
+
 
 def build(material: Material) -> Table:
     """A row for each planned row of the experiment, plain ones by their epochs first.
@@ -33,14 +40,18 @@ def build(material: Material) -> Table:
         Column("Compared with", lambda row: against.get(row["row"], "–"), numeric=False),
     ]
     title = "Training budget: SpFDE beside plain training for fewer epochs"
-    return ablation.table("budget", title, material, pairs, [NOTE], more=columns, parted_by="part")
+    notes = [NOTE, *(note for kind, note in KINDS.items() if note and kind in map(_kind, material.plan))]
+    return ablation.table("budget", title, material, pairs, notes, more=columns, parted_by="part")
 
 
 def _name(row: dict[str, Any]) -> str:
     """What the row does; its epochs, which most tags tell, have a column of their own."""
     name = "plain" if is_plain(row) else levels(row)
-    kind = tag(row).rstrip("0123456789") if tag(row).startswith("wide") else tag(row)
-    return f"{name}: {kind}" if kind in ("random", "once", "every1", "wide") else name
+    return f"{name}: {_kind(row)}" if _kind(row) in KINDS else name
+
+
+def _kind(row: dict[str, Any]) -> str:
+    return tag(row).rstrip("0123456789") if tag(row).startswith("wide") else tag(row)
 
 
 def _part(row: dict[str, Any]) -> str:
