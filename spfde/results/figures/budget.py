@@ -127,6 +127,7 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         for place, point in plain:
             at = (place, point.accuracy.mean)
             axes.annotate(f"{point.epochs}", at, (3, -8), textcoords="offset points", fontsize=6)
+    several = _lengths(points) > 1
     for place, point in zip(places, points, strict=True):
         if point.plain or not math.isfinite(place):
             continue
@@ -135,9 +136,18 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         error = mean - _bounds(point.accuracy)[0]
         axes.errorbar(place, mean, error, color=colour, elinewidth=0.9, zorder=3)
         axes.plot(place, mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
-        # A little higher than the mark, because the row that it is compared with may stand right beside it.
-        axes.annotate(levels(point.row), (place, mean), (5, 7), textcoords="offset points", color=colour, fontsize=6)
-    axes.margins(x=0.15, y=0.12)
+        # To the upper left: the curve rises to the right, where the row that this one is compared with stands, too.
+        text = f"{levels(point.row)}, {point.epochs}" if several else levels(point.row)
+        offset: dict[str, Any] = {"xytext": (-5, 3), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(text, (place, mean), color=colour, fontsize=6, **offset)
+    axes.margins(x=0.12, y=0.12)
+    left, right = axes.get_xlim()
+    axes.set_xlim(left - 0.15 * (right - left), right)  # room for the labels of the first marks
+
+
+def _lengths(points: list[Point]) -> int:
+    """How many different numbers of epochs SpFDE and its controls were trained for."""
+    return len({point.epochs for point in points if not point.plain})
 
 
 def _bounds(accuracy: Estimate) -> tuple[float, float]:
@@ -164,6 +174,7 @@ def _legend(figure: Figure, points: list[Point]) -> None:
     names = {style.GREY: "random sieving (control)", style.ORANGE: "removal once"}
     for (colour, marker), point in kinds.items():
         text = names.get(colour, f"{point.row['title']}, freezing + sieving")
+        text += ", epochs" if _lengths(points) > 1 else ""
         entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=text))
     figure.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)
 
