@@ -57,7 +57,7 @@ def test_pages_say_which_measured_numbers_are_of_earlier_settings(
         for name in ("headline", "methods"):
             frame = pd.read_csv(ROOT / f"docs/measured/{name}.csv").query("row == 'dense'")
             frame.assign(scale="smoke", row_digest=digest).to_csv(tmp_path / f"{name}.csv", index=False)
-        assert ("earlier" in generator.first_result("")) == earlier
+        assert ("earlier" in generator.first_result()) == earlier
         assert ("earlier" in generator.measured("dense")) == earlier
 
 
