@@ -37,7 +37,7 @@ from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import Plan, plan_run
 from spfde.settings import RunSettings
-from spfde.sieving import SCHEDULES, PartialSetSampler, Sieve, update_epochs
+from spfde.sieving import SCHEDULES, PartialSetSampler, Sieve, update_epochs, warn_of_single_looks
 from spfde.sparsity.initialization import draw_by_fan_in, scale_to_fan_in
 from spfde.stepping import AroundSteps, momentum_buffers
 
@@ -112,6 +112,8 @@ class SparseTraining:
         self.frozen_blocks = 0
         self._frozen: dict[int, FrozenBlock] = {}
         self._together = freezing_together(model, self.blocks)
+        if self.plan.sieving.removed:
+            warn_of_single_looks(self.plan.sieving, settings.sparsity.interval, settings.training.epochs)
 
         compatibility.check_weights(model, optimizer, self.method, costs)
         self.masks = self.plan.masks(model)

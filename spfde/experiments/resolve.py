@@ -8,14 +8,13 @@ comes out is resolved and checked; the check that needs the model (can freezing 
 
 import hashlib
 import itertools
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from spfde.errors import SpfdeError, SpfdeWarning, lookup, nearest
+from spfde.errors import SpfdeError, lookup, nearest
 from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
 from spfde.experiments.recipes import values_of
 from spfde.files import check_file, parse_yaml
@@ -196,8 +195,7 @@ def check(settings: RunSettings) -> RunSettings:
     if settings.sieving.removed:
         key = "sieving.interval" if settings.sieving.interval else "sparsity.interval"
         used[key] = settings.sieving.interval or settings.sparsity.interval
-        changes = update_epochs(settings.sieving, settings.sparsity.interval, epochs)
-        _warn_of_single_looks(settings, changes.start, key)
+        update_epochs(settings.sieving, settings.sparsity.interval, epochs)  # refuses a removal that is too early
     for key, interval in used.items():
         if interval >= epochs and epochs > 1:
             raise SpfdeError(
@@ -229,17 +227,6 @@ def _check_steps(training: TrainingSettings) -> None:
         if len(inside) < 3 or any(second <= first for first, second in itertools.pairwise(inside)):
             cause = f"training.milestones ({stated}) are not epochs in ascending order within {training.epochs}"
             raise SpfdeError(cause, "name at least one, e.g. training.milestones=[80,120] of 160 epochs")
-
-
-def _warn_of_single_looks(settings: RunSettings, looks: int, key: str) -> None:
-    """Warns, once per process, where a sample is seen fewer than two times before the sieve judges it."""
-    if settings.sieving.criterion == "forgetting" and looks < 2:
-        warnings.warn(
-            f"{key} = {looks}: each sample is seen once between exchanges, so hardly any can be seen to be forgotten, "
-            "and chance chooses what leaves; set sieving.interval=2 or more",
-            SpfdeWarning,
-            stacklevel=2,
-        )
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ asks for hundreds of runs, so of a record that is there only names and sizes are
 """
 
 import functools
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Literal
 
 from spfde.configuration import config_file, config_files
 from spfde.data import info
-from spfde.errors import SpfdeError, SpfdeWarning, nearest
+from spfde.errors import SpfdeError, nearest
 from spfde.experiments.files import experiment_names, read_scale, scale_names, scale_of, settings_of
 from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
@@ -101,9 +100,7 @@ class Pipeline:
     @functools.cached_property
     def runs(self) -> dict[str, list[Run]]:
         """The runs of each experiment; none where it belongs to another scale."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SpfdeWarning)  # training says them, each in its own log
-            wanted = {name: expand(self.scale, name, self.seeds) for name in self.experiments}
+        wanted = {name: expand(self.scale, name, self.seeds) for name in self.experiments}
         return {name: [Run(one, one.run_id, one.row) for one in runs] for name, runs in wanted.items()}
 
     def record(self, run: Run) -> str:

@@ -6,7 +6,15 @@
 """
 
 from spfde.sieving.circular import Sieve
-from spfde.sieving.one_shot import SCHEDULES, Removal, samples_by_epoch, update_epochs
+from spfde.sieving.one_shot import SCHEDULES, Removal, samples_by_epoch, update_epochs, warn_of_single_looks
 from spfde.sieving.sampler import PartialSetSampler
 
-__all__ = ["SCHEDULES", "PartialSetSampler", "Removal", "Sieve", "samples_by_epoch", "update_epochs"]
+__all__ = [
+    "SCHEDULES",
+    "PartialSetSampler",
+    "Removal",
+    "Sieve",
+    "samples_by_epoch",
+    "update_epochs",
+    "warn_of_single_looks",
+]

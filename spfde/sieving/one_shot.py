@@ -4,15 +4,19 @@ Two schedules: `circular` exchanges samples at every update (SpFDE, Sec. 3.3); `
 then removes the least forgotten samples for good (data-efficient MEST, Yuan et al. 2021).
 """
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.rng import generator
 from spfde.rounding import count_of, down
 from spfde.settings import SievingSettings
 from spfde.sieving.circular import Sieve
+
+_said: set[str] = set()
 
 
 class Removal(Sieve):
@@ -61,6 +65,23 @@ def update_epochs(settings: SievingSettings, interval: int, epochs: int) -> rang
         cause = f"sieving.start = {settings.start:g} of {epochs} epochs is before the first update, epoch {interval}"
         raise SpfdeError(cause, "raise it, train longer or update more often")
     return range(epoch, epoch + 1)
+
+
+def warn_of_single_looks(settings: SievingSettings, interval: int, epochs: int) -> None:
+    """Warns, once per process, where a sample is seen fewer than two times before the sieve judges it.
+
+    Such settings can be planned and compared as they are (a study has them as a control), so this is said where they
+    are trained: at the line that makes the `SparseTraining`. The arguments are those of `update_epochs`.
+    """
+    looks = update_epochs(settings, interval, epochs).start
+    key = "sieving.interval" if settings.interval else "sparsity.interval"
+    text = (
+        f"{key} = {looks}: each sample is seen once between exchanges, so hardly any can be seen to be forgotten, "
+        "and chance chooses what leaves; set sieving.interval=2 or more"
+    )
+    if settings.criterion == "forgetting" and looks < 2 and text not in _said:
+        _said.add(text)
+        warnings.warn(text, SpfdeWarning, stacklevel=3)
 
 
 def samples_by_epoch(settings: SievingSettings, interval: int, epochs: int, samples: int) -> np.ndarray:

@@ -32,7 +32,6 @@ def test_only_a_random_choice_of_samples_is_a_control_of_sieving() -> None:
     assert found == [False, False, True, False, True, False]
 
 
-@pytest.mark.filterwarnings("ignore:sieving.interval")
 @pytest.mark.parametrize("scale", ["cifar100", "cifar10", "imagenet"])
 def test_every_sieving_row_of_the_tables_has_a_random_one_beside_it(scale: str) -> None:
     """Except the readings of the method in `deviations`, which are compared among themselves, and where the setting

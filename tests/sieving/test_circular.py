@@ -10,10 +10,12 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import nn
 
+from spfde import SparseTraining, settings_for
 from spfde.errors import SpfdeError, SpfdeWarning
-from spfde.experiments.resolve import resolve
-from spfde.settings import SievingSettings
+from spfde.experiments.resolve import expand, resolve
+from spfde.settings import RunSettings, SievingSettings
 from spfde.sieving.circular import Sieve
 
 
@@ -300,18 +302,37 @@ def test_observes_without_a_sync_and_as_on_the_cpu() -> None:
         assert torch.equal(on["cpu"].queue, on["cuda"].queue.cpu())
 
 
-def test_a_single_look_per_interval_is_warned_of() -> None:
-    values = {"sparsity.method": "spfde", "sparsity.interval": 1, "sieving.removed": 0.2}
-    with pytest.warns(SpfdeWarning, match=r"sparsity.interval = 1: each sample is seen once between exchanges"):
-        resolve("smoke", values)
+def around(chosen: RunSettings) -> SparseTraining:
+    """A training of these settings around a small network."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Conv2d(6, 6, 3), nn.Flatten(), nn.Linear(24, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return SparseTraining(model, optimizer, chosen, input_shape=(1, 6, 6), samples=40)
+
+
+def test_a_single_look_per_interval_is_warned_of_where_it_is_trained_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("spfde.sieving.one_shot._said", set())
+
+    def told(**more: Any) -> RunSettings:
+        return settings_for("set", **{"epochs": 6, "batch_size": 8, "interval": 1, "sieving": 0.2, **more})
+
+    with warnings.catch_warnings(action="error"):  # to plan is not to train
+        single, own = told(), told(interval=2, sieving__interval=1)
+        resolve("smoke", {"sparsity.method": "spfde", "sparsity.interval": 1, "sieving.removed": 0.2})
+        assert any(run.sieving.interval == 1 for run in expand("cifar100-short", "budget"))
+    with pytest.warns(SpfdeWarning, match=r"sparsity.interval = 1: each sample is seen once between exchanges") as said:
+        around(single)
+        around(single)
+    assert len(said) == 1 and said[0].filename == __file__
     with pytest.warns(SpfdeWarning, match=r"sieving.interval = 1: .*; set sieving.interval=2 or more"):
-        resolve("smoke", {**values, "sparsity.interval": 2, "sieving.interval": 1})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        resolve("smoke", {**values, "sieving.interval": 2})
-        resolve("smoke", {**values, "sieving.criterion": "random"})
-        resolve("smoke", {**values, "sieving.schedule": "once"})  # counted from the first epoch on
-        resolve("smoke", {**values, "sieving.removed": 0})
+        around(own)
+    with warnings.catch_warnings(action="error"):
+        around(told(sieving__interval=2))
+        around(told(sieving__criterion="random"))
+        around(told(sieving__schedule="once"))  # counted from the first epoch on
+        around(told(sieving=0.0))
 
 
 @pytest.mark.parametrize(
