@@ -32,6 +32,7 @@ from spfde.execution import Execution, Wanted
 from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters, freezing_together
 from spfde.guards import Guards, check_epoch, check_finish
 from spfde.history import History
+from spfde.hold import Hold, check_free, weakly
 from spfde.learning_rates import BlockRates
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
@@ -90,6 +91,7 @@ class SparseTraining:
         kernels: Wanted = "auto",
     ) -> None:
         self.model = model = compatibility.unwrapped(model, settings)
+        check_free(model)
         compatibility.check_optimizer(optimizer)
         self.optimizer, self._device = optimizer, next(model.parameters()).device
         self.settings = settings
@@ -129,8 +131,10 @@ class SparseTraining:
         self.method.attach(self)
         batch = settings.training.batch_size
         self.execution = Execution(model, self.masks, self.method, kernels, batch, input_shape)
-        self._arrivals = self.masks.mask_on_arrival(lambda: not self.method.needs_dense_gradient_at(self.step))
-        self._hooks = AroundSteps(optimizer, self._begin_step, self._prepare_gradients, self._after_step)
+        arrivals = self.masks.mask_on_arrival(weakly(self._masks_arrivals))
+        begins, prepare, after = map(weakly, (self._begin_step, self._prepare_gradients, self._after_step))
+        steps = AroundSteps(optimizer, begins, prepare, after)
+        self.hold = Hold(self, [*arrivals, steps], self.execution, self.method, self._frozen)
 
     # what a training loop calls
 
@@ -141,7 +145,7 @@ class SparseTraining:
             SpfdeError: the epoch is not the next one or beyond the plan, or something went wrong in the one before
                 (`spfde.guards`) or with the learning rates.
         """
-        check_epoch(epoch, self.begun, self.epochs, self.finished)
+        check_epoch(epoch, self.begun, self.epochs, self._ended)
         if self._rates:
             self._rates.check()
         if epoch:
@@ -234,19 +238,29 @@ class SparseTraining:
         """After the last epoch: thaws what is frozen, lets go of the optimizer, leaves plain weights with zeros.
 
         Raises:
-            SpfdeError: no epoch has begun, `finish` was called before, or something went wrong in the last epoch.
+            SpfdeError: no epoch has begun, `finish` or `detach` was called before, or something went wrong in the last
+                epoch.
         """
-        check_finish(self.begun, self.finished)
+        check_finish(self.begun, self._ended)
         self._end_epoch()
         self.finished = True
-        self._hooks.remove()
-        for arrival in self._arrivals:
-            arrival.remove()
-        self.execution.detach()
-        self.freeze(0)
+        self.detach()
         self.method.finish(self)
         self.masks.mask_weights()
         self.history.close(self.epoch)  # SWAT's last masks are made as it finishes
+
+    def detach(self) -> None:
+        """Lets go of model and optimizer where training ends early: thaws what is frozen, leaves weights as they are.
+
+        Nothing can be trained with this object afterwards. `finish` does this by itself; so does losing the object.
+        """
+        self.freeze(0)
+        self.hold.release()
+
+    @property
+    def _ended(self) -> str:
+        """By what training has ended; nothing while it goes on."""
+        return "finish()" if self.finished else "detach()" if self.hold.released else ""
 
     def fetch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images and labels at indices of the training set, for methods that score data."""
@@ -279,6 +293,9 @@ class SparseTraining:
     def _begin_step(self) -> None:
         if not self.begun:
             raise SpfdeError("a step before the first epoch began", "call begin_epoch(0) first")
+
+    def _masks_arrivals(self) -> bool:
+        return not self.method.needs_dense_gradient_at(self.step)
 
     def _prepare_gradients(self) -> None:
         self._guards.look()

@@ -9,34 +9,37 @@ from spfde.errors import SpfdeError
 from spfde.sparsity.masks import Masks
 
 
-def check_epoch(epoch: int, begun: int, planned: int, finished: bool) -> None:
+def check_epoch(epoch: int, begun: int, planned: int, ended: str) -> None:
     """Refuses an epoch that is not the next one of the plan.
 
     Args:
         epoch: the epoch that is to begin.
         begun: number of epochs that have begun.
         planned: number of epochs of the plan, in all rounds together.
-        finished: whether training is over.
+        ended: the call that ended training, if one did.
 
     Raises:
         SpfdeError: so it is.
     """
-    if finished or epoch >= planned:
-        cause = f"epoch {epoch} begins after finish()" if finished else f"epoch {epoch} is beyond the plan"
+    if ended == "detach()":
+        cause = f"epoch {epoch} begins after detach(), or after another SparseTraining was made around the same model"
+        raise SpfdeError(cause, "train with the one that was made last")
+    if ended or epoch >= planned:
+        cause = f"epoch {epoch} begins after {ended}" if ended else f"epoch {epoch} is beyond the plan"
         remedy = f"the settings plan epochs 0 to {planned - 1}; make training.epochs as many as the loop has"
         raise SpfdeError(cause, remedy)
     if epoch != begun:
         raise SpfdeError(f"epoch {epoch} where epoch {begun} is next", "begin the epochs in order, each once")
 
 
-def check_finish(begun: int, finished: bool) -> None:
-    """Refuses to finish a training twice, or one that has not begun.
+def check_finish(begun: int, ended: str) -> None:
+    """Refuses to finish a training that has ended, by the call `ended`, or one that has not begun.
 
     Raises:
         SpfdeError: so it is.
     """
-    if finished or not begun:
-        cause = "finish() was called before" if finished else "finish() comes before the first epoch"
+    if ended or not begun:
+        cause = f"{ended} was called before" if ended else "finish() comes before the first epoch"
         raise SpfdeError(cause, "call it once, after the last epoch")
 
 

@@ -107,6 +107,8 @@ class SparseCallback(Callback):
         if len(trainer.optimizers) != 1:
             cause = f"the callback masks one optimizer's steps, and the module has {len(trainer.optimizers)}"
             raise SpfdeError(cause, "train the network with one optimizer")
+        if self.training:  # of a fit that was interrupted
+            self.training.detach()
         self.training = SparseTraining(
             network, trainer.optimizers[0], self.settings, samples=self.samples, **self._rest
         )

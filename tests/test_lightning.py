@@ -110,6 +110,29 @@ def test_a_checkpoint_of_an_epochs_last_step_resumes_bit_for_bit(tmp_path: Path)
         assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
 
 
+def test_an_interrupted_fit_does_not_stand_in_the_way_of_the_next(tmp_path: Path) -> None:
+    class Interrupted(Module):
+        stop = True
+
+        def training_step(self, batch: tuple[Tensor, Tensor, Tensor], number: int) -> dict[str, Tensor]:
+            if self.stop and self.current_epoch == 3:
+                raise RuntimeError("interrupted")
+            return super().training_step(batch, number)
+
+    module = Interrupted()
+    settings = settings_for("set", epochs=EPOCHS, batch_size=10, sparsity=0.5, interval=2)
+    callback = SparseCallback(settings, input_shape=(1, 6, 6), samples=SAMPLES)
+    data = TensorDataset(torch.randn(SAMPLES, 1, 6, 6), torch.arange(SAMPLES) % 4)
+    loader = DataLoader(Indexed(data), batch_size=10, sampler=callback.sampler)
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet |= {"max_epochs": EPOCHS, "callbacks": [callback], "enable_checkpointing": False}
+    with pytest.raises(RuntimeError, match="interrupted"):
+        Trainer(**quiet).fit(module, loader)
+    module.stop = False
+    Trainer(**quiet).fit(module, loader)
+    assert callback.training is not None and callback.training.finished and callback.training.begun == EPOCHS
+
+
 def test_a_loop_that_goes_wrong_is_told_by_the_next_epoch(tmp_path: Path) -> None:
     class Manual(Module):
         """Steps an optimizer that is not the trainer's."""

@@ -214,6 +214,9 @@ class Method:
     def attach(self, run: Run) -> None:
         """Called once when training is set up, resumed or not; for methods that change the forward pass of a layer."""
 
+    def detach(self) -> None:
+        """Called once when training ends, before `finish`, or is given up: undoes what `attach` did to the model."""
+
     def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         shape = tuple(layer.weight.shape)
         return layer.scheme.random(shape, self.densities(0)[layer.name], generator)

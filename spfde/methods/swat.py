@@ -86,6 +86,10 @@ class Swat(Method):
             for layer in run.masks
         }
 
+    def detach(self) -> None:
+        for forward in self.forwards.values():
+            forward.detach()
+
     def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         return layer.weight.detach().abs() >= kth_largest(layer.weight, self.counts[layer.name])
 
@@ -113,8 +117,6 @@ class Swat(Method):
     def finish(self, run: Run) -> None:
         for layer in run.masks:
             self._fold(layer, run.optimizer)
-        for forward in self.forwards.values():
-            forward.detach()
 
     def _fold(self, layer: SparseLayer, optimizer: Optimizer) -> None:
         density = self.forwards[layer.name].count / layer.weight.numel()

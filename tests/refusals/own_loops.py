@@ -95,6 +95,19 @@ def after_finish(_: Path) -> None:
     sparse.begin_epoch(2)
 
 
+@refusal("a second `SparseTraining` around a model that another one is training")
+def second_training(_: Path) -> None:
+    first = train(wrap(), 2)
+    wrap(first.model)
+
+
+@refusal("training with the first of two that were made around one model")
+def first_of_two(_: Path) -> None:
+    first = wrap()
+    wrap(first.model)
+    first.begin_epoch(0)
+
+
 @refusal("`finish` twice")
 def finish_twice(_: Path) -> None:
     sparse = train(wrap(), 2)
