@@ -14,6 +14,7 @@ import pandas as pd
 
 from spfde.results.labels import label, levels, percent
 from spfde.results.material import Material
+from spfde.results.statistics import paired_differences
 from spfde.results.tables.table import NOT_RUN, Column, Table
 
 LEVEL = 0.95
@@ -70,7 +71,10 @@ def compared(material: Material, rows: Iterable[str]) -> list[tuple[dict[str, An
 
 
 def differences(material: Material, rows: Iterable[str]) -> Table:
-    """A row per comparison, in points of test accuracy after the last epoch, over the seeds that both have."""
+    """A row per comparison, in points of test accuracy after the last epoch, over the seeds that both have.
+
+    Runs on different hardware are no pairs.
+    """
     values = pd.DataFrame([_values(material, *pair) for pair in compared(material, rows)])
     return Table(
         name="differences",
@@ -105,9 +109,7 @@ def sentence(material: Material, table: Table) -> str:
 
 
 def _values(material: Material, row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    wide = material.runs.pivot_table(index="seed", columns="row", values="accuracy.test_last")
-    both = {row["row"], other["row"]} <= set(wide)
-    found = permutation_interval(wide[row["row"]] - wide[other["row"]] if both else [])
+    found = permutation_interval(paired_differences(material.runs, row["row"], other["row"]))
     names = {"method": _name(row), "against": _name(other), "sparsity": row["sparsity"]}
     return {"row": row["row"], **names, **found._asdict()}
 

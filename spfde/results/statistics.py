@@ -47,11 +47,31 @@ def estimate(values: Iterable[float]) -> Estimate:
 
 
 def paired(runs: pd.DataFrame, row: str, other: str, column: str = "accuracy.test_last") -> Estimate:
-    """The estimate of `row` minus `other` over the seeds both have: seeds share data order and augmentation."""
-    values = runs.pivot_table(index="seed", columns="row", values=column)
+    """The estimate of `row` minus `other`, over the seeds that both have on the same hardware."""
+    return estimate(paired_differences(runs, row, other, column))
+
+
+def paired_differences(
+    runs: pd.DataFrame, row: str, other: str, column: str = "accuracy.test_last"
+) -> "pd.Series[float]":
+    """`row` minus `other` by hardware and seed, NaN where one of them has no run.
+
+    Seeds share data order and augmentation. Runs made on different hardware are compared within their hardware only.
+
+    Args:
+        runs: the tidy frame of `spfde.results.collect`; where it has no "environment.device", all are of one hardware.
+        row: the row that is compared.
+        other: the row that it is compared with.
+        column: what is compared.
+
+    Returns:
+        The differences; none where one of the rows has no value.
+    """
+    hardware = runs["environment.device"].fillna("unknown") if "environment.device" in runs else "unknown"
+    values = runs.assign(hardware=hardware).pivot_table(index=["hardware", "seed"], columns="row", values=column)
     if row not in values or other not in values:
-        return estimate([])
-    return estimate(values[row] - values[other])
+        return pd.Series(dtype=float)
+    return values[row] - values[other]
 
 
 class Effect(NamedTuple):

@@ -1,5 +1,6 @@
 """Differences on the first page: permutation intervals, which rows are compared, and the sentence."""
 
+import dataclasses
 import html
 import itertools
 import math
@@ -49,6 +50,15 @@ def test_dynamic_masks_against_a_static_one_and_levels_against_none(smoke: Path)
     by_hand = (wide["set-s90"] - wide["static-s90"]).tolist()
     value = found.values.set_index(["row", "against"]).loc[("set-s90", found.values["against"].iloc[0])]
     assert (value["low"], value["high"]) == pytest.approx((min(by_hand), max(by_hand))) and value["level"] == 0.75
+
+
+def test_runs_on_different_hardware_are_no_pairs(smoke: Path) -> None:
+    gathered = gather("smoke", smoke, "table2")
+    moved = (gathered.runs["row"] == "set-s90") & (gathered.runs["seed"] == 3)
+    runs = gathered.runs.assign(**{"environment.device": gathered.runs["environment.device"].mask(moved, "cuda: one")})
+    rows = ["set-s90", "rigl-s90", "static-s90"]
+    found = differences(dataclasses.replace(gathered, runs=runs), rows).values.set_index("row")["n"]
+    assert (found["set-s90"], found["rigl-s90"]) == (2, 3)
 
 
 def test_the_first_page_says_what_they_show(smoke: Path) -> None:

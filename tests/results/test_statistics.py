@@ -66,6 +66,17 @@ def test_differences_pair_by_seed() -> None:
     assert paired(frame, "a", "absent").n == 0
 
 
+def test_differences_pair_within_the_hardware() -> None:
+    """Seeds 1 and 2 of both rows, but on another machine: only seed 3 has both on one, and 5 has both on each."""
+    where = [("a", "cuda", 1), ("a", "cuda", 2), ("b", "cpu", 1), ("b", "cpu", 2), ("a", "cpu", 3), ("b", "cpu", 3)]
+    where += [("a", "cpu", 5), ("b", "cpu", 5), ("a", "cuda", 5), ("b", "cuda", 5)]
+    frame = pd.DataFrame(where, columns=["row", "environment.device", "seed"])
+    frame["accuracy.test_last"] = [70.0, 71.0, 60.0, 61.0, 64.0, 63.0, 62.0, 60.0, 73.0, 70.0]
+    found = paired(frame, "a", "b")
+    assert (found.n, found.mean, found.std) == (3, 2.0, 1.0)  # 1, 2 and 3
+    assert paired(frame[frame["seed"] < 3], "a", "b").n == 0
+
+
 @pytest.mark.parametrize("bound", [-0.3, 0.0, 0.8, 5.0])
 def test_a_difference_is_welchs_test(bound: float) -> None:
     found = contrast([runs(A), runs(B)], (1, -1))
