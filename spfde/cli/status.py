@@ -18,7 +18,8 @@ def status(
 ) -> None:
     """The runs of a scale in the order of training: done, diverged, begun or missing, and the time they take.
 
-    A letter per seed: D done, x diverged, b begun, . missing. Hours are CPU hours, predicted where runs are not done.
+    A letter per seed: D done, x diverged, b begun, . missing. Hours are CPU hours, predicted where runs are not done
+    from those that are most alike, on the kind of device that training takes here.
     """
     from spfde.results.status import STATES
     from spfde.results.status import status as look_up

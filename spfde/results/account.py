@@ -17,7 +17,7 @@ from spfde.files import read_json
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
 from spfde.results.measured import STEPS, measured_path
-from spfde.results.seconds import StepSeconds
+from spfde.results.seconds import StepSeconds, device_kind
 
 # The trace says what happened, so freezing is not solved for again, and initial weights are not needed.
 HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}
@@ -53,11 +53,10 @@ def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
 def _kind(folder: Path) -> str:
     """The kind of the device on which a record was made, e.g. "cpu"."""
     remedy = "remove it and train the run again"
-    summary = read_json(folder / "summary.json", "record", remedy)
-    try:
-        return str(summary["environment"]["device"]).partition(":")[0]
-    except (KeyError, TypeError):
-        raise SpfdeError(f"record {folder} does not say what it was trained on", remedy) from None
+    kind = device_kind(read_json(folder / "summary.json", "record", remedy))
+    if not kind:
+        raise SpfdeError(f"record {folder} does not say what it was trained on", remedy)
+    return kind
 
 
 def write_costs(folders: Iterable[Path], path: Path) -> int:

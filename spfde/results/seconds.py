@@ -4,7 +4,9 @@ Never the wall time of the run: what else a machine does, and how politely a run
 Evaluation and what happens between epochs are not in it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,14 @@ import pandas as pd
 from spfde.cost.trace import matrix
 from spfde.errors import SpfdeError
 from spfde.planning import Plan
+
+
+def device_kind(summary: Mapping[str, Any]) -> str:
+    """The kind of the device on which a record was made, e.g. "cpu"; empty where its summary does not say."""
+    try:
+        return str(summary["environment"]["device"]).partition(":")[0]
+    except (KeyError, TypeError):
+        return ""
 
 
 class StepSeconds:

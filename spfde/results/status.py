@@ -1,8 +1,9 @@
 """What a scale's runs are, and how far they have come: done, diverged, begun, missing, in the order of training."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from spfde.errors import SpfdeError, nearest
@@ -10,7 +11,9 @@ from spfde.experiments.files import experiment_names, read_scale, scale_of
 from spfde.experiments.resolve import expand
 from spfde.files import read_json
 from spfde.planning import describe, plan_settings
+from spfde.results.seconds import device_kind
 from spfde.settings import RunSettings
+from spfde.training.device import choose
 from spfde.training.trust import SUMMARY, is_whole
 
 STATES = ("done", "diverged", "begun", "missing")
@@ -71,44 +74,76 @@ def ordered(scale: str, experiments: Iterable[str] = ()) -> list[tuple[str, str,
     return list(first.values())
 
 
-def status(scale: str, results: Path, experiments: Iterable[str] = ()) -> list[RunStatus]:
+def status(scale: str, results: Path, experiments: Iterable[str] = (), kind: str | None = None) -> list[RunStatus]:
     """How far each run of a scale has come, in the order of training.
 
-    The seconds of a run that is not done are predicted from those that are: among runs of one network, CPU seconds are
-    taken to be in proportion to the FLOPs of the `full` column.
+    The seconds of a run that is not done are predicted from runs that were made on the same kind of device: by those of
+    its own row if one has finished; else by finished ones of its network, sparsity and method, or of its network and
+    sparsity; else by those of its network. Where the rows differ, CPU seconds are taken to be in proportion to the
+    FLOPs of the `full` column: a FLOP takes longer at a higher sparsity.
+
+    Args:
+        scale: its name.
+        results: the folder of all results.
+        experiments: those that are looked at; all if none is named.
+        kind: of the device that the other runs are to be trained on, "cpu" or "cuda"; that which training takes here
+            unless given.
     """
     found = [_look_up(results, scale, *one) for one in ordered(scale, experiments)]
-    pace: dict[str, list[float]] = {}
-    for one, flops in found:
-        if one.seconds and flops:
-            pace.setdefault(_network(one.run), []).append(one.seconds / flops)
-    planned: dict[str, float] = {}
-    statuses = []
-    for one, _ in found:
-        if one.seconds is None and (measured := pace.get(_network(one.run))):
-            if one.run.row_digest not in planned:
-                planned[one.run.row_digest] = float(describe(plan_settings(one.run))["flops"]["full"] or 0.0)
-            predicted = planned[one.run.row_digest] * sum(measured) / len(measured)
-            one = RunStatus(one.tier, one.row, one.run, one.state, predicted or None)
-        statuses.append(one)
-    return statuses
+    measured = _Measured()
+    at = kind or choose(None).type
+    for one, summary in found:
+        if one.seconds and device_kind(summary) == at:
+            measured.add(one.run, one.state == "done", one.seconds, summary.get("flops", {}).get("full"))
+    return [one if one.seconds is not None else replace(one, seconds=measured.predicted(one.run)) for one, _ in found]
 
 
-def _network(run: RunSettings) -> str:
-    return f"{run.model.name} x {run.model.width:g}"
+class _Measured:
+    """The CPU seconds of runs, by what other runs have in common with them."""
+
+    def __init__(self) -> None:
+        self._of_row: dict[str, list[float]] = {}  # seconds
+        self._pace: dict[tuple[Any, ...], list[float]] = {}  # seconds per FLOP
+        self._planned: dict[str, float] = {}  # FLOPs
+
+    def add(self, run: RunSettings, finished: bool, seconds: float, flops: float | None) -> None:
+        """One that has not finished, because it diverged, tells the pace of its network alone."""
+        common = self._in_common(run)
+        if finished:
+            self._of_row.setdefault(run.row_digest, []).append(seconds)
+        if flops:
+            for shared in common if finished else common[-1:]:
+                self._pace.setdefault(shared, []).append(seconds / flops)
+
+    def predicted(self, run: RunSettings) -> float | None:
+        """Of the runs that are most like this one; none where nothing tells."""
+        if row := self._of_row.get(run.row_digest):
+            return fmean(row)
+        pace = next((self._pace[shared] for shared in self._in_common(run) if shared in self._pace), None)
+        if pace is None:
+            return None
+        if run.row_digest not in self._planned:
+            self._planned[run.row_digest] = float(describe(plan_settings(run))["flops"]["full"] or 0.0)
+        return self._planned[run.row_digest] * fmean(pace) or None
+
+    @staticmethod
+    def _in_common(run: RunSettings) -> list[tuple[Any, ...]]:
+        """What runs that are alike share, the most first: network, sparsity and method."""
+        shared = run.model.name, run.model.width, run.sparsity.target, run.sparsity.method
+        return [shared, shared[:3], shared[:2]]
 
 
-def _look_up(results: Path, scale: str, tier: str, row: str, run: RunSettings) -> tuple[RunStatus, float | None]:
-    """A run's status, and the FLOPs of its record."""
+def _look_up(results: Path, scale: str, tier: str, row: str, run: RunSettings) -> tuple[RunStatus, dict[str, Any]]:
+    """A run's status, and the summary of its record."""
     for folder in (results / scale / "runs", results / "published" / scale):
         record = folder / run.run_id
         if is_whole(record):
             summary = read_json(record / SUMMARY, "record", "train that run again")
             times, state = summary.get("time", {}), "diverged" if summary.get("status") == "diverged" else "done"
             seconds = times.get("cpu") or times.get("total")
-            return RunStatus(tier, row, run, state, seconds), summary.get("flops", {}).get("full")
+            return RunStatus(tier, row, run, state, seconds), summary
     begun = (results / scale / "runs" / ".checkpoints" / f"{run.run_id}.safetensors").is_file()
-    return RunStatus(tier, row, run, "begun" if begun else "missing"), None
+    return RunStatus(tier, row, run, "begun" if begun else "missing"), {}
 
 
 def _check_tiers(scale: str, known: dict[str, dict[int, RunSettings]], experiments: set[str]) -> None:
