@@ -2,7 +2,8 @@
 
 The spread over seeds tells how sure an effect is on this test set. Where records keep which test images each run got
 right, a crossed bootstrap draws runs and images at once (Owen, Ann. Appl. Stat. 1, 2007): the images are the same for
-all runs, so that a hard image counts against every row.
+all runs, so that a hard image counts against every row. Its intervals are conservative: wider than their level asks
+for (`crossed_bootstrap` says why).
 """
 
 import math
@@ -47,6 +48,11 @@ def crossed_bootstrap(
     row as it has. Few runs drawn from themselves vary too little, by the factor (n - 1) / n in the variance, so their
     deviations from the row's mean are stretched by its root. The interval is that of Student's t around the estimate,
     with the bootstrap's standard error: percentiles are too narrow for a handful of runs.
+
+    It is conservative. What varies between images alone or between runs alone is counted once, but what varies from
+    run to run in a way of its own for each image (an image that one run gets right and another one does not) is drawn
+    three times: with the images, with the runs, and with both. It counts three times in the variance (with n images
+    3 - 2 / n times), so that the error is up to the root of 3 times too large, where nothing else varies.
 
     Args:
         rows: for each row which run got which image right, bool (runs, images); at least two runs each.

@@ -45,6 +45,17 @@ def test_images_alone_where_runs_are_alike() -> None:
     assert (high - low) / 2 == pytest.approx(1.962 * error, rel=0.05)
 
 
+def test_what_differs_by_run_and_image_counts_three_times() -> None:
+    """Every answer is a coin of its own: the variance of a mean of R runs and N images is p (1 - p) / (R N)."""
+    runs, images, right, ratios = 8, 200, 0.7, []
+    random = np.random.default_rng(7)
+    for draw in range(60):
+        rows = [random.random((runs, images)) < right for _ in range(2)]
+        low, high = crossed_bootstrap(rows, (1, -1), 0.95, repeats=300, seed=draw)
+        ratios.append(((high - low) / 2 / 1.984) ** 2 / (2 * 100**2 * right * (1 - right) / (runs * images)))
+    assert np.mean(ratios) == pytest.approx(3 - 2 / images, rel=0.08)  # t of about 98 degrees of freedom is 1.984
+
+
 def test_the_interval_holds_the_truth_of_the_population_as_often_as_it_says() -> None:
     random, times = np.random.default_rng(3), 150
     covered: float = 0
