@@ -195,6 +195,8 @@ class Execution:
         device = next(self.model.parameters()).device
         if device.type != "cpu":
             return f"sparse kernels are for CPUs, and the model is on {device.type}"
+        if other := {str(p.dtype) for p in self.model.parameters()} - {"torch.float32"}:
+            return f"sparse kernels are for torch.float32, and the model has weights of {', '.join(sorted(other))}"
         return self.method.dense_kernels and f"{self.method.name} needs dense ones: {self.method.dense_kernels}"
 
     # what is faster

@@ -18,7 +18,7 @@ from spfde.api import SparseTraining
 from spfde.cost.profile import profile
 from spfde.errors import SpfdeError
 from spfde.execution import Execution
-from spfde.experiments.resolve import nested
+from spfde.experiments.resolve import nested, settings_for
 from spfde.kernels.table import Table
 from spfde.methods import METHODS
 from spfde.models import build
@@ -247,6 +247,31 @@ def test_a_gpu_falls_back_and_says_so_once(fake: SimpleNamespace) -> None:
     with warnings.catch_warnings(action="error"):
         other.begin(0)
     assert other.executed is None and not other.choices
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("wanted", ["auto", "sparse"])
+def test_models_of_other_precisions_train_on_dense_kernels_and_say_so_once(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, wanted: str
+) -> None:
+    if not kernels.available():
+        pytest.skip("no sparse kernels")
+    monkeypatch.setattr(execution, "_said", set())
+    monkeypatch.delenv("SPFDE_KERNELS", raising=False)
+    model = build("resnet8", 4, 3, 8, 0.5).to(dtype)
+    settings = settings_for("set", sparsity=0.75, epochs=2, batch_size=8, interval=1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
+    told: Any = {"input_shape": (3, 8, 8), "samples": 8, "costs": COSTS, "kernels": wanted}
+    sparse = SparseTraining(model, optimizer, settings, **told)
+    with pytest.warns(UserWarning, match=f"sparse kernels are for torch.float32, and the model has .* {dtype}") as said:
+        for epoch in range(2):
+            sparse.begin_epoch(epoch)
+            F.cross_entropy(model(torch.randn(8, 3, 8, 8, dtype=dtype)), torch.arange(8) % 4).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            sparse.count(torch.arange(8))
+    sparse.finish()
+    assert len(said) == 1 and sparse.masks.sparsity == pytest.approx(0.75, abs=0.01)
 
 
 def test_finishing_gives_the_plain_modules_back(fake: SimpleNamespace) -> None:
