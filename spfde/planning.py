@@ -206,8 +206,8 @@ def plan_run(
         dense: qualified names of modules whose layers stay dense beside those of `sparsity.dense_layers`.
 
     Raises:
-        SpfdeError: no layer can become sparse, freezing cannot save the wanted share of FLOPs, or the method's options
-            are wrong.
+        SpfdeError: no layer can become sparse, freezing cannot save the wanted share of FLOPs or leaves nothing to
+            train, or the method's options are wrong.
     """
     found = layers(model)
     epochs, batch = settings.training.epochs, settings.training.batch_size
@@ -254,7 +254,13 @@ def plan_run(
     )
     if not settings.freezing.flops_reduction:
         return draft
-    return replace(draft, schedule=freezing.solve(settings.freezing, draft.ledger, settings.seed))
+    schedule = freezing.solve(settings.freezing, draft.ledger, settings.seed)
+    if not costs.trainable[max(schedule.counts)]:
+        cause = (
+            f"in the end {max(schedule.counts)} of {costs.blocks} freezing blocks are frozen, and nothing else trains"
+        )
+        raise SpfdeError(cause, "lower freezing.share, or leave the last layers out of the blocks")
+    return replace(draft, schedule=schedule)
 
 
 def _equal_to_freezing(

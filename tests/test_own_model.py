@@ -135,6 +135,21 @@ def test_a_known_data_set_gives_its_shape_and_size() -> None:
         SparseTraining(model, sgd(model), settings(), samples=40)
 
 
+def test_what_would_leave_nothing_to_train_is_refused_at_once() -> None:
+    """Own blocks that hold the classifier too: all of them frozen would leave no gradient."""
+    model = network()
+    every = [Block(name, (name,)) for name in "0125"]
+    with pytest.raises(
+        SpfdeError, match=r"4 of 4 freezing blocks are frozen, and nothing else trains; lower freezing.share"
+    ):
+        wrap(model, sgd(model), settings(freezing=0.3, interval=1, freezing__share=1.0), blocks=every)
+    sparse = wrap(model, sgd(model), settings(freezing=0.3, interval=1, freezing__share=0.75), blocks=every)
+    assert max(sparse.plan.schedule.counts) == 3
+    with pytest.raises(SpfdeError, match=r"the network has no freezing block; .*flops_reduction=0"):
+        wrap(model, sgd(model), settings(), blocks=[])
+    wrap(model, sgd(model), settings(freezing=0.0), blocks=[])
+
+
 def test_what_cannot_work_is_refused_with_the_reason() -> None:
     chosen = settings("set", freezing=0.0)
     with pytest.raises(SpfdeError, match=r"one weight is shared by two\.weight and three\.weight"):

@@ -135,11 +135,14 @@ def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule
         seed: the run's, for the random control.
 
     Raises:
-        SpfdeError: even the earliest single-shot schedule saves less than is wanted, or the scheme cannot come within
-            1 % of its FLOPs.
+        SpfdeError: there is no block, even the earliest single-shot schedule saves less than is wanted, or the scheme
+            cannot come within 1 % of its FLOPs.
     """
     if not settings.flops_reduction:
         return Schedule((0,) * ledger.epochs)
+    if not ledger.blocks:
+        remedy = "name blocks for it, SparseTraining(..., blocks=[...]), or set freezing.flops_reduction=0"
+        raise SpfdeError("layers are to freeze, and the network has no freezing block", remedy)
     grid = grid_of(settings, ledger, seed)
     best = 0.0
     for counts in single_shot(grid):

@@ -127,6 +127,17 @@ def too_much_freezing(_: Path) -> None:
     wrap(method="spfde", told={"freezing": 0.9})
 
 
+@refusal("freezing a network that has no freezing block")
+def no_blocks(_: Path) -> None:
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+    wrap(layers, "spfde", told={"freezing": 0.1, "sparsity__dense_layers": "none"})
+
+
+@refusal("freezing with blocks that hold the whole network")
+def everything_frozen(_: Path) -> None:
+    wrap(blocks=[Block("all", tuple("0125"))], told={"freezing": 0.1})
+
+
 @refusal("SNIP with one logit")
 def one_logit_scored(_: Path) -> None:
     wrap(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 1)), "snip")
