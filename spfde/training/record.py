@@ -24,7 +24,7 @@ from spfde.settings import RunSettings
 from spfde.training.checkpoint import path_of
 from spfde.training.lock import Lock, lock_of
 from spfde.training.progress import say
-from spfde.training.trust import SPARE, SUMMARY, fault, is_whole, remember_damage, seal, status
+from spfde.training.trust import SPARE, SUMMARY, fault, is_sealed, is_whole, remember_damage, seal, status
 
 EPOCH_COLUMNS = (
     "epoch",
@@ -45,30 +45,43 @@ def ending(folder: Path) -> str:
     """How the run of this record ended, "finished" or "diverged"; None if there is no record that can be trusted.
 
     A workflow engine deletes the declared output, summary.json, of a job in which another seed failed; the record
-    itself is whole, so the summary is put back from its spare copy.
+    itself is whole, so the summary is put back from its spare copy, and so is a broken one.
 
     Raises:
-        SpfdeError: there is no right to read the record.
+        SpfdeError: there is no right to read the record, or no space to put the summary back.
     """
-    summary, spare = folder / SUMMARY, folder / SPARE
-    if not summary.exists() and spare.exists():
-        with disk_errors(summary):
-            shutil.copyfile(spare, summary)
-    return "" if not summary.exists() or fault(folder) else status(folder)
+    _restore(folder)
+    return "" if not (folder / SUMMARY).exists() or fault(folder) else status(folder)
+
+
+def _restore(folder: Path) -> None:
+    """Puts summary.json back from its spare copy where it is gone or is not as it was written, and the copy is."""
+    if is_sealed(folder / SUMMARY) or not is_sealed(folder / SPARE):
+        return
+    with writing(folder / SUMMARY) as temporary:
+        shutil.copyfile(folder / SPARE, temporary)
+    if not fault(folder):
+        remember_damage(folder, damaged=False)
 
 
 def set_aside(folder: Path) -> None:
     """Takes away the summary.json of a damaged record, unless a process is training its run just now.
 
-    Only names and sizes are checked. What is left does not count as a record, so its run is trained again.
+    Only names and sizes are checked. What is left does not count as a record, so its run is trained again. A summary
+    that alone is broken is put back, where there is space for it.
     """
     if not (folder / SUMMARY).exists() or is_whole(folder):
         return
     with contextlib.suppress(SpfdeError, OSError):  # where nothing can be written, nothing can be trained either
         lock = Lock(lock_of(path_of(folder.parent, folder.name)))
         if lock.take():
+            with contextlib.suppress(SpfdeError):
+                _restore(folder)
             if not is_whole(folder):
-                os.replace(folder / SUMMARY, folder / SPARE)
+                if is_sealed(folder / SPARE):
+                    remove(folder / SUMMARY)
+                else:
+                    os.replace(folder / SUMMARY, folder / SPARE)
             lock.release()
 
 

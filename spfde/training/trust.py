@@ -40,6 +40,20 @@ def seal(folder: Path, summary: dict[str, Any]) -> None:
     write_json(folder / SUMMARY, sealed(folder, summary))
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a summary is there and as it was written, by its digest of itself.
+
+    Raises:
+        SpfdeError: there is no right to read it.
+    """
+    try:
+        return path.exists() and _is_sealed(read_json(path, "record", ""))
+    except SpfdeError as error:
+        if error.cause.startswith("no right"):
+            raise
+        return False
+
+
 def is_whole(folder: Path) -> bool:
     """Whether names and sizes are those of a complete record of this version; for planning, reads only the summary."""
     if folder.name.startswith(".") or (folder.parent / DAMAGED / folder.name).exists():
@@ -110,7 +124,7 @@ def _problem(folder: Path, there: set[str]) -> str:
     schema = summary.get("schema", 1)
     if schema != SCHEMA:
         return f"it is of schema {schema}, and this version reads schema {SCHEMA}"
-    if summary.get("digest") != _digest({key: value for key, value in summary.items() if key != "digest"}):
+    if not _is_sealed(summary):
         return "summary.json is not as it was written"
     if summary["run_id"] != folder.name:
         return f"it is a copy of {summary['run_id']} under another name"
@@ -150,6 +164,11 @@ def _disagreement(folder: Path, summary: dict[str, Any], settings: RunSettings) 
     if not diverged and not math.isclose(float(rows[-1]["test_accuracy"]), told, rel_tol=1e-9, abs_tol=1e-9):
         return "epochs.csv and summary.json differ in the last accuracy"
     return ""
+
+
+def _is_sealed(summary: Any) -> bool:
+    known = summary if isinstance(summary, dict) else {}
+    return known.get("digest") == _digest({key: value for key, value in known.items() if key != "digest"})
 
 
 def _complete(names: set[str]) -> bool:

@@ -1,5 +1,6 @@
 """Which records may be trusted: whole, undamaged, their own; and what becomes of the others."""
 
+import errno
 import json
 import os
 import shutil
@@ -51,6 +52,12 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def reseal(folder: Path, **changed: object) -> None:
     seal(folder, json.loads((folder / "summary.json").read_text()) | changed)
+
+
+def no_space(_: Path, target: Path) -> None:
+    """In place of `shutil.copyfile`: makes the file, and finds no room for what should be in it."""
+    target.touch()
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def drop_last(path: Path) -> None:
@@ -133,7 +140,7 @@ def test_a_damaged_record_is_named_and_left_out(folder: Path, name: str, capsys:
     assert not is_whole(folder)  # now planning knows too
 
 
-@pytest.mark.parametrize("name", ["a bit", "cut short", "other samples", "half a summary"])
+@pytest.mark.parametrize("name", ["a bit", "cut short", "other samples"])
 def test_a_damaged_record_is_trained_again(
     trained: Path, folder: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +184,50 @@ def test_the_summary_that_a_workflow_deleted_comes_back(folder: Path) -> None:
     text = (folder / "summary.json").read_bytes()
     (folder / "summary.json").unlink()
     assert record.ending(folder) == "finished" and (folder / "summary.json").read_bytes() == text
+
+
+@pytest.mark.parametrize("name", ["half a summary", "a list", "a nicer accuracy"])
+def test_a_broken_summary_comes_back_and_nothing_is_trained_again(folder: Path, name: str) -> None:
+    text, model = (folder / "summary.json").read_bytes(), (folder / "model.safetensors").stat().st_ino
+    DAMAGE[name][0](folder)
+    assert record_folders("smoke", folder.parents[2]) == []  # which notes the damage, as planning has to know
+    settings = resolve("smoke", TOLD)
+    train(settings, load(settings.data, None, None), folder.parent)
+    assert (folder / "summary.json").read_bytes() == text and is_whole(folder)
+    assert (folder / "model.safetensors").stat().st_ino == model
+
+
+def test_a_full_disk_costs_no_finished_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The summary is put back where a workflow engine has deleted it, and the disk is full just then."""
+    text = (folder / "summary.json").read_bytes()
+    (folder / "summary.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", no_space)
+        with pytest.raises(SpfdeError, match="no space left"):
+            record.ending(folder)
+    assert not (folder / "summary.json").exists() and not list(folder.glob("*.part"))
+    assert record.ending(folder) == "finished" and (folder / "summary.json").read_bytes() == text
+
+
+def test_planning_puts_a_broken_summary_right_and_never_the_spare_wrong(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, spare = (folder / "summary.json").read_bytes(), folder / ".summary.json"
+    os.truncate(folder / "summary.json", 0)  # what a killed process, or a power cut, can leave
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", no_space)
+        record.set_aside(folder)
+    assert not (folder / "summary.json").exists() and spare.read_bytes() == text  # else it would count as the result
+    (folder / "summary.json").write_bytes(b"")
+    record.set_aside(folder)
+    assert is_whole(folder) and (folder / "summary.json").read_bytes() == spare.read_bytes() == text
+
+
+def test_planning_keeps_the_spare_of_a_record_that_lost_a_file(folder: Path) -> None:
+    text = (folder / "summary.json").read_bytes()
+    (folder / "model.safetensors").unlink()
+    record.set_aside(folder)
+    assert not (folder / "summary.json").exists() and (folder / ".summary.json").read_bytes() == text
 
 
 def test_no_permission_is_not_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
