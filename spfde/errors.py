@@ -38,6 +38,10 @@ class Diverged(SpfdeError):
     exit_code = 1
 
 
+class OtherData(SpfdeError):
+    """Settings of a data set whose description in config/data is another one now."""
+
+
 class NotRun(SpfdeError):
     """What a result is made of was not run, or does not exist at its scale: tables and figures say so in its place.
 

@@ -7,6 +7,9 @@ train_samples: 3000
 test_samples: 600
 """
 
+import dataclasses
+import hashlib
+import json
 from typing import Any
 
 from pydantic import Field
@@ -37,6 +40,17 @@ class Description(Section):
 def described_names() -> list[str]:
     """The names of the data sets that have a file in config/data."""
     return [path.stem for path in config_files("data")]
+
+
+def description_digest(name: str) -> str:
+    """Twelve hex digits over what a description means: layout and comments of the file do not count.
+
+    Raises:
+        SpfdeError: as `described`.
+    """
+    source = described(name)
+    meant = {**dataclasses.asdict(source.info), "streamed": isinstance(source, StreamedFolder)}
+    return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def described(name: str) -> ImageFolder | StreamedFolder:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from spfde.data.cifar import Cifar
-from spfde.data.described import described, described_names
+from spfde.data.described import described, described_names, description_digest
 from spfde.data.digits import Digits
 from spfde.data.imagefolder import StreamedFolder
 from spfde.data.loader import Loader, LoaderBase
@@ -62,6 +62,15 @@ def info(name: str) -> DataInfo:
         SpfdeError: no such data set.
     """
     return source(name).info
+
+
+def digest(name: str) -> str | None:
+    """Digest of the description in config/data of a data set; none where it is built in or registered, or unknown.
+
+    Raises:
+        SpfdeError: its description is broken.
+    """
+    return description_digest(name) if name not in SOURCES and name in described_names() else None
 
 
 def load(settings: DataSettings, data_root: Path | None, cache: Path | None) -> Splits:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from spfde.errors import SpfdeError, lookup, nearest
+from spfde.errors import OtherData, SpfdeError, lookup, nearest
 from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
 from spfde.experiments.recipes import values_of
 from spfde.files import check_file, parse_yaml
@@ -178,7 +178,8 @@ def layered(scale: Mapping[str, Any], run: Mapping[str, Any], told: Mapping[str,
     settings = parse(RunSettings, layered)
     options = parse(method.Options, settings.sparsity.options, "sparsity.options").model_dump(exclude_defaults=True)
     sparsity = settings.sparsity.model_copy(update={"options": options})
-    return check(settings.model_copy(update={"sparsity": sparsity, "model": _with_digest(settings)}))
+    filled = {"data": _with_description(settings), "model": _with_digest(settings)}
+    return check(settings.model_copy(update={"sparsity": sparsity, **filled}))
 
 
 def check(settings: RunSettings) -> RunSettings:
@@ -280,10 +281,28 @@ def _merge(base: dict[str, Any], values: Mapping[str, Any]) -> None:
             base[key] = dict(value) if isinstance(value, Mapping) else value
 
 
+def _with_description(settings: RunSettings) -> BaseModel:
+    """The data section with the digest of the data set's description, where it has one."""
+    from spfde.data.sources import digest, source
+
+    name, given = settings.data.name, settings.data.digest
+    if given is not None:
+        source(name)  # refuses an unknown one
+    found = digest(name)
+    if given not in (None, found):
+        file = f"config/data/{name}.yaml" if found else "the built-in one"
+        cause = f"setting data.digest = {given} is of another description of {name} than {file}"
+        raise OtherData(cause, "bring that description back, or leave data.digest out to make another run")
+    return settings.data.model_copy(update={"digest": found})
+
+
 def _with_digest(settings: RunSettings) -> BaseModel:
     """The model section with the digest of the weights that training starts from."""
     path = settings.model.weights
     if path is None:
+        if settings.model.weights_digest is not None:
+            cause = f"model.weights_digest = {settings.model.weights_digest} is the digest of no file"
+            raise SpfdeError(cause, "name the file as model.weights, or leave model.weights_digest out")
         return settings.model
     check_file(Path(path), "model.weights =", "name a safetensors file")
     try:

@@ -4,6 +4,7 @@ A run writes its costs into summary.json when it ends, as the code of that day c
 them again and writes them to results/<scale>/costs.csv, from which `spfde.results.collect` takes them instead.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from spfde.cost.trace import read_trace
-from spfde.errors import SpfdeError
+from spfde.errors import OtherData, SpfdeError
 from spfde.experiments.stored import read_settings
 from spfde.files import read_json
 from spfde.planning import plan_settings
@@ -20,7 +21,7 @@ from spfde.results.measured import STEPS, measured_path
 from spfde.results.seconds import StepSeconds, device_kind
 
 # The trace says what happened, so freezing is not solved for again, and initial weights are not needed.
-HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None}
+HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None, "model.weights_digest": None}
 
 
 def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
@@ -64,10 +65,18 @@ def write_costs(folders: Iterable[Path], path: Path) -> int:
 
     Seconds of an epoch are among them where `spfde bench steps` measured steps of this scale.
 
+    A record of a data set that config/data describes otherwise now is left out, with a warning: the costs in its
+    summary, which were counted by its own description, stay.
+
     Returns:
         the number of records.
     """
     steps = StepSeconds.read(measured_path(path.parent, STEPS))
-    rows = [flat(account(folder, steps)) for folder in folders]
+    rows = []
+    for folder in folders:
+        try:
+            rows.append(flat(account(folder, steps)))
+        except OtherData as error:
+            print(f"warning: record {folder} keeps the costs of its summary: {error.cause}", file=sys.stderr)
     write(pd.DataFrame(rows, columns=None if rows else ["run_id"]), path)
     return len(rows)

@@ -8,11 +8,18 @@ import pytest
 import torch
 
 from spfde.data import info as info_of
-from spfde.data import is_known, source
+from spfde.data import is_known, load, source
 from spfde.data.described import described, described_names
 from spfde.data.imagefolder import ImageFolder, StreamedFolder
 from spfde.data.split import DataInfo
-from spfde.errors import SpfdeError
+from spfde.errors import OtherData, SpfdeError
+from spfde.experiments.resolve import resolve
+from spfde.experiments.stored import read_settings, write_settings
+from spfde.results import load as load_results
+from spfde.results.account import write_costs
+from spfde.results.collect import record_folders
+from spfde.settings import RunSettings
+from spfde.training.loop import train
 
 TEXT = "classes: 3\nsize: {size}\ntrain_samples: {train}\ntest_samples: {test}\n"
 
@@ -66,6 +73,61 @@ def test_it_is_known_by_its_name_as_soon_as_the_file_is_there() -> None:
     assert is_known("tiny") and info_of("tiny").train_samples == 9
     with pytest.raises(SpfdeError, match='unknown data set "tinny"; did you mean "tiny"'):
         source("tinny")
+
+
+def test_the_description_is_a_part_of_the_run() -> None:
+    """Another mean, size or way of loading is another run: neither finished before nor gone on with."""
+    text = TEXT.format(size=8, train=9, test=3)
+    put(text)
+    file = Path("config/data/tiny.yaml")
+
+    def run() -> RunSettings:
+        return resolve("smoke", {"data.name": "tiny"})
+
+    first = run()
+    assert first.data.digest and run() == first
+    for same in (text + "# a comment\n", text + "mean: [0.5, 0.5, 0.5]\n"):
+        file.write_text(same)
+        assert run().run_id == first.run_id
+    others = ["mean: [0.4, 0.5, 0.5]\n", "std: [0.25, 0.25, 0.2]\n", "streamed: true\n", "channels: 1\n"]
+    ids = {first.run_id}
+    for other in [*(text + line for line in others), TEXT.format(size=9, train=9, test=3)]:
+        file.write_text(other)
+        ids.add(run().run_id)
+        assert run().row_digest != first.row_digest
+    assert len(ids) == 6
+    assert resolve("smoke", {}).data.digest is None  # so that run ids of built-in sets stay what they are
+
+
+def test_settings_of_another_description_are_refused(tmp_path: Path) -> None:
+    put(TEXT.format(size=8, train=9, test=3))
+    stored = tmp_path / "settings.yaml"
+    write_settings(stored, resolve("smoke", {"data.name": "tiny"}))
+    assert read_settings(stored) == [resolve("smoke", {"data.name": "tiny"})]
+    Path("config/data/tiny.yaml").write_text(TEXT.format(size=16, train=9, test=3))
+    with pytest.raises(OtherData, match="is of another description of tiny than"):
+        read_settings(stored)
+    for name in ("digits", "tiny"):
+        with pytest.raises(OtherData):
+            resolve("smoke", {"data.name": name, "data.digest": "0123456789ab"})
+
+
+def test_a_record_of_another_description_keeps_its_costs(
+    tmp_path: Path, image_folder: Path, info: DataInfo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that it was made with; all other records are accounted again."""
+    text = TEXT.format(size=info.size, train=info.train_samples, test=info.test_samples)
+    put(text)
+    told = {"data.name": "tiny", "training.epochs": 1, "training.batch_size": 4, "sparsity.method": "dense"}
+    out = tmp_path / "smoke/runs"
+    for name, root in (("tiny", image_folder), ("digits", None)):
+        settings = resolve("smoke", {**told, "tag": name, "data.name": name, "data.train_limit": 6})
+        train(settings, load(settings.data, root, None), out)
+    Path("config/data/tiny.yaml").write_text(TEXT.format(size=2 * info.size, train=9, test=3))
+    folders = record_folders("smoke", tmp_path)
+    assert len(folders) == 2 and write_costs(folders, tmp_path / "smoke/costs.csv") == 1
+    assert "warning: record" in capsys.readouterr().err
+    assert len(load_results("smoke", tmp_path)["flops.paper"].dropna()) == 2
 
 
 def test_nothing_of_the_working_folder_is_read_at_import(tmp_path: Path) -> None:

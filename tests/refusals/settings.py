@@ -138,3 +138,13 @@ def no_width(_: Path) -> None:
 @refusal("a validation set of no sample")
 def no_validation(_: Path) -> None:
     DataInfo("tiny", 2, 1, 8, 10, 2, (0.5,), (0.25,)).training_samples(smoke(data__validation=0.01).data)
+
+
+@refusal("the digest of a data set's description that is another one now")
+def other_description(_: Path) -> None:
+    smoke(data__digest="0123456789ab")
+
+
+@refusal("the digest of initial weights without the weights")
+def digest_alone(_: Path) -> None:
+    smoke(model__weights_digest="0123456789ab")
