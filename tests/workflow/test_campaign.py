@@ -75,7 +75,7 @@ def test_a_newer_commit_moves_it_on_purpose_only(checkout: Path) -> None:
     assert moved.returncode == 1 and "add MOVE=1" in moved.stderr
 
 
-def test_a_second_one_in_the_same_folder_says_so(checkout: Path) -> None:
+def test_a_second_one_in_the_same_folder_says_so_and_moves_nothing(checkout: Path) -> None:
     folder = checkout.parent / "project-campaign"
     campaign(checkout)
     (folder / "wait").touch()
@@ -86,6 +86,14 @@ def test_a_second_one_in_the_same_folder_says_so(checkout: Path) -> None:
             if "trained" in line:
                 break
         second = campaign(checkout)
+        runs_on = git(folder, "rev-parse", "HEAD")
+        git(checkout, "commit", "--quiet", "--allow-empty", "-m", "newer")
+        moving = campaign(checkout, "--move")
+        stands, tag = git(folder, "rev-parse", "HEAD"), git(checkout, "rev-parse", "campaign-mine")
         (folder / "wait").unlink()
-    assert second.returncode == 1 and "runs in" in second.stderr and "already" in second.stderr
+    for refused in (second, moving):
+        assert refused.returncode == 1 and "runs in" in refused.stderr and "already" in refused.stderr
+    assert stands == tag == runs_on  # the code of what runs was not taken away from under it
     assert first.returncode == 0
+    assert campaign(checkout, "--move").returncode == 0
+    assert git(folder, "rev-parse", "HEAD") == git(checkout, "rev-parse", "HEAD") != runs_on

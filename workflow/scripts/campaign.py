@@ -23,19 +23,15 @@ def main() -> int:
     home = Path.cwd()
     folder = Path(told.folder or home.parent / f"{home.name}-campaign").resolve()
     tag = f"campaign-{told.scale}"
+    # Before anything is moved: the code of runs must not change while they run.
+    held = (folder / "results").is_dir()
+    if held:
+        hold(folder)
     if problem := prepare(folder, tag, told.move):
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    # A folder can be locked, and the lock dies with its holder. The worktree's own is locked to make the environment.
-    results = folder / "results"
-    results.mkdir(exist_ok=True)
-    lock = os.open(results, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"error: a campaign runs in {folder} already; stop it first, or let it run", file=sys.stderr)
-        return 1
-    os.set_inheritable(lock, True)
+    if not held:
+        hold(folder)
     if status := subprocess.run(["make", "--no-print-directory", ".venv/.ready"], cwd=folder).returncode:
         return status
     return train(folder, told)
@@ -70,6 +66,21 @@ def prepare(folder: Path, tag: str, move: bool) -> str:
             f"commit, or put the tag back: git tag --force {tag} {stands[:10]}"
         )
     return ""
+
+
+def hold(folder: Path) -> None:
+    """Locks the worktree's results for as long as this process, or what it becomes, lives; ends it where another does.
+
+    A folder can be locked, and the lock dies with its holder. The worktree's own is locked to make the environment.
+    """
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+    lock = os.open(results, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"error: a campaign runs in {folder} already; stop it first, or let it run")
+    os.set_inheritable(lock, True)
 
 
 def train(folder: Path, told: argparse.Namespace) -> int:
