@@ -1,16 +1,18 @@
 # Every target makes the environment first, in .venv, with the pins of constraints.txt.
 PYTHON ?= python3
 WORKERS ?= 2
-# Of a campaign: folder of the data sets, experiments, and MOVE=1 to move it to this checkout's commit.
+# Of a campaign: folder of the data sets, experiments, MOVE=1 to move it to this checkout's commit, and CAMPAIGN=FOLDER for
+# another worktree than the one beside this checkout.
 DATA_ROOT ?= .data
 EXPERIMENTS ?= all
 MOVE ?=
-CAMPAIGN ?= $(abspath $(CURDIR)/../$(notdir $(CURDIR))-campaign)
+CAMPAIGN ?=
 # Of the pipeline: SCALE=cifar100 takes another scale than the configuration's, CONFIG=train=never sets more of it, ARGS are
 # more words for Snakemake.
 SCALE ?=
 CONFIG ?=
 ARGS ?=
+MADE = $(lastword $(SCALE) $(patsubst scale=%,%,$(filter scale=%,$(CONFIG))))
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -22,7 +24,7 @@ help: ## print these targets
 reproduce: $(READY) ## the pipeline from settings to report, with what is missing (SCALE=... another scale)
 	@PYTHONPATH=workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH} snakemake --cores all --logger spfde \
 	  $(if $(SCALE)$(CONFIG),--config $(if $(SCALE),scale=$(SCALE)) $(CONFIG)) $(ARGS)
-	@spfde show $(if $(SCALE),--scale $(SCALE))
+	@spfde show $(if $(MADE),--scale $(MADE))
 
 test: $(READY) ## the tests, ten minutes at most on two cores
 	OMP_NUM_THREADS=1 pytest -n $(WORKERS)
@@ -43,15 +45,16 @@ lint: $(READY) ## style, types, layers, and the workflow's files
 docs: $(READY) ## the documentation site, in build/site/
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-bench: $(READY) ## measure what freezing and sieving save in time, on the paper's network
-	spfde bench --scale cifar100
+bench: $(READY) ## measure steps, loader and updates against the fastest dense ones, on this machine
+	spfde bench speed
 
 campaign: ## train SCALE's runs for days, in a worktree of their own beside this one (DATA_ROOT=DIR)
-	@$(PYTHON) workflow/scripts/campaign.py --scale $(or $(SCALE),cifar100-short) --data-root $(DATA_ROOT) \
-	  --experiments $(EXPERIMENTS) --folder $(CAMPAIGN) $(if $(MOVE),--move)
+	@$(PYTHON) workflow/scripts/campaign.py --scale $(or $(SCALE),cifar100-short) --data-root "$(DATA_ROOT)" \
+	  --experiments $(EXPERIMENTS) $(if $(CAMPAIGN),--folder "$(CAMPAIGN)") $(if $(MOVE),--move)
 
 publish: $(READY) ## take over what a campaign has finished, into results/published
-	spfde publish --scale $(or $(SCALE),cifar100-short) --results $(CAMPAIGN)/results --to results/published
+	spfde publish --scale $(or $(SCALE),cifar100-short) --to results/published \
+	  --results "$(or $(CAMPAIGN),$$(pwd -P)-campaign)/results"
 
 soak: $(READY) ## endurance: a hundred kills, ten minutes of bad input of each kind, 300 mutants (many hours)
 	pytest -m soak --timeout 7200

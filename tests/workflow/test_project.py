@@ -2,8 +2,10 @@
 
 import ast
 import itertools
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -155,3 +157,41 @@ def test_make_alone_prints_every_target() -> None:
     text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert re.findall(r"^  make (\S+)  +\S", text, re.MULTILINE) == phony.split()
+
+
+def made(folder: Path, *words: str) -> list[list[str]]:
+    """The words of each command that `make` starts with these words, in a folder whose name has a space."""
+    home = folder / "my project"
+    (home / ".venv/bin").mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "Makefile", home)
+    for name in ("pyproject.toml", "constraints.txt", "setup.py", ".venv/.ready"):
+        (home / name).touch()
+    for name in ("python", "spfde", "snakemake"):
+        stub = home / ".venv/bin" / name
+        stub.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(['{name}', *sys.argv[1:]]))\n")
+        stub.chmod(0o755)
+    command = ["make", "--silent", "PYTHON=python", *words]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_make_passes_on_paths_with_spaces(tmp_path: Path) -> None:
+    (words,) = made(tmp_path, "campaign", "DATA_ROOT=/my data")
+    assert words[words.index("--data-root") + 1] == "/my data" and "--folder" not in words
+    (words,) = made(tmp_path, "campaign", "CAMPAIGN=/else where")
+    assert words[words.index("--folder") + 1] == "/else where"
+    (words,) = made(tmp_path, "publish")
+    assert words[words.index("--results") + 1] == f"{tmp_path}/my project-campaign/results"
+    (words,) = made(tmp_path, "publish", "CAMPAIGN=/else where")
+    assert words[words.index("--results") + 1] == "/else where/results"
+
+
+def test_make_shows_the_scale_that_it_made(tmp_path: Path) -> None:
+    for words in (["SCALE=smoke"], ["CONFIG=scale=smoke train=never"], ["SCALE=digits", "CONFIG=scale=smoke"]):
+        ran, shown = made(tmp_path, "reproduce", *words)
+        assert "scale=smoke" in ran and shown == ["spfde", "show", "--scale", "smoke"]
+    assert made(tmp_path, "reproduce", "CONFIG=train=never")[1] == ["spfde", "show"]
+
+
+def test_make_bench_measures_what_the_page_on_speed_says(tmp_path: Path) -> None:
+    assert made(tmp_path, "bench") == [["spfde", "bench", "speed"]]
