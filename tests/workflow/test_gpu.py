@@ -110,6 +110,25 @@ def test_a_job_of_several_gpus_waits_for_all_and_is_not_overtaken(start: Start, 
     assert sorted(order[1][1]) == ["0", "1"]
 
 
+def test_a_job_alone_shares_its_gpu_with_no_other_and_leaves_the_others_free(start: Start, log: Path) -> None:
+    two = ("--gpus", "0,1", "--jobs-per-gpu", "2")
+    long, short = start(60, *two), start(1.5, *two)
+    wait_for(log, 2)
+    alone = start(1.5, *two, "--alone")
+    time.sleep(0.7)
+    assert alone.poll() is None and len(events(log)) == 2  # each GPU has a job
+    assert short.wait(60) == 0
+    wait_for(log, 4)
+    later = [start(0.1, *two) for _ in range(3)]
+    assert [job.wait(60) for job in (alone, *later)] == [0, 0, 0, 0]
+    long.kill()
+    found = events(log)
+    (own,) = {gpu for _, pid, gpus in found if pid == alone.pid for gpu in gpus}
+    begin, end = (place for place, (_, pid, _) in enumerate(found) if pid == alone.pid)
+    assert all(gpus != [own] for _, pid, gpus in found[begin + 1 : end])
+    assert any(pid in {job.pid for job in later} for _, pid, _ in found[begin:end])  # on the other GPU's second slot
+
+
 def test_what_cannot_be_had_is_said() -> None:
     command = [sys.executable, str(SCRIPT), "--gpus", "0", "--count", "2", "--", "true"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -144,8 +163,11 @@ def test_the_profile_puts_training_analysis_and_benchmark_into_slots(tmp_path: P
     assert text.count(f"{slot} train --scale cifar100") == text.count("spfde train") > 10
     assert text.count(f"{slot} analyse cka --experiment figure1 --scale cifar100") == text.count("spfde analyse") == 1
     # With the scale's own batch size and the command's own steps and repeats, as a budget of time needs them.
-    assert re.search(rf"{slot} bench epochs --scale cifar100 +--out results/cifar100/bench\.csv", text)
+    # It times: no other job may share its GPU.
+    whole = slot.replace(" --count 1 --", " --count 1 --alone --")
+    assert re.search(rf"{whole} bench epochs --scale cifar100 +--out results/cifar100/bench\.csv", text)
     jobs = [block for block in re.split(r"\n(?=(?:local)?rule )", text) if re.match("(local)?rule ", block)]
-    asking = [job for job in jobs if "gpu=1" in job]
+    asking = [job for job in jobs if "gpu=1" in job or "gpu=2" in job]
+    assert [re.split(r"[ :]", job)[1] for job in jobs if "gpu=2" in job] == ["bench"]
     assert asking == [job for job in jobs if re.match("rule (train_|analyse:|bench:)", job)]
     assert len(asking) > 12

@@ -1,7 +1,7 @@
 # Timings on random images: no data. At the paper's scales as the paper has them, 50 consecutive epochs of 2,000 samples of
 # ResNet-20; elsewhere a few epochs of it, which show that it works: claims on acceleration are decided by the times of the
 # paper's scale, where there are any. A file that `spfde bench epochs --out results/SCALE/bench.csv` wrote before the
-# workflow is taken as it is.
+# workflow is taken as it is. What is timed shares its GPU with no other job.
 rule bench:
     output:
         means=f"{RESULTS}/bench.csv",
@@ -12,9 +12,9 @@ rule bench:
         "../../environment.yml"
     resources:
         mem_mb=4000,
-        gpu=min(1, config["gpus_per_run"]),
+        gpu=min(1, config["gpus_per_run"]) * (1 if GPUS is None else config["jobs_per_gpu"]),
     params:
-        bench=launched("bench", GPUS, config["jobs_per_gpu"]),
+        bench=launched("bench", GPUS, config["jobs_per_gpu"], alone=True),
         scale=SCALE if AT_PAPER_SCALE else "cifar100",
         size=[] if AT_PAPER_SCALE else "--batch-size 8 --samples 24 --epochs 16 --repeats 2".split(),
     shell:
