@@ -46,7 +46,7 @@ class DataSettings(Section):
     name: str = Field("cifar100", description="data set: digits, cifar10, cifar100, imagenet or one of your own")
     digest: str | None = Field(
         None,
-        description="digest of its file in config/data, filled in when settings are resolved; none where it is built in",
+        description="digest of its file in config/data, filled in when settings are resolved; none if it is built in",
     )
     train_limit: int | None = Field(None, ge=1, le=MANY, description="use only the first so many training samples")
     validation: float = Field(0.0, ge=0, le=0.5, description="share of the training set held out for validation")

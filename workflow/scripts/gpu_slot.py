@@ -3,8 +3,9 @@
     python workflow/scripts/gpu_slot.py --gpus 0,1 --jobs-per-gpu 2 -- python -m spfde train ...
 
 A GPU has as many slots as jobs may share it; a slot is a locked file. The command takes this process's place and keeps
-the locks, so whatever way it ends, killed included, the kernel frees its slots. With --alone it takes all slots of its GPUs, as what is timed has to. Locks lie in a local temporary folder:
-GPUs belong to one machine, and locks on a network file system are not to be relied on.
+the locks, so whatever way it ends, killed included, the kernel frees its slots. With --alone it takes all slots of its
+GPUs, as what is timed has to. Locks lie in a local temporary folder: GPUs belong to one machine, and locks on a network
+file system are not to be relied on.
 """
 
 import argparse
@@ -21,8 +22,8 @@ POLL = 0.5  # seconds between looks at slots that are all taken
 def take(folder: Path, gpus: list[str], jobs_per_gpu: int, count: int = 1, alone: bool = False) -> list[str]:
     """Waits for slots on so many different GPUs, and holds them until this process or what it becomes ends.
 
-    One process at a time gathers slots, so one that needs several GPUs, or all slots of one, is not overtaken for ever by
-    those that need one slot. What it gathered of a GPU that it does not take after all, it gives back.
+    One process at a time gathers slots, so one that needs several GPUs, or all slots of one, is not overtaken for ever
+    by those that need one slot. What it gathered of a GPU that it does not take after all, it gives back.
 
     Returns:
         The GPUs, the least shared ones first.
