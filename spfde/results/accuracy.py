@@ -48,13 +48,14 @@ def at_paper_scale(claim: Claim, sources: Sources) -> tuple[Outcome, dict[str, A
         Hypothesis(tuple(each.rows), claim.weights, claim.test_of(each), _published(claim, each, sources))
         for each in claim.comparisons
     ]
-    looks = [Look(max(2, len(known.seeds)), LEVEL, all=True)]
+    looks = [Look(max(2, len(known.seeds)), LEVEL)]
     trial = trial_of(claim, rows, sources, claim.scale, looks, False)
     outcome = trial.decide()
     evidence = evidence_of(claim, trial, outcome, sources, claim.scale)
     evidence["from"] = f"records of scale {claim.scale}"
     evidence["error_rate"] = LEVEL
-    evidence["power"] = power_of(claim, trial, rows, sources, LEVEL, looks)
+    assumed = [(row, claim.assumed(each)) for row, each in zip(rows, claim.comparisons, strict=True)]
+    evidence["power"] = power_of(claim, trial, assumed, sources, LEVEL)
     if claim.test == "magnitude":
         evidence["published_uncertainty"] = [_uncertainty(claim, each, sources) for each in claim.comparisons]
         if claim.relation == "value":
@@ -66,7 +67,7 @@ def rehearsal(claim: Claim, sources: Sources) -> dict[str, Any]:
     """What the runs of another scale show: a check of the machinery that decides nothing."""
     scale = sources.scale
     rows = [Hypothesis(tuple(each.rows), claim.weights, Test()) for each in claim.comparisons]
-    outcome = trial_of(claim, rows, sources, scale, [Look(2, all=True)], False).decide()
+    outcome = trial_of(claim, rows, sources, scale, [Look(2)], False).decide()
     lines = [line(finding, LEVEL) | {"verdict": None} for finding in outcome.findings if finding.effect.n]
     return {"scale": scale, "decides": False, "comparisons": lines}
 
@@ -118,9 +119,10 @@ def evidence_of(claim: Claim, trial: Trial, outcome: Outcome, sources: Sources, 
     shown = worst(outcome.findings, [each.test for each in trial.hypotheses])
     control = outcome.control
     lines = [line(finding, outcome.level) for finding in outcome.findings]
-    for each, finding in zip(lines, outcome.findings, strict=True):
-        each["new_images"] = _new_images(finding, trial, sources, scale, outcome.level)
-    runs = {run for row in {row for each in trial.hypotheses for row in each.rows} for run in trial.runs[row]}
+    for each, finding, hypothesis in zip(lines, outcome.findings, trial.hypotheses, strict=True):
+        each["weights"] = list(hypothesis.weights)
+        each["new_images"] = _new_images(finding, hypothesis, outcome, sources, scale)
+    runs = [run for row in {row for each in trial.hypotheses for row in each.rows} for run in trial.runs[row]]
     return {
         "reason": outcome.reason,
         "n": shown.effect.n if shown else 0,
@@ -140,22 +142,28 @@ def _shown(effect: Effect, level: float) -> dict[str, Any]:
     return {"n": effect.n, "effect": effect.mean, "interval": interval(effect, level)}
 
 
-def _new_images(finding: Finding, trial: Trial, sources: Sources, scale: str, level: float) -> list[float] | None:
-    """The interval for new images, where the records of every run of the comparison say which images were right."""
-    if not finding.effect.known:
+def _new_images(
+    finding: Finding, hypothesis: Hypothesis, outcome: Outcome, sources: Sources, scale: str
+) -> list[float] | None:
+    """The interval for new images, of the runs that the verdict rests on.
+
+    None where not every one of these runs has a record that says which images were right, or where they were made on
+    several kinds of hardware.
+    """
+    runs = [[run for run in outcome.cut[row] if not run.diverged] for row in finding.rows]
+    if not finding.effect.known or len({run.hardware for row in runs for run in row}) > 1:
         return None
-    weights = next(each.weights for each in trial.hypotheses if each.rows == finding.rows)
-    rows, folders = [], {folder.name: folder for folder in reversed(sources.folders(scale))}
-    for row in finding.rows:
-        own = [folders.get(run.run_id) for run in trial.runs[row] if not run.diverged]
-        found = [read_correct(folder) if folder else None for folder in own]
+    folders = {folder.name: folder for folder in reversed(sources.folders(scale))}
+    rows = []
+    for own in runs:
+        found = [read_correct(folder) if (folder := folders.get(run.run_id)) else None for run in own]
         known = [each for each in found if each is not None]
-        if len(known) < max(2, len(found)):
+        if len(known) < max(2, len(own)):
             return None
         rows.append(np.stack(known))
     if len({each.shape[1] for each in rows}) > 1:
         return None
-    return list(crossed_bootstrap(rows, weights, 1 - 2 * level))
+    return list(crossed_bootstrap(rows, hypothesis.weights, 1 - 2 * outcome.level))
 
 
 def _published(claim: Claim, each: Comparison, sources: Sources) -> Variance:
@@ -209,25 +217,25 @@ def _median(values: pd.DataFrame, table: str) -> Deviation:
 
 
 def power_of(
-    claim: Claim,
-    trial: Trial,
-    hypotheses: Sequence[Hypothesis],
-    sources: Sources,
-    level: float,
-    looks: Sequence[Look],
-    smallest: float | None = None,
+    claim: Claim, trial: Trial, assumed: Sequence[tuple[Hypothesis, float]], sources: Sources, level: float
 ) -> dict[str, Any]:
-    """What n seeds can decide, and how many are needed; of several comparisons, the hardest."""
-    names = dict.fromkeys(row for each in hypotheses for row in each.rows)
+    """What n seeds can decide, and how many are needed; of several comparisons, the hardest.
+
+    Args:
+        claim: for the published spread, where the runs at hand show none.
+        trial: its runs and looks.
+        assumed: what must be shown, each with the effect that is taken to be true.
+        sources: published values.
+        level: of each one-sided test.
+    """
+    names = dict.fromkeys(row for each, _ in assumed for row in each.rows)
     own = pooled_variance([measured(trial.runs[row]) for row in names])
     spread = Deviation(math.sqrt(own.value), own.df, "records") if own.df >= 2 else _spread(claim, sources)
-    n = trial.fewest() if hypotheses else 0
-    n = n if n >= 2 else looks[0].seeds
+    n = trial.fewest() if assumed else 0
+    n = n if n >= 2 else trial.looks[0].seeds
     found = []
-    for each, comparison in zip(hypotheses, claim.comparisons, strict=True):
+    for each, effect in assumed:
         design = Design(spread.std, each.weights, each.published, level)
-        effect = smallest if smallest and claim.test == "superiority" else claim.assumed(comparison)
-        effect = 0.0 if smallest and claim.test != "superiority" else effect
         variance = design.variance(n)
         found.append(
             {

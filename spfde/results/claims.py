@@ -168,6 +168,34 @@ class Claim(Section):
         return 0.0 if self.test == "equivalence" or not known else math.fsum(known) / len(known)
 
 
+class Question(Section):
+    """A question of a study's own: a sentence on two rows of its scale, decided at its looks and by its margins."""
+
+    id: str = Field(pattern=r"^[a-z0-9-]+$")
+    asks: int = Field(ge=1, description="number of the question in the protocol")
+    says: str = Field(description="what the answer yes would say")
+    rows: list[str] = Field(min_length=2, max_length=2, description="row, row that it is compared with")
+    test: Literal["superiority", "non-inferiority"]
+    control: list[str] = Field([], description="for non-inferiority: dynamic row, static row")
+    costs: EqualCosts | None = Field(None, description="what the first row may cost")
+
+    def as_claim(self, how: "Reduced") -> Claim:
+        """The question in the form of a claim, with the margin of its scale."""
+        return Claim(
+            id=self.id,
+            claim=self.says,
+            source="docs/protocol.md",
+            kind="accuracy",
+            test=self.test,
+            scale=how.of,
+            comparisons=[Comparison(rows=self.rows)],
+            expected=Expected(low=0.0, standing="F"),
+            margin=how.margin,
+            control=self.control,
+            costs=self.costs,
+        )
+
+
 class Reduced(Section):
     """A scale that stands in for a paper's: its margins and looks, declared before its runs."""
 
@@ -184,6 +212,7 @@ class Reduced(Section):
     trend: dict[int, list[str]] = Field(
         {}, description="row and base row by epochs of training: claims of no loss need their gap over the logarithm"
     )
+    questions: list[Question] = Field([], description="those that its protocol asks, beside the claims of the papers")
     full: int = Field(160, ge=1, description="epochs of the paper's schedule, which the trend is extrapolated to")
 
     def of_claim(self, claim: Claim) -> Claim:

@@ -51,9 +51,9 @@ class Sources:
             found |= self.rows(scale, experiment)
         return found
 
-    def seeds(self, scale: str, row: str) -> int:
-        """How many seeds the tiers of a scale plan for a row."""
-        return len({seed for tier in read_scale(scale).tiers for seed in tier.seeds if _names(tier.rows, row)})
+    def seeds(self, scale: str, row: str) -> set[int]:
+        """The seeds that the tiers of a scale plan for a row."""
+        return {seed for tier in read_scale(scale).tiers for seed in tier.seeds if _names(tier.rows, row)}
 
     def plan(self, claim: Claim, row: str) -> Plan:
         """The plan of a claim's row at the paper's scale.

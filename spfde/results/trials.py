@@ -1,14 +1,15 @@
 """Verdicts on accuracies: from the runs of several rows to a word, at the looks that were declared before.
 
-A look is a number of seeds at which a claim may be decided, and the level of its tests. Once decided at a look, a claim
+A look is a set of seeds at which a claim may be decided, and the level of its tests. Once decided at a look, a claim
 stays decided; between looks it is "undecided (interim)", whatever the runs at hand say, so that nobody can stop adding
-seeds when the result pleases. Runs that diverged are left out of means; in a second analysis they count with the
-accuracy of chance, and where the two disagree the claim is undecided.
+seeds when the result pleases. Only runs on the same hardware are compared, and only those count towards a look. Runs
+that diverged are left out of means; in a second analysis they count with the accuracy of chance, and where the two
+disagree the claim is undecided.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -40,17 +41,22 @@ class Run(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A number of seeds at which claims are decided.
+    """The seeds at which claims are decided.
 
     Attributes:
         seeds: how many every row needs.
         level: of each one-sided test.
-        all: whether seeds beyond that number count too; otherwise the first ones in their order do.
+        named: which seeds these are, where that was declared before: another one never takes the place of one that is
+            missing. Empty: any seeds, and those beyond their number count too.
     """
 
     seeds: int
     level: float = LEVEL
-    all: bool = False
+    named: tuple[int, ...] = ()
+
+    def of(self, runs: Iterable[Run]) -> list[Run]:
+        """Those of the runs that count at this look."""
+        return [run for run in runs if not self.named or run.seed in self.named]
 
 
 class Hypothesis(NamedTuple):
@@ -61,12 +67,14 @@ class Hypothesis(NamedTuple):
         weights: what the means of the rows are multiplied with.
         test: what their sum must show.
         published: variance of the published number in the test, where it is an uncertain one.
+        refuted: what is said where the test speaks against the claim, if the rows alone do not tell it.
     """
 
     rows: tuple[str, ...]
     weights: tuple[float, ...]
     test: Test
     published: Variance = NO_VARIANCE
+    refuted: str = ""
 
 
 class Finding(NamedTuple):
@@ -80,15 +88,31 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A verdict with what it rests on."""
+    """A verdict with what it rests on.
+
+    Args:
+        verdict: the word.
+        findings: of each comparison.
+        reason: why nothing is decided, or what it was decided by where the comparisons do not tell it.
+        level: of each one-sided test.
+        control: the positive control, where the claim has one.
+        cut: the runs of each row that the verdict rests on, those that diverged among them.
+    """
 
     verdict: Verdict
     findings: list[Finding]
     reason: str = ""
     level: float = LEVEL
     control: Effect | None = None
-    diverged: int = 0
-    runs: int = 0
+    cut: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        return sum(map(len, self.cut.values()))
+
+    @property
+    def diverged(self) -> int:
+        return sum(run.diverged for runs in self.cut.values() for run in runs)
 
 
 @dataclass(frozen=True)
@@ -120,44 +144,56 @@ class Trial:
         """The outcome at the first look that decides, or what the runs at hand show."""
         if not self.hypotheses:
             return Outcome("not run", [], "nothing to compare")
+        waiting, reason = None, ""
         for look in self.looks:
             found = self._at(look)
             if found.verdict in DECIDED:
                 return found
-        if all(self._reached(hypothesis, look) for hypothesis in self.hypotheses):
-            return found
-        return self._pending()
+            if waiting is None and not self._all_reached(look):
+                waiting = look
+            elif waiting is None:
+                reason = f"; at {look.seeds} seeds: {found.reason}" if found.reason else ""
+        return self._pending(waiting, reason) if waiting else found
 
     def fewest(self) -> int:
-        """Seeds of the row that has the fewest."""
-        return min(len(self._ordered[row]) for hypothesis in self.hypotheses for row in hypothesis.rows)
+        """Runs, on hardware that can be compared, of the row that has the fewest at the last look."""
+        cut = self._cut(self.looks[-1])
+        return min(comparable([cut[row] for row in hypothesis.rows]) for hypothesis in self.hypotheses)
 
-    def _reached(self, hypothesis: Hypothesis, look: Look) -> bool:
-        return all(len(self._ordered[row]) >= look.seeds for row in hypothesis.rows)
+    def effect(self, rows: Sequence[str]) -> Effect:
+        """The first row minus the second, over the runs of the last look that did not diverge."""
+        return self._effect(rows, (1.0, -1.0), self._cut(self.looks[-1]), measured)
+
+    def _cut(self, look: Look) -> dict[str, list[Run]]:
+        return {row: look.of(runs) for row, runs in self._ordered.items()}
+
+    def _reached(self, rows: Sequence[str], look: Look) -> bool:
+        return comparable([look.of(self._ordered[row]) for row in rows]) >= look.seeds
+
+    def _all_reached(self, look: Look) -> bool:
+        together = [hypothesis.rows for hypothesis in self.hypotheses] + [tuple(self.control)] * bool(self.control)
+        return all(self._reached(rows, look) for rows in together)
 
     def _at(self, look: Look) -> Outcome:
         """The outcome of both analyses at a look; comparisons that have not reached it are not run."""
-        cut = {row: runs if look.all else runs[: look.seeds] for row, runs in self._ordered.items()}
+        cut = self._cut(look)
         first = self._analysis(look, cut, measured)
-        named = {row for hypothesis in self.hypotheses for row in hypothesis.rows}
-        diverged = sum(run.diverged for row in named for run in cut[row])
-        total = sum(len(cut[row]) for row in named)
-        counted = Outcome(**{**vars(first), "diverged": diverged, "runs": total})
-        if not diverged:
-            return counted
+        if not first.diverged:
+            return first
         second = self._analysis(look, cut, lambda runs: _values(runs, self.chance))
         if first.verdict == second.verdict:
-            return counted
+            return first
         reason = (
-            f"{diverged} of {total} runs diverged; counted with the accuracy of chance, it would be {second.verdict}"
+            f"{first.diverged} of {first.runs} runs diverged; counted with the accuracy of chance, it would be "
+            f"{second.verdict}"
         )
-        return Outcome(**{**vars(counted), "verdict": "undecided", "reason": reason})
+        return replace(first, verdict="undecided", reason=reason)
 
     def _analysis(
         self, look: Look, cut: Mapping[str, Sequence[Run]], values: Callable[[Sequence[Run]], Runs]
     ) -> Outcome:
         found = self._findings(cut, values)
-        reached = [self._reached(hypothesis, look) for hypothesis in self.hypotheses]
+        reached = [self._reached(hypothesis.rows, look) for hypothesis in self.hypotheses]
         # Seeds whose accuracies are all equal say nothing of the spread: they are not tested, and not called exact.
         spread = [finding.effect.known and finding.effect.error > 0 for finding in found]
         tested = [
@@ -170,25 +206,47 @@ class Trial:
             for finding, each, there, known in zip(found, judged, reached, spread, strict=True)
         ]
         verdict: Verdict = conclude([finding.judged.word for finding in findings])
-        reason = next((f.judged.reason for f in findings if f.judged.reason), "") if verdict == "undecided" else ""
+        reason = self._reason(verdict, findings)
         control = self._effect(self.control, (1.0, -1.0), cut, values) if self.control else None
-        shown = control is None or (control.known and control.error and control.p_above(0.0) <= look.level)
+        shown = control is None or (
+            self._reached(self.control, look)
+            and control.known
+            and control.error > 0
+            and control.p_above(0.0) <= look.level
+        )
         if verdict == "reproduced" and not shown:
             verdict = "undecided"
             reason = f"the positive control ({' above '.join(self.control)}) is not shown: no difference means little"
-        return Outcome(verdict, findings, reason, look.level, control)
+        return Outcome(verdict, findings, reason, look.level, control, cut)
 
-    def _pending(self) -> Outcome:
-        """What the runs show where no look decided: nothing, or an interim state."""
-        look = self.looks[-1]
-        findings = self._findings(self._ordered, measured)
-        fewest, named = self.fewest(), {row for hypothesis in self.hypotheses for row in hypothesis.rows}
-        runs = [run for row in named for run in self._ordered[row]]
-        verdict: Verdict = "undecided (interim)" if fewest else "not run"
-        coming = next((look.seeds for look in self.looks if look.seeds > fewest), look.seeds)
-        reason = f"{fewest} seeds of the {coming} of the next look" if fewest else _lacking(self._ordered, named)
-        diverged = sum(run.diverged for run in runs)
-        return Outcome(verdict, findings, reason, look.level, None, diverged, len(runs))
+    def _reason(self, verdict: Verdict, findings: Sequence[Finding]) -> str:
+        """Why nothing is decided; or what speaks against the claim where it is none of its own comparisons."""
+        if verdict == "undecided":
+            return next((finding.judged.reason for finding in findings if finding.judged.reason), "")
+        against = [
+            hypothesis.refuted
+            for hypothesis, finding in zip(self.hypotheses, findings, strict=True)
+            if finding.judged.word == "contradicted"
+        ]
+        return next(iter(against), "") if all(against) else ""
+
+    def _pending(self, look: Look, before: str) -> Outcome:
+        """What the runs show where no look decided: nothing, or an interim state before this look.
+
+        Args:
+            look: the next one, which not every comparison has reached.
+            before: why the look before it decided nothing.
+        """
+        cut = self._cut(look)
+        findings = self._findings(cut, measured)
+        named = dict.fromkeys(row for hypothesis in self.hypotheses for row in hypothesis.rows)
+        if not all(cut[row] for row in named):
+            return Outcome("not run", findings, _lacking(cut, named), look.level, None, cut)
+        fewest = min(map(len, cut.values()))
+        waits = f"{fewest} seeds of the {look.seeds} of the next look" if fewest else _lacking(cut, cut)
+        if fewest >= look.seeds:
+            waits = "the rows were run on different hardware, and only runs on the same hardware are compared"
+        return Outcome("undecided (interim)", findings, waits + before, look.level, None, cut)
 
     def _findings(self, cut: Mapping[str, Sequence[Run]], values: Callable[[Sequence[Run]], Runs]) -> list[Finding]:
         names = dict.fromkeys(row for hypothesis in self.hypotheses for row in hypothesis.rows)
@@ -214,6 +272,12 @@ class Trial:
     ) -> Effect:
         make = paired_contrast if self.paired else contrast
         return make([values(cut[row]) for row in rows], weights)
+
+
+def comparable(rows: Sequence[Sequence[Run]]) -> int:
+    """How many runs the row with the fewest has on hardware that every row was run on; no others are compared."""
+    shared = set.intersection(*({run.hardware for run in runs} for runs in rows))
+    return min(sum(run.hardware in shared for run in runs) for runs in rows)
 
 
 def of_row(frame: pd.DataFrame, row: str, metric: str) -> list[Run]:

@@ -10,6 +10,7 @@ from spfde.files import write_json, write_text
 from spfde.results.claims import DECIDED, VERDICTS
 from spfde.results.tables.render import markdown, page
 from spfde.results.tables.table import Column, Table
+from spfde.results.trend import told
 
 SHOWN = (
     "contradicted",
@@ -139,9 +140,15 @@ def table(verdicts: list[dict[str, Any]], scale: str) -> Table:
         pd.DataFrame(ordered),
         columns,
         pd.DataFrame({"claim": ordered}),
-        [" ".join(found.sentences[1:]), *NOTES],
+        [" ".join(found.sentences[1:]), *NOTES, *_trend(ordered)],
         parted_by="verdict",
     )
+
+
+def _trend(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the trend of a reduced scale says, beside which its claims of no loss stand."""
+    found = (entry["reduced"] for entry in verdicts if entry.get("reduced"))
+    return list(dict.fromkeys(told(each["trend"]) for each in found if each["trend"]))
 
 
 def _published(row: dict[str, Any]) -> str:
@@ -178,10 +185,26 @@ def _reduced(row: dict[str, Any]) -> str:
     found = row.get("reduced")
     if not found or found["verdict"] == "not run":
         return "–" if not found else "not run"
-    interval = "" if found["low"] is None else f" [{found['low']:+.2f}, {found['high']:+.2f}]"
     others = (_stands_in(here, there) for there, here in found["rows"].items())
     where = ", ".join([found["scale"], *others, f"n = {found['n']}"])
-    return f"{found['verdict']} at reduced scale ({where}): {found['effect']:+.2f}{interval}"
+    return "; ".join([f"{found['verdict']} at reduced scale ({where}){_numbers(found)}", *_remarks(found)])
+
+
+def _numbers(found: Mapping[str, Any]) -> str:
+    """The effect with its interval; nothing where no runs can be compared."""
+    if found["effect"] is None:
+        return ""
+    interval = "" if found["low"] is None else f" [{found['low']:+.2f}, {found['high']:+.2f}]"
+    return f": {found['effect']:+.2f}{interval}"
+
+
+def _remarks(found: Mapping[str, Any]) -> list[str]:
+    """The other intervals of the effect, what diverged, and the reason of the word."""
+    intervals = {"pooled": found["pooled_interval"], "for new images": found["new_images"]}
+    said = [f"{name} [{ends[0]:+.2f}, {ends[1]:+.2f}]" for name, ends in intervals.items() if ends]
+    if found["evidence"]["diverged"]:
+        said.append(f"{found['evidence']['diverged']} of {found['evidence']['runs']} diverged")
+    return [*said, found["reason"]] if found["reason"] else said
 
 
 def _stands_in(here: str, there: str) -> str:

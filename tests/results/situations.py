@@ -1,6 +1,6 @@
 """What situations are made of: claims, and frames of records with known effects that they are held against."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,18 @@ def holder(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A function that holds a claim against a frame of records, and returns its entry in claims.json."""
     rows, plan_of = Sources.rows, Sources.plan_of
 
-    def of(told: Claim, runs: pd.DataFrame, scale: str = "cifar100", reduced: dict[str, Any] | None = None) -> Any:
+    def of(
+        told: Claim,
+        runs: pd.DataFrame,
+        scale: str = "cifar100",
+        reduced: dict[str, Any] | None = None,
+        folders: Sequence[Path] = (),
+    ) -> Any:
         empty = pd.DataFrame(columns=["row", "scale"])
         of_scale = runs if len(runs) else empty
         monkeypatch.setattr(Sources, "has_records", lambda self, at: bool((of_scale["scale"] == at).any()))
         monkeypatch.setattr(Sources, "runs", lambda self, at, experiment="": of_scale[of_scale["scale"] == at])
-        monkeypatch.setattr(Sources, "folders", lambda self, at: [])
+        monkeypatch.setattr(Sources, "folders", lambda self, at: list(folders))
         monkeypatch.setattr(Sources, "rows", lambda self, at, experiment: rows(SHARED, at, experiment))
         monkeypatch.setattr(Sources, "plan_of", lambda self, run: plan_of(SHARED, run))
         claims = Claims(claims=[told], reduced=read().reduced if reduced is None else reduced)

@@ -46,7 +46,11 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Row], str]] = {
         {A: (71, 0.2, 8), MEST: (71, 0.2, 8), BASE: (71, 0.2, 8), STATIC: (71, 0.2, 8)},
         "undecided",
     ),
-    "no difference, but the control was not run": (SIMILAR, {A: (71, 0.2, 8), MEST: (71, 0.2, 8)}, "undecided"),
+    "no difference, but the control was not run": (
+        SIMILAR,
+        {A: (71, 0.2, 8), MEST: (71, 0.2, 8)},
+        "undecided (interim)",
+    ),
     "no difference, at a spread that would hide one": (
         SIMILAR,
         {A: (71, 0.6, 3), MEST: (71, 0.6, 3), **CONTROL},
@@ -92,6 +96,20 @@ SITUATIONS: dict[str, tuple[dict[str, Any], dict[str, Row], str]] = {
 def test_a_situation(decide: Any, name: str) -> None:
     told, rows, expected = SITUATIONS[name]
     assert decide(claim(**told), frame(rows))["verdict"] == expected
+
+
+def test_a_control_that_diverged_or_is_not_complete_shows_nothing(decide: Any) -> None:
+    """With the accuracy of chance in place of the run that diverged, dynamic is not shown above static."""
+    runs = frame(
+        {A: (71, 0.2, 8), MEST: (71, 0.2, 8), **{row: (mean, std, 3) for row, (mean, std, _) in CONTROL.items()}}
+    )
+    assert decide(claim(**SIMILAR), runs)["verdict"] == "reproduced"
+    lost = (runs["row"] == STATIC) & (runs["seed"] == 2)
+    diverged = runs.assign(status=runs["status"].mask(lost, "diverged"), **{VALUE: runs[VALUE].mask(lost)})
+    found = decide(claim(**SIMILAR), diverged)
+    assert found["verdict"] == "undecided" and "would be undecided" in found["evidence"]["reason"]
+    found = decide(claim(**SIMILAR), runs[~lost])
+    assert found["verdict"] == "undecided (interim)" and found["evidence"]["reason"].startswith("2 seeds of the 3")
 
 
 def test_the_same_difference_alone_is_contradicted(decide: Any) -> None:

@@ -15,6 +15,11 @@ SUPPORTED = {
     "low": 0.4,
     "high": 2.0,
     "error_rate": 0.03,
+    "pooled_interval": None,
+    "new_images": None,
+    "reason": "",
+    "trend": None,
+    "evidence": {"diverged": 0, "runs": 10},
 }
 
 
@@ -94,6 +99,11 @@ def test_reduced_verdicts_have_a_column_where_there_is_one() -> None:
     assert cell(title, reduced={**found, "low": None}) == "supported at reduced scale (short, n = 5): +1.20"
     other = cell(title, reduced={**found, "rows": {"s90": "s80"}})
     assert other == "supported at reduced scale (short, 80 % sparsity for 90 %, n = 5): +1.20 [+0.40, +2.00]"
+    more = {**found, "pooled_interval": [0.5, 1.9], "new_images": [-0.1, 2.5], "reason": "a reason"}
+    told = cell(title, reduced={**more, "evidence": {"diverged": 1, "runs": 10}})
+    assert told.endswith("+2.00]; pooled [+0.50, +1.90]; for new images [-0.10, +2.50]; 1 of 10 diverged; a reason")
+    none = cell(title, reduced={**found, "effect": None, "low": None, "n": 0})
+    assert none == "supported at reduced scale (short, n = 0)"
     others = [entry(), entry(reduced={**found, "verdict": "not run"}), entry(reduced=found)]
     shown = table(others, "cifar100")
     column = [column.title for column in shown.columns].index(title)
