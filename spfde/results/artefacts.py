@@ -44,6 +44,7 @@ class Artefact:
         scales: scales that it is computed at, beside the one that is shown.
         shows: other artefacts that it contains, by their rules' names.
         plans: experiments whose plans it reads, beside its own.
+        claims: whether it reads config/claims.yaml, for the protocol of a reduced scale.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Artefact:
     scales: tuple[str, ...] = ()
     shows: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
+    claims: bool = False
 
     @property
     def rule(self) -> str:
@@ -131,6 +133,7 @@ TABLES = {
         _table("deviations"),
         _table("budget"),
         _table("pilot"),
+        _table("study", experiment="budget", plans=("table2", "appendix_b"), claims=True),
     )
 }
 FIGURES = {
@@ -140,7 +143,7 @@ FIGURES = {
         _figure("figure3", analyses=("figure3.gradients",)),
         _figure("figure4"),
         _figure("appendix_b"),
-        _figure("budget"),
+        _figure("budget", claims=True),
         _figure("tradeoff", "table2"),
         _figure("timeline", "table2"),
         _figure("scaling", by_hand=("scaling.csv",)),

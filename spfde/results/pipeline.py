@@ -190,6 +190,7 @@ class Pipeline:
             ),
             *self._settings(artefact.experiments, [scale for part in parts for scale in part.scales]),
             shown(config_file("reference.csv")),
+            *(shown(config_file("claims.yaml")) for part in parts if part.claims),
             *source_files(*(f"spfde.results.{FILES[part.kind].folder}" for part in parts if part.kind != "notebook")),
             *source_files(*(part.module for part in parts)),
         ]

@@ -73,12 +73,12 @@ def test_a_level_is_compared_with_the_next_plain_training_that_costs_no_less(tmp
     without = [row for row in made.plan if row["row"] != "spfde-s90-e21"]
     assert set(comparators(without)) == {"spfde-s90-f25-d25"}  # 32 epochs cost half as much again
     made = replace(made, runs=made.runs[made.runs["row"] != "spfde-s90-e21"])
-    (said,) = budget.answers(budget._points(made))  # what was not run is not compared with
+    (said,) = budget.answers(budget._points(made), {})  # what was not run is not compared with
     assert "19 epochs" in said
 
 
 def test_the_sentences_give_the_differences_by_welch(tmp_path: Path) -> None:
-    said = budget.answers(budget._points(material(tmp_path)))
+    said = budget.answers(budget._points(material(tmp_path)), {})
     for row, other, sentence in (
         ("spfde-s90-f25-d25", "spfde-s90-e19", said[0]),
         ("spfde-s90-f20-d20", "spfde-s90-e21", said[1]),
@@ -89,7 +89,25 @@ def test_the_sentences_give_the_differences_by_welch(tmp_path: Path) -> None:
     assert said[0].startswith("25%+25%, 32 epochs, against plain, 19 epochs (3.4 % more FLOPs): +1.03 points")
     assert said[0].endswith(": better") and said[1].endswith(": cannot be told apart")
     single = material(tmp_path, {row: values[:1] for row, values in ACCURACIES.items()})
-    assert all(line.endswith("n = 1: one seed decides nothing") for line in budget.answers(budget._points(single)))
+    assert all(line.endswith("n = 1: one seed decides nothing") for line in budget.answers(budget._points(single), {}))
+
+
+def test_at_a_scale_with_a_protocol_the_words_are_its_answers(tmp_path: Path) -> None:
+    """Not those of an interval at whatever number of seeds is there."""
+    answer = {"verdict": "undecided (interim)", "effect": 1.03, "low": 0.5, "high": 1.5, "n": 3, "reason": "3 of 5"}
+    none = {**answer, "effect": None, "n": 0, "reason": "other hardware"}
+    pairs = {("spfde-s90-f25-d25", "spfde-s90-e19"): answer, ("spfde-s90-f20-d20", "spfde-s90-e21"): none}
+    said = budget.answers(budget._points(material(tmp_path)), pairs)
+    assert said[0].endswith("+1.03 points [+0.50, +1.50], n = 3; more accurate: undecided (interim) (3 of 5)")
+    assert said[1].endswith("undecided (interim): other hardware")
+
+
+def test_runs_on_different_hardware_are_not_compared(tmp_path: Path) -> None:
+    made = material(tmp_path)
+    moved = made.runs["row"].isin(["spfde-s90-e19"])
+    runs = made.runs.assign(**{"environment.device": np.where(moved, "cuda: other", "cpu: one")})
+    said = budget.answers(budget._points(replace(made, runs=runs)), {})
+    assert said[0].endswith("run on different hardware, not compared") and said[1].endswith("cannot be told apart")
 
 
 def test_the_figure_has_a_panel_over_time_where_times_are_known(tmp_path: Path) -> None:

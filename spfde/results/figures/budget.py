@@ -1,4 +1,8 @@
-"""Is SpFDE better than training shorter? Accuracy over the budget of plain sparse training, and SpFDE beside it."""
+"""Is SpFDE better than training shorter? Accuracy over the budget of plain sparse training, and SpFDE beside it.
+
+At a scale with a protocol the words on the pairs are those of its questions, at its looks. Elsewhere a pair is
+described by its 95 % interval.
+"""
 
 import math
 from collections.abc import Mapping
@@ -11,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from spfde.errors import NotRun
 from spfde.experiments.files import read_scale
+from spfde.results import reduced
 from spfde.results.comparators import comparators, is_plain
 from spfde.results.figures import style
 from spfde.results.labels import is_control, levels, tag
@@ -58,10 +63,11 @@ def draw(material: Material) -> style.Drawing:
     points = sorted(_points(material), key=lambda point: point.cost)
     if not any(point.plain for point in points):
         raise NotRun("no plain sparse training of the experiment budget was run", "train its runs first")
+    said = answers(points, _verdicts(material))
     power = exponent(point.cost for point in points)
     seconds = [point.seconds for point in points]
     timed = any(map(math.isfinite, seconds))
-    figure = Figure(figsize=(style.DOUBLE, 3.7 + 0.16 * len(answers(points))))
+    figure = Figure(figsize=(style.DOUBLE, 3.7 + 0.16 * len(said)))
     panels = figure.subplots(1, 1 + timed, sharey=True, squeeze=False)[0]
     style.letter(panels[0], 0, "by training FLOPs")
     _panel(panels[0], points, [point.cost / 10**power for point in points])
@@ -74,30 +80,55 @@ def draw(material: Material) -> style.Drawing:
         _panel(panels[1], points, [each / size for each in seconds])
         panels[1].set_xlabel(f"{unit} of all training steps, measured")
     _legend(figure, points)
-    said = answers(points)
     if said:
         figure.supxlabel("\n".join(said), fontsize=7, x=0.01, ha="left")
     return style.Drawing(figure, _values(material, points))
 
 
-def answers(points: list[Point]) -> list[str]:
-    """A sentence for each level of SpFDE beside plain training at no fewer FLOPs: the difference, Welch."""
+def answers(points: list[Point], verdicts: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
+    """A sentence for each level of SpFDE beside plain training at no fewer FLOPs: the difference, Welch.
+
+    Args:
+        points: rows with finished runs.
+        verdicts: what a protocol says of a row and the row that it is compared with (`spfde.results.reduced.answers`).
+    """
     said, of = [], {point.row["row"]: point for point in points}
     for point in points:
         other = of.get(point.other)
         if other is None or is_control(point.row) or _once(point):
             continue
-        effect = contrast([point.runs, other.runs], (1, -1))
-        n = min(point.accuracy.n, other.accuracy.n)
         more = f"{100 * (other.cost / point.cost - 1):.1f} % more FLOPs"
         names = f"{levels(point.row)}, {point.epochs} epochs, against plain, {other.epochs} epochs ({more})"
-        if n < 2:
-            said.append(f"{names}: {effect.mean:+.2f} points, n = {n}: one seed decides nothing")
-            continue
-        low, high = effect.interval()
-        told = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
-        said.append(f"{names}: {effect.mean:+.2f} points [{low:+.2f}, {high:+.2f}], n = {n}: {told}")
+        answer = verdicts.get((point.row["row"], point.other))
+        said.append(f"{names}: {_answered(answer) if answer else _described(point, other)}")
     return said
+
+
+def _verdicts(material: Material) -> dict[tuple[str, str], dict[str, Any]]:
+    """Answers to the questions whether one row is more accurate than another, by the two rows."""
+    found = reduced.answers(material.scale, material.results)
+    return {(entry["pair"][0], entry["pair"][1]): entry for entry in found if entry["test"] == "superiority"}
+
+
+def _answered(answer: Mapping[str, Any]) -> str:
+    """The word of the protocol on "is more accurate", with the effect over the runs that it rests on."""
+    if answer["effect"] is None:
+        return f"{answer['verdict']}: {answer['reason']}"
+    interval = "" if math.isnan(answer["low"]) else f" [{answer['low']:+.2f}, {answer['high']:+.2f}]"
+    why = f" ({answer['reason']})" if answer["reason"] else ""
+    return f"{answer['effect']:+.2f} points{interval}, n = {answer['n']}; more accurate: {answer['verdict']}{why}"
+
+
+def _described(point: Point, other: Point) -> str:
+    """The difference and its 95 % interval, where no protocol declares when something may be said."""
+    effect = contrast([point.runs, other.runs], (1, -1))
+    if math.isnan(effect.mean):
+        return "run on different hardware, not compared"
+    if effect.n < 2:
+        return f"{effect.mean:+.2f} points, n = {effect.n}: one seed decides nothing"
+    low, high = effect.interval()
+    told = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
+    return f"{effect.mean:+.2f} points [{low:+.2f}, {high:+.2f}], n = {effect.n}: {told}"
 
 
 def _points(material: Material) -> list[Point]:
@@ -121,7 +152,8 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
     plain = [(x, p) for x, p in zip(places, points, strict=True) if p.plain and math.isfinite(x)]
     if plain:
         x, means = [x for x, _ in plain], [p.accuracy.mean for _, p in plain]
-        low, high = zip(*(_bounds(p.accuracy) for _, p in plain), strict=True)
+        low, high = zip(*((p.accuracy.low, p.accuracy.high) for _, p in plain), strict=True)
+        # A single run has no interval: the band ends beside it, and does not shrink to it as if it were certain.
         axes.fill_between(x, low, high, color=style.BLUE, alpha=0.15, linewidth=0)
         axes.plot(x, means, **CURVE)
         for place, point in plain:
@@ -133,8 +165,8 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
             continue
         colour, marker = _mark(point)
         mean = point.accuracy.mean
-        error = mean - _bounds(point.accuracy)[0]
-        axes.errorbar(place, mean, error, color=colour, elinewidth=0.9, zorder=3)
+        if point.accuracy.n > 1:
+            axes.errorbar(place, mean, mean - point.accuracy.low, color=colour, elinewidth=0.9, zorder=3)
         axes.plot(place, mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
         # To the upper left: the curve rises to the right, where the row that this one is compared with stands, too.
         text = f"{levels(point.row)}, {point.epochs}" if several else levels(point.row)
@@ -148,11 +180,6 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
 def _lengths(points: list[Point]) -> int:
     """How many different numbers of epochs SpFDE and its controls were trained for."""
     return len({point.epochs for point in points if not point.plain})
-
-
-def _bounds(accuracy: Estimate) -> tuple[float, float]:
-    """Of the interval; a single run has none, and is drawn as a point."""
-    return (accuracy.low, accuracy.high) if accuracy.n > 1 else (accuracy.mean, accuracy.mean)
 
 
 def _once(point: Point) -> bool:
