@@ -243,7 +243,7 @@ class Trial:
         if not all(cut[row] for row in named):
             return Outcome("not run", findings, _lacking(cut, named), look.level, None, cut)
         fewest = min(map(len, cut.values()))
-        waits = f"{fewest} seeds of the {look.seeds} of the next look" if fewest else _lacking(cut, cut)
+        waits = f"{fewest} of the {look.seeds} seeds of the next look" if fewest else _lacking(cut, cut)
         if fewest >= look.seeds:
             waits = "the rows were run on different hardware, and only runs on the same hardware are compared"
         return Outcome("undecided (interim)", findings, waits + before, look.level, None, cut)

@@ -98,7 +98,7 @@ def test_at_a_scale_with_a_protocol_the_words_are_its_answers(tmp_path: Path) ->
     none = {**answer, "effect": None, "n": 0, "reason": "other hardware"}
     pairs = {("spfde-s90-f25-d25", "spfde-s90-e19"): answer, ("spfde-s90-f20-d20", "spfde-s90-e21"): none}
     said = budget.answers(budget._points(material(tmp_path)), pairs)
-    assert said[0].endswith("+1.03 points [+0.50, +1.50], n = 3; more accurate: undecided (interim) (3 of 5)")
+    assert said[0].endswith("+1.03 points [+0.50, +1.50], n = 3; more accurate: undecided (interim)")
     assert said[1].endswith("undecided (interim): other hardware")
 
 

@@ -149,7 +149,7 @@ def test_a_look_needs_the_seeds_that_were_declared_for_it(decide: Any) -> None:
         runs = whole[(whole["row"] != "set-s80") | (whole["seed"] != missing)]
         other = whole[(whole["row"] == "set-s80") & (whole["seed"] == missing)].assign(seed=6)
         found = decide(claim(**SUPERIOR), pd.concat([runs, other], ignore_index=True), SHORT)["reduced"]
-        assert found["verdict"] == "undecided (interim)" and found["reason"] == "4 seeds of the 5 of the next look"
+        assert found["verdict"] == "undecided (interim)" and found["reason"] == "4 of the 5 seeds of the next look"
     found = decide(claim(**SUPERIOR), whole, SHORT)["reduced"]
     assert (found["verdict"], found["n"], found["evidence"]["runs"]) == ("supported", 5, 10)  # the sixth does not count
 
@@ -197,7 +197,7 @@ def test_what_a_look_said_stays_told_until_the_next(decide: Any) -> None:
     entry = decide(claim(**SUPERIOR), runs, SHORT)
     found = entry["reduced"]
     assert found["verdict"] == "undecided (interim)" and found["evidence"]["diverged"] == 1
-    assert found["reason"].startswith("5 seeds of the 8 of the next look; at 5 seeds: 1 of 10 runs diverged")
+    assert found["reason"].startswith("5 of the 8 seeds of the next look; at 5 seeds: 1 of 10 runs diverged")
     assert "1 of 10 diverged" in markdown(table([entry], SHORT))
 
 

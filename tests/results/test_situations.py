@@ -109,7 +109,7 @@ def test_a_control_that_diverged_or_is_not_complete_shows_nothing(decide: Any) -
     found = decide(claim(**SIMILAR), diverged)
     assert found["verdict"] == "undecided" and "would be undecided" in found["evidence"]["reason"]
     found = decide(claim(**SIMILAR), runs[~lost])
-    assert found["verdict"] == "undecided (interim)" and found["evidence"]["reason"].startswith("2 seeds of the 3")
+    assert found["verdict"] == "undecided (interim)" and found["evidence"]["reason"].startswith("2 of the 3 seeds")
 
 
 def test_the_same_difference_alone_is_contradicted(decide: Any) -> None:

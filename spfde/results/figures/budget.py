@@ -115,8 +115,7 @@ def _answered(answer: Mapping[str, Any]) -> str:
     if answer["effect"] is None:
         return f"{answer['verdict']}: {answer['reason']}"
     interval = "" if math.isnan(answer["low"]) else f" [{answer['low']:+.2f}, {answer['high']:+.2f}]"
-    why = f" ({answer['reason']})" if answer["reason"] else ""
-    return f"{answer['effect']:+.2f} points{interval}, n = {answer['n']}; more accurate: {answer['verdict']}{why}"
+    return f"{answer['effect']:+.2f} points{interval}, n = {answer['n']}; more accurate: {answer['verdict']}"
 
 
 def _described(point: Point, other: Point) -> str:
@@ -174,7 +173,7 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         axes.annotate(text, (place, mean), color=colour, fontsize=6, **offset)
     axes.margins(x=0.12, y=0.12)
     left, right = axes.get_xlim()
-    axes.set_xlim(left - 0.15 * (right - left), right)  # room for the labels of the first marks
+    axes.set_xlim(left - 0.18 * (right - left), right)  # room for the labels of the first marks
 
 
 def _lengths(points: list[Point]) -> int:

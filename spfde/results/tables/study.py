@@ -23,8 +23,8 @@ NOTES = [
     "static is kept.",
     "Difference: of the means, in points of test accuracy after the last epoch, with Welch's interval at the level of "
     "the tests. *Pooled*: with one variance for all rows. *New images*: by a crossed bootstrap over runs and test "
-    "images; the others are for this test set. Power: the probability that the seeds at hand, or those of the first "
-    "look where there are fewer than two, show it where it is true.",
+    "images (conservative); the others are for this test set. Power: the probability that the seeds at hand, or those "
+    "of the first look where there are fewer than two, show it where it is true.",
 ]
 
 
@@ -39,13 +39,13 @@ def build(material: Material) -> Table:
         remedy = "name a scale that has them in config/claims.yaml"
         raise NotAtThisScale(f"scale {material.scale} has no protocol that asks questions", remedy)
     level = next((entry["level"] for entry in found), 0.0)
-    within = f"[{1 - 2 * level:.0%}]"
+    within = f"Difference in accuracy (points) [{100 * (1 - 2 * level):g} %]"
     columns = [
         Column("Question", lambda row: str(row["asks"])),
         Column("What yes would say", lambda row: row["says"], numeric=False, wraps=True),
         Column("Answer", lambda row: row["verdict"], numeric=False),
         Column("n", lambda row: str(row["n"])),
-        Column("Difference", _difference, within),
+        Column("Welch", _difference, within),
         Column("pooled", _interval("pooled"), within),
         Column("new images", _interval("images"), within),
         Column("Margin", lambda row: f"{row['margin']:g}"),
