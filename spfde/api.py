@@ -30,7 +30,7 @@ from spfde.cost.profile import Profile, profile
 from spfde.errors import SpfdeError
 from spfde.execution import Execution, Wanted
 from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters, freezing_together
-from spfde.guards import Guards, check_epoch, check_finish
+from spfde.guards import Guards, Served, check_epoch, check_finish
 from spfde.history import History
 from spfde.hold import Hold, check_free, weakly
 from spfde.learning_rates import BlockRates
@@ -128,6 +128,7 @@ class SparseTraining:
             compatibility.check_decay(optimizer, self.method.name, undecayed)
         names, idle = [block.name for block in self.blocks], {model.get_parameter(name) for name in costs.idle}
         self._guards = Guards(optimizer, block_of, names, idle)
+        self._served = Served(settings.training.batch_size)
         self.method.attach(self)
         batch = settings.training.batch_size
         self.execution = Execution(model, self.masks, self.method, kernels, batch, input_shape)
@@ -169,6 +170,7 @@ class SparseTraining:
             self.sieve.update(self.epoch)
         self.freeze(frozen)
         self._guards.begin(frozen)
+        self._served.begin(self.partial_set)
         if self._rates:
             self._rates.set(self.plan.schedule, self.epoch)
         self.execution.begin(self.step)
@@ -211,12 +213,15 @@ class SparseTraining:
             correct: (batch,) booleans, whose samples the training step itself predicted; needed where data are sieved.
 
         Raises:
-            SpfdeError: data are sieved, and `correct` is missing or not (batch,) booleans.
+            SpfdeError: data are sieved, and `correct` is missing or not (batch,) booleans, or `indices` are not
+                positions in the training set.
         """
         if not self.begun:
             raise SpfdeError("samples are observed before the first epoch began", "call begin_epoch(0) first")
         if self.sieve:
+            indices = compatibility.checked_indices(indices, self.samples).to(self._device)
             self.sieve.observe(indices, compatibility.checked_correct(indices, correct))
+        self._served.saw(indices)
         self.history.samples[self.epoch] += len(indices)
 
     @property
@@ -299,6 +304,7 @@ class SparseTraining:
 
     def _prepare_gradients(self) -> None:
         self._guards.look()
+        self._served.step()
         if not self.method.before_step(self, self.step):
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
@@ -318,6 +324,7 @@ class SparseTraining:
     def _end_epoch(self) -> None:
         steps, samples = int(self.history.steps[self.epoch]), int(self.history.samples[self.epoch])
         self._guards.check(self.begun - 1, steps, samples, self.masks)
+        self._served.check(self.begun - 1, steps, samples, int(self.plan.samples[self.epoch]))
         self.history.close(self.epoch)
 
     def _start_round(self) -> None:
@@ -378,6 +385,7 @@ class SparseTraining:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
             self.freeze(self.plan.schedule.counts[self.epoch])
             self._guards.begin(self.frozen_blocks)
+            self._served.begin(self.partial_set)
             if self._rates:
                 self._rates.set(self.plan.schedule, self.epoch)
             self.execution.begin(self.step)

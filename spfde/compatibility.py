@@ -177,6 +177,32 @@ def check_classes(indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         raise SpfdeError(cause, f"give whole numbers of shape (batch,); or {remedy}")
 
 
+def checked_indices(indices: Tensor, samples: int) -> Tensor:
+    """The positions of a batch in the training set, int64 (batch,).
+
+    Numbers that are on a device stay there and are not looked at, since that would wait for it.
+
+    Raises:
+        SpfdeError: they are something else, or no positions in a training set of so many samples.
+    """
+    remedy = "give their positions in the whole training set, (batch,) whole numbers, as spfde.data.Indexed does"
+    if not isinstance(indices, Tensor):
+        holds = f" that holds {indices[0]!r}" if len(indices) else ""
+        cause = f"the indices are a {type(indices).__name__}{holds}, and sieving counts samples by number"
+        raise SpfdeError(cause, remedy)
+    kind = indices.dtype
+    if indices.ndim != 1 or kind == torch.bool or kind.is_floating_point or kind.is_complex:
+        cause = f"indices of shape {tuple(indices.shape)} and type {kind} are not one position for each sample"
+        raise SpfdeError(cause, remedy)
+    if indices.device.type == "cpu" and len(indices):
+        first, last = map(int, indices.aminmax())
+        if first < 0 or last >= samples:
+            wrong = first if first < 0 else last
+            cause = f"index {wrong} is none of the {samples} samples of the training set, which are 0 to {samples - 1}"
+            raise SpfdeError(cause, "give SparseTraining samples=len(train_set), and positions in that set")
+    return indices.long()
+
+
 def checked_correct(indices: Tensor, correct: Tensor | None) -> Tensor:
     """The booleans that sieving counts, one for each sample of a batch.
 

@@ -1,11 +1,15 @@
 """Finds mistakes of a user's own training loop that would stay silent, when the next epoch begins, and names them."""
 
+import math
+import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.sparsity.masks import Masks
 
 
@@ -120,3 +124,95 @@ class Guards:
                 "sparse.masks.mask_weights() afterwards"
             )
             raise SpfdeError(cause, remedy)
+
+
+class Served:
+    """Watches which samples a loop trains on, and how many per step; never waits for the device inside an epoch.
+
+    Args:
+        batch: samples per optimizer step, as the settings have it.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._said: set[str] = set()  # what is warned of once
+        self.begin(None)
+
+    def begin(self, partial: Tensor | None) -> None:
+        """Starts watching an epoch (also one that goes on after resuming).
+
+        Args:
+            partial: membership of the partial set, (samples,) booleans; none where data are not sieved.
+        """
+        self._partial = partial
+        self._seen = None if partial is None else torch.zeros_like(partial)
+        self._since = 0  # samples since the last step
+        self._first: int | None = None  # samples before the first one
+        self._sizes: Counter[int] = Counter()  # how many of the others had so many
+
+    def saw(self, indices: Tensor) -> None:
+        """Notes the samples of a batch, or of a part of one; where data are sieved, by index, int64 (batch,)."""
+        self._since += len(indices)
+        if self._seen is not None:
+            self._seen.index_fill_(0, indices, True)
+
+    def step(self) -> None:
+        """Notes a step."""
+        if self._first is None:
+            self._first = self._since
+        else:
+            self._sizes[self._since] += 1
+        self._since = 0
+
+    def check(self, epoch: int, steps: int, samples: int, planned: int) -> None:
+        """Checks the epoch that has ended, before the partial set changes; waits for the device.
+
+        Args:
+            epoch: the epoch that ends.
+            steps: optimizer steps seen in it.
+            samples: samples observed in it.
+            planned: samples that were to be seen in it.
+
+        Raises:
+            SpfdeError: samples outside of the partial set were trained on.
+        """
+        if self._partial is not None and self._seen is not None:
+            outside, members = torch.stack([(self._seen & ~self._partial).sum(), self._partial.sum()]).tolist()
+            if outside:
+                counted = f"{outside} sample{'s' * (outside > 1)}"
+                cause = f"epoch {epoch} trained on {counted} outside of its partial set of {members}"
+                remedy = (
+                    "give the DataLoader sampler=sparse.sampler in place of shuffle=True, and observe each sample by "
+                    "its position in the whole training set"
+                )
+                raise SpfdeError(cause, remedy)
+        if samples > planned:
+            text = f"epoch {epoch} trained on {samples} samples where {planned} are planned"
+            text += ": the trace counts them, and the plan's costs and steps are of fewer"
+            self._warn("samples", f"{text}; serve each sample once an epoch, or plan with as many samples as there are")
+        if size := self._other_size(steps, samples):
+            text = f"most steps of epoch {epoch} train on {size} samples, and training.batch_size is {self._batch}"
+            text += ": memory, and what methods plan by steps, are of the latter; make the two agree"
+            self._warn(
+                "size", f"{text} (batch_size is what one step takes, all accumulated parts and processes together)"
+            )
+
+    def _other_size(self, steps: int, samples: int) -> int:
+        """Samples of most steps, where this is neither what the settings say nor what the number of steps says, else 0.
+
+        In a loop that is right the number of steps may be lower (a scaler skips some), or a size may be odd (a short
+        batch at the end, what is left of accumulated parts).
+        """
+        exact = samples / self._batch
+        if steps in (math.floor(exact), math.ceil(exact)):
+            return 0
+        # A loop may observe a part after the step that it belongs to. What is observed before the first step and after
+        # the last one makes a whole step then, and the number of those between is right.
+        sizes = self._sizes + Counter([(self._first or 0) + self._since])
+        [(size, often)] = sizes.most_common(1)
+        return 0 if sizes[self._batch] == often else size
+
+    def _warn(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(text, SpfdeWarning, stacklevel=5)  # the line that begins the next epoch, or finishes

@@ -17,7 +17,7 @@ from spfde.settings import RunSettings
 from tests.test_own_model import DATA, EPOCHS, SAMPLES, epochs, network, plain_step, settings, sgd, wrap
 
 POSITIONS, (IMAGES, LABELS) = torch.arange(SAMPLES), DATA.tensors
-DENSE_DATA = {"freezing": 0.0, "sieving": 0.0}
+DENSE_DATA = {"freezing": 0.0, "sieving": 0.0, "batch_size": SAMPLES}
 
 
 def train(sparse: SparseTraining, which: range, optimizer: torch.optim.Optimizer | None = None) -> None:

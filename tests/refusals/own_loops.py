@@ -171,6 +171,39 @@ def no_predictions(_: Path) -> None:
     sparse.count(torch.arange(3))
 
 
+@refusal("forgetting `sampler=sparse.sampler` while data are sieved (`shuffle=True`)")
+def forgotten_sampler(_: Path) -> None:
+    sparse = wrap(told=SIEVED)
+    for epoch in range(2):
+        sparse.begin_epoch(epoch)
+        for where in INDICES.split(10):
+            sparse.observe(
+                where, plain_step(sparse.model, sparse.optimizer, IMAGES[where], LABELS[where]), LABELS[where]
+            )
+
+
+@refusal("a data set whose index is a string, while data are sieved")
+def names_for_indices(_: Path) -> None:
+    sparse = wrap(told=SIEVED)
+    sparse.begin_epoch(0)
+    names: Any = ("a.png", "b.png", "c.png")
+    sparse.observe(names, torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64))
+
+
+@refusal("indices that are no whole numbers, while data are sieved")
+def fractional_indices(_: Path) -> None:
+    sparse = wrap(told=SIEVED)
+    sparse.begin_epoch(0)
+    sparse.observe(torch.zeros(3), torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64))
+
+
+@refusal("an index beyond the training set, while data are sieved")
+def index_beyond(_: Path) -> None:
+    sparse = wrap(told=SIEVED)
+    sparse.begin_epoch(0)
+    sparse.count(torch.tensor([SAMPLES]), torch.tensor([True]))
+
+
 @refusal("sieving that removes all samples")
 def all_removed(_: Path) -> None:
     wrap(samples=2, told={"sieving": 0.9})
