@@ -229,9 +229,8 @@ def plan_run(
     targets = densities(
         sparse.distribution, {name: forms[name].layout.shape(shape) for name, shape in shapes.items()}, sparse.target
     )
-    method = make(
-        MethodPlan(settings, targets, math.ceil(samples / batch), shapes, int(first_steps[-1]), costs.classes)
-    )
+    begins = first_steps.tolist()
+    method = make(MethodPlan(settings, targets, math.ceil(samples / batch), shapes, begins[-1], costs.classes, begins))
     exact = {name: _Exact(forms[name], shape) for name, shape in shapes.items()}
     names = [layer.name for layer in costs.rows]
     forward = np.ones((epochs, len(names)))

@@ -37,6 +37,8 @@ class MethodPlan:
         shapes: weight shape of each sparse layer, by name.
         steps: steps of the whole training; where data are sieved, fewer than over the whole training set.
         classes: classes that the network tells apart.
+        first_steps: number of each epoch's first step, and of the step after the last; by default all epochs are over
+            the whole training set.
     """
 
     settings: RunSettings
@@ -45,10 +47,16 @@ class MethodPlan:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     steps: int = 1
     classes: int = 1
+    first_steps: Sequence[int] = ()
 
     @property
     def epochs(self) -> int:
         return self.settings.training.epochs
+
+    def steps_of(self, epoch: int) -> range:
+        """The steps of an epoch, counted from the first one of training."""
+        first = self.first_steps or range(0, self.whole_steps + 1, self.steps_per_epoch)
+        return range(first[epoch], first[epoch + 1])
 
     def step_interval(self, steps: int, of: int = PAPER_STEPS, scaled: bool = True) -> int:
         """An interval in optimizer steps.

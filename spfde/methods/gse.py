@@ -103,6 +103,7 @@ class GseUniform(Method):
         self.active, self.sampled = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self.skipped = np.zeros(shape, np.int64)  # updates for which the layer's kernels skipped the zeros
         self.updates, self.frozen_blocks = np.zeros(plan.epochs, np.int64), np.zeros(plan.epochs, np.int64)
+        self.stepped = np.zeros(plan.epochs, np.int64)  # by epoch, not counting steps that a GPU replayed
 
     def is_update(self, step: int) -> bool:
         """Whether masks change after a step."""
@@ -118,6 +119,7 @@ class GseUniform(Method):
         return float(self.options.drop_fraction / 2 * (1 + math.cos(math.pi * done)))
 
     def after_step(self, run: Run, step: int) -> None:
+        self.stepped[run.epoch] += 1
         layers = run.masks.trained
         if not layers or not self.is_update(step):
             return
@@ -231,7 +233,7 @@ class GseUniform(Method):
         Before they have happened, |S| is its expectation under even draws: (1 - d) (1 - exp(-gamma d)) of all positions
         at density d.
         """
-        happened, updates = self.updates[epoch] > 0, self._updates(epoch, samples)
+        happened, updates = self.updates[epoch] > 0, self._updates(epoch)
         macs = np.zeros(len(layers))
         for index, layer in enumerate(layers):
             density, sampled = 1.0, 0.0  # of a dense layer
@@ -253,7 +255,7 @@ class GseUniform(Method):
 
         Where kernels skipped the zeros, forward and input gradient at the density, the weight gradient also on S.
         """
-        macs, updates = np.zeros(len(layers)), self._updates(epoch, samples)
+        macs, updates = np.zeros(len(layers)), self._updates(epoch)
         for index, layer in enumerate(layers):
             propagates, trains = layer.input_block >= self.frozen_blocks[epoch], self._trains(layer, epoch)
             dense, skipped, ran = 1.0 + propagates + trains, 0, 0.0
@@ -269,11 +271,12 @@ class GseUniform(Method):
         return macs * self.samples(samples)
 
     def mask_updates(self, epoch: int, steps: range) -> int:
-        return int(self.updates[epoch]) or sum(map(self.is_update, steps))
+        """Those that happened; where an epoch has had no step yet, those that its steps will make."""
+        happened = int(self.updates[epoch])
+        return happened if happened or self.stepped[epoch] else sum(map(self.is_update, steps))
 
-    def _updates(self, epoch: int, samples: int) -> int:
-        steps = math.ceil(samples / self.plan.settings.training.batch_size)
-        return self.mask_updates(epoch, range(epoch * steps, (epoch + 1) * steps))
+    def _updates(self, epoch: int) -> int:
+        return self.mask_updates(epoch, self.plan.steps_of(epoch))
 
     def _trains(self, layer: LayerProfile, epoch: int) -> bool:
         return layer.name in self.columns and layer.block >= self.frozen_blocks[epoch]
@@ -286,11 +289,11 @@ class GseUniform(Method):
         return {name: torch.from_numpy(getattr(self, name).copy()) for name in RECORDED}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name in RECORDED:
+        for name in RECORDED & state.keys():  # a checkpoint of an earlier version has no steps
             setattr(self, name, state[name].cpu().numpy().copy())
 
 
-RECORDED = ("active", "sampled", "skipped", "updates", "frozen_blocks")
+RECORDED = {"active", "sampled", "skipped", "updates", "frozen_blocks", "stepped"}
 
 
 class Guided(GseUniform):

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spfde.cost.profile import LayerProfile
 from spfde.data import load
-from spfde.experiments.resolve import resolve
+from spfde.experiments.resolve import resolve, settings_for
 from spfde.methods import METHODS
 from spfde.methods import gse as module
 from spfde.methods.gse_mass import Mass, unit_sums
@@ -23,6 +23,7 @@ from spfde.planning import plan_settings
 from spfde.rounding import count_of
 from spfde.training.clock import Clock
 from spfde.training.run import Training
+from tests.test_own_model import DATA, network, plain_step, sgd, wrap
 
 Build = Callable[..., tuple]
 NAMES = ["gse-uniform", "gse-grabo", "gse-graest"]
@@ -266,6 +267,39 @@ def test_costs_forward_input_gradient_and_sample(build: Build) -> None:
     frozen.skipped[1] = 1
     share += counts[1] + counts[1]  # the weight gradient at the mask, and that forward pass
     assert frozen.executed_extra_macs(1, layers, 640)[2] == pytest.approx(extra * 9000 * share)
+
+
+@pytest.mark.parametrize("left_out", [0, 1])
+def test_work_is_counted_in_the_epochs_of_the_updates(left_out: int) -> None:
+    """Ten steps an epoch, five once half of the data are removed; a loop may also leave the last batch out."""
+    model = network()
+    told = {"sieving": 0.5, "sieving__schedule": "once", "sieving__start": 0.2, "batch_size": 4, "epochs": 20}
+    options = {"interval_steps": 11, "scale_interval": False}
+    settings = settings_for("gse-uniform", sparsity=0.8, interval=1, options=options, **told)
+    images, labels = DATA.tensors
+    sparse = wrap(model, sgd(model), settings, fetch=lambda indices: (images[indices], labels[indices]))
+    planned = sparse.plan.trace()
+    happened = np.zeros(20, int)
+    for epoch in range(20):
+        sparse.begin_epoch(epoch)
+        before = sparse.method.updates.sum()
+        batches = torch.tensor(list(sparse.sampler)).split(4)
+        for batch in batches[: len(batches) - left_out]:
+            logits = plain_step(model, sparse.optimizer, images[batch], labels[batch])
+            sparse.observe(batch, logits, labels[batch])
+        happened[epoch] = sparse.method.updates.sum() - before
+    sparse.finish()
+    assert 0 < happened.sum() and not happened[12:].any()
+    columns = ["mask_updates", "extra_macs", "executed_extra_macs"]
+    by_epoch = {
+        name: trace.groupby("epoch")[columns].max() for name, trace in (("real", sparse.trace()), ("plan", planned))
+    }
+    assert by_epoch["real"].mask_updates.tolist() == happened.tolist()
+    if not left_out:
+        assert by_epoch["plan"].mask_updates.tolist() == happened.tolist()
+    for trace in by_epoch.values():
+        for column in columns[1:]:
+            assert ((trace[column] > 0) == (trace.mask_updates > 0)).all()
 
 
 @pytest.mark.parametrize("target", [0.4, 0.5])
