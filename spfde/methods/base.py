@@ -297,7 +297,9 @@ SCALE_INTERVAL = (
     "length, for an interval that comes from the noise of optimisation"
 )
 Regrown = Literal["zero", "keep", "exclude"]
-REGROWN = "a weight dropped and regrown in one update: starts at 0, keeps its value, or is no candidate"
+REGROWN = (
+    "a weight dropped and regrown in one update: starts at 0, keeps its value, or is no candidate where others are left"
+)
 
 
 class DropAndGrowOptions(Options):
@@ -320,9 +322,11 @@ class DropAndGrow(Method):
         """One update of a layer: prune to density `lower`, then grow to density `upper`."""
         old = layer.active
         kept = layer.scheme.keep(old, self.drop_score(layer), lower)
-        candidates = ~old if self.options.regrown == "exclude" else ~kept
+        exclude = self.options.regrown == "exclude"
         score = self.grow_score(layer, run.generator("method", *key, layer.name))
-        new = layer.scheme.grow(kept, score, upper, candidates)
+        new = layer.scheme.grow(kept, score, upper, ~old if exclude else ~kept)
+        if exclude:  # where nothing else is left to grow, counts stay exact by what was dropped
+            new = layer.scheme.grow(new, score, upper, ~new)
         layer.set_mask(new, new & old if self.options.regrown == "keep" else kept, run.optimizer)
 
 

@@ -79,6 +79,23 @@ def test_excluded_weights_do_not_come_back(build: Build) -> None:
     assert not run.masks["l0"].active[0, 0] and count(run) == 2
 
 
+@pytest.mark.parametrize(("name", "scheme"), [("set", "unstructured"), ("mest", "unstructured"), ("set", "channel")])
+def test_counts_stay_exact_where_nothing_else_is_left_to_grow(build: Build, name: str, scheme: str) -> None:
+    """Four of twenty places are outside the mask and eight are dropped: four of these have to come back, at 0."""
+    told = {"sparsity__options": {"drop_fraction": 0.5, "regrown": "exclude"}, "sparsity__scheme": scheme}
+    method, run = build(name, [(5, 20)], target=0.2, **told)
+    layer = run.masks["l0"]
+    before, outside = count(run), ~layer.active
+    for epoch in (5, 10, 15):
+        dropped = layer.scheme.keep(layer.active, method.drop_score(layer), 0.4) ^ layer.active
+        outside = ~layer.active
+        method.update(run, epoch, list(run.masks))
+        assert count(run) == before == 80
+        assert layer.active[outside].all() and int((layer.active & dropped).sum()) == 20
+        assert not layer.weight[layer.active & dropped].any()
+        layer.weight.data.normal_(generator=torch.Generator().manual_seed(epoch)).mul_(layer.mask)
+
+
 def test_rigl_grows_where_the_dense_gradient_is_largest_and_takes_no_step(build: Build) -> None:
     method, run = build(
         "rigl", [(1, 8)], target=0.5, steps=1000, training__epochs=1, sparsity__options={"drop_fraction": 0.5}

@@ -289,7 +289,7 @@ def test_work_is_counted_in_the_epochs_of_the_updates(left_out: int) -> None:
             sparse.observe(batch, logits, labels[batch])
         happened[epoch] = sparse.method.updates.sum() - before
     sparse.finish()
-    assert 0 < happened.sum() and not happened[12:].any()
+    assert happened.any() and not happened[12:].any()
     columns = ["mask_updates", "extra_macs", "executed_extra_macs"]
     by_epoch = {
         name: trace.groupby("epoch")[columns].max() for name, trace in (("real", sparse.trace()), ("plan", planned))
