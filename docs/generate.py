@@ -43,10 +43,13 @@ BEGIN_RESULT, END_RESULT = "<!-- begin:result -->", "<!-- end:result -->"
 FIGURE = "budget"
 SPEED = ROOT / "docs/speed.md"
 EVIDENCE = ROOT / "docs/evidence.md"
+BEGIN_ANSWERS, END_ANSWERS = "<!-- begin:answers -->", "<!-- end:answers -->"
 BEGIN_STUDY, END_STUDY = "<!-- begin:study -->", "<!-- end:study -->"
 BEGIN_GPU, END_GPU = "<!-- begin:gpu -->", "<!-- end:gpu -->"
 BEGIN_EPOCHS, END_EPOCHS = "<!-- begin:epochs -->", "<!-- end:epochs -->"
+BEGIN_EFFORT, END_EFFORT = "<!-- begin:effort -->", "<!-- end:effort -->"
 EPOCHS = ROOT / "results/published/cifar100/bench.csv"
+STUDY = ROOT / "results/published/cifar100-short"
 
 
 def generate() -> dict[Path, str]:
@@ -62,8 +65,10 @@ def generate() -> dict[Path, str]:
     texts[SPEED] = filled(SPEED, speed())
     texts[SPEED] = between(texts[SPEED], SPEED, epochs(EPOCHS), BEGIN_EPOCHS, END_EPOCHS)
     texts[SPEED] = between(texts[SPEED], SPEED, epochs(MEASURED / "epochs-h100.csv"), BEGIN_GPU, END_GPU)
-    texts[EVIDENCE] = filled(EVIDENCE, pilot())
+    texts[EVIDENCE] = filled(EVIDENCE, without_title("pilot"))
+    texts[EVIDENCE] = between(texts[EVIDENCE], EVIDENCE, without_title("study"), BEGIN_ANSWERS, END_ANSWERS)
     texts[EVIDENCE] = between(texts[EVIDENCE], EVIDENCE, study(), BEGIN_STUDY, END_STUDY)
+    texts[EVIDENCE] = between(texts[EVIDENCE], EVIDENCE, effort(), BEGIN_EFFORT, END_EFFORT)
     texts[SCHEMAS / "run.schema.json"] = schema(RunSettings)
     texts[SCHEMAS / "scale.schema.json"] = schema(Scale, settings={"$ref": "run.schema.json"})
     texts[SCHEMAS / "experiment.schema.json"] = schema(Experiment)
@@ -208,16 +213,33 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def pilot() -> str:
-    """The trials of the study's gate, without their title."""
-    return (MEASURED / "pilot.md").read_text(encoding="utf-8").partition("\n\n")[2]
+def without_title(name: str) -> str:
+    """A measured table in Markdown, without its title."""
+    return (MEASURED / f"{name}.md").read_text(encoding="utf-8").partition("\n\n")[2]
 
 
 def study() -> str:
     """The training budget of the study: the figure, and its table without the title."""
     title = "CIFAR-100: test accuracy over the FLOPs of training, SpFDE beside plain sparse training for fewer epochs"
-    text = (MEASURED / f"{FIGURE}-study.md").read_text(encoding="utf-8").partition("\n\n")[2]
-    return f"![{title}](measured/{FIGURE}-study.svg)\n\n{text}"
+    return f"![{title}](measured/{FIGURE}-study.svg)\n\n{without_title(f'{FIGURE}-study')}"
+
+
+def effort() -> str:
+    """What the study's published runs took, by row and device: hours of one core, or of a process that used a GPU."""
+    found = []
+    for path in sorted(STUDY.glob("*/summary.json")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        device, on_gpu = summary["environment"]["device"], summary["environment"]["device"].startswith("cuda")
+        hours = summary["time"]["total" if on_gpu else "cpu"] / 3600
+        found.append({"row": summary["row"], "device": device.partition(": ")[2], "hours": hours})
+    runs = pd.DataFrame(found)
+    rows = runs.groupby(["device", "row"], as_index=False).agg(runs=("hours", "size"), hours=("hours", "sum"))
+    whole = runs.groupby("device", as_index=False).agg(runs=("hours", "size"), hours=("hours", "sum"))
+    cells = [
+        (each["device"], f"`{each['row']}`" if "row" in each else "all", str(each["runs"]), f"{each['hours']:.2f}")
+        for each in [*rows.to_dict("records"), *whole.to_dict("records")]
+    ]
+    return table(("Device", "Row", "Runs", "Hours"), cells, numbers=2)
 
 
 def speed() -> str:

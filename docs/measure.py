@@ -1,7 +1,7 @@
 """Takes what the documentation shows of measured results into docs/measured/, from which `docs/generate.py` reads it.
 
     python docs/measure.py digits           # from results/digits: the first pages' figure and table, a row per method
-    python docs/measure.py cifar100-short   # from results/cifar100-short: the trials of its pilot, the training budget
+    python docs/measure.py cifar100-short   # from results/cifar100-short: its pilot, its answers, the training budget
     python docs/measure.py speed            # draws docs/measured/{speed,scaling}.csv, which `spfde bench` wrote
 
 A scale's artefacts have to be there: `make reproduce SCALE=...` first.
@@ -75,8 +75,9 @@ def measure(scale: str, results: Path) -> None:
 
 
 def measure_study(scale: str, results: Path) -> None:
-    """Fills docs/measured/ from a reduced study: its pilot, and the training budget as far as it was run."""
-    shutil.copyfile(results / scale / "tables" / "pilot.md", MEASURED / "pilot.md")
+    """Fills docs/measured/ from a reduced study: its pilot, its answers, the training budget as far as it was run."""
+    for name in ("pilot", "study"):
+        shutil.copyfile(results / scale / "tables" / f"{name}.md", MEASURED / f"{name}.md")
     shutil.copyfile(results / scale / "tables" / f"{FIGURE}.md", MEASURED / f"{FIGURE}-study.md")
     shutil.copyfile(results / scale / "figures" / f"{FIGURE}.svg", MEASURED / f"{FIGURE}-study.svg")
 

@@ -71,7 +71,8 @@ def test_another_measured_number_makes_the_pages_that_show_it_stale(
     rows = pd.read_csv(ROOT / "docs/measured/speed.csv")
     rows.assign(ratio=rows["ratio"] + 1).to_csv(tmp_path / "speed.csv", index=False)
     shutil.copy(ROOT / "docs/measured/epochs-h100.csv", tmp_path)
-    (tmp_path / "pilot.md").write_text("# Title\n\nOther trials.\n")
+    for name in ("pilot", "study"):
+        (tmp_path / f"{name}.md").write_text("# Title\n\nOther trials.\n")
     (tmp_path / "budget-study.md").write_text("# Title\n\nOther runs.\n")
     monkeypatch.setattr(generator, "MEASURED", tmp_path)
     stale = {str(path.relative_to(ROOT)) for path in generator.stale()}
