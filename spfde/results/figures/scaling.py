@@ -9,7 +9,7 @@ from spfde.errors import NotRun
 from spfde.results.figures import style
 from spfde.results.material import Material
 from spfde.results.measured import SCALING, measured_path
-from spfde.training.bench.scaling import METHODS, break_even, fits
+from spfde.training.bench.scaling import METHODS, break_even, growth, widest
 
 NAMES = {"dense": "Dense", "rigl": "RigL", "gse-uniform": "GSE"}
 COLOURS = {"dense": (style.BLACK, "*"), "rigl": (style.GREEN, "^"), "gse-uniform": (style.VERMILION, "D")}
@@ -29,33 +29,36 @@ def draw(material: Material) -> style.Drawing:
 
 def drawing(frame: pd.DataFrame) -> style.Drawing:
     """The figure of what `spfde bench scaling` measured."""
-    figure = Figure(figsize=(style.DOUBLE, 2.7))
+    figure = Figure(figsize=(style.DOUBLE, 3.0))
     panels = figure.subplots(1, 3)
     _widths(panels[0], frame, "seconds", 1e3, "Milliseconds per step")
     _widths(panels[1], frame, "bytes", 1e-6, "Megabytes")
     _sparsity(panels[2], frame)
-    titles = ("Time over width", "Memory over width", "Time over sparsity")
+    titles = ("Time over width", "Memory over width", "Time, ResNet-32 2x")
     for index, (axes, title) in enumerate(zip(panels, titles, strict=True)):
         style.letter(axes, index, title)
+    counts = set(frame.groupby(["part", "method", "width", "sparsity"])["turn"].nunique())
+    note = f"a, c: median of the turns, n = {style.span(counts)}; bands reach over all of them. b: one process each."
+    figure.supxlabel(note, fontsize=7)
     return style.Drawing(figure, frame)
 
 
 def _widths(axes: Axes, frame: pd.DataFrame, column: str, unit: float, label: str) -> None:
-    powers = fits(frame, column)
-    of = frame[frame.part == "width"]
+    powers, (narrow, wide) = growth(frame, column), widest(frame)
+    of = frame[(frame.part == "width") & frame[column].notna()]
     for method in METHODS:
-        values = of[of.method == method].groupby("width")[column].agg(["median", "min", "max"]).dropna() * unit
+        values = of[of.method == method].groupby("width")[column].agg(["median", "min", "max"]) * unit
         colour, marker = COLOURS[method]
-        power, error = powers[method]
-        name = f"{NAMES[method]}: {power:.2f} ± {error:.2f}"
+        name = f"{NAMES[method]}: {powers[method]}"
         axes.plot(values.index, values["median"], color=colour, marker=marker, label=name)
         axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.15, linewidth=0)
     axes.set(xscale="log", yscale="log", xlabel="Width (times ResNet-8's)", ylabel=label)
     widths = sorted(of["width"].unique())
     axes.set_xticks(widths, [f"{width}" for width in widths])
     axes.minorticks_off()
-    axes.margins(y=0.35)
-    axes.legend(title="Fitted exponent", loc="upper left", handlelength=1.2)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.6)  # room for the legend
+    axes.legend(title=f"Exponent, width {narrow} to {wide}", loc="upper left", handlelength=1.2, fontsize=6.5)
 
 
 def _sparsity(axes: Axes, frame: pd.DataFrame) -> None:
