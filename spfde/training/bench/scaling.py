@@ -3,8 +3,8 @@
 Heddes et al. (2024, Sec. 3) keep the number of active weights of a unit constant while the network gets wider, so that
 the density falls as 1 / width, and never compute a gradient outside masks and sample. Here a step's seconds and bytes
 are measured for a dense network, for RigL, whose updates need the dense gradient, and for GSE, with their updates in
-the share that their intervals give them. How they grow is told by the two widest networks alone: in narrow ones starting
-up the operations takes most of the time, which does not grow, so that a power fitted to all widths comes out too small.
+the share that their intervals give them. How they grow is told by the two widest networks alone: in narrow ones most of
+the time goes into starting the operations, which does not grow, so that a power fitted to all widths is too small.
 
 Beside it: a step over sparsity at one width, and the sparsity from which on sparse kernels are the faster ones.
 """
