@@ -153,7 +153,7 @@ def facts(method: type[Method]) -> str:
 
 
 def measured(method: str) -> str:
-    """One accuracy of a method from the records at hand, beside the dense network's, or "not run"."""
+    """One accuracy of a method from the records at hand, beside that of a dense network trained alike, or "not run"."""
     values = pd.read_csv(MEASURED / "methods.csv").set_index("method")
     if method not in values.index:
         return "not run"
@@ -161,10 +161,15 @@ def measured(method: str) -> str:
     text = f"{accuracy(row)} % test accuracy"
     if row["sparsity"]:
         text += f" at {percent(row['sparsity'])} sparsity"
-        if "dense" in values.index:
-            text += f", where the dense network has {accuracy(values.loc['dense'].to_dict())} %"
+    text += f" after {row['epochs']} epochs"
+    if not math.isnan(row["images"]):
+        text += f" on {row['images']:.0f} images"
     earlier = "" if current(row) else ", earlier settings"
-    return f"{text} (scale {row['scale']}, row `{row['row']}`, n = {row['n']}{earlier})"
+    text += f" (scale {row['scale']}, row `{row['row']}`, n = {row['n']}{earlier})"
+    if row["sparsity"] and not math.isnan(row["dense_mean"]):
+        dense = {key: row[f"dense_{key}"] for key in ("mean", "std")}
+        text += f"; a dense network trained alike has {accuracy(dense)} % (n = {row['dense_n']:.0f})"
+    return text
 
 
 def current(row: Mapping[Any, Any]) -> bool:
@@ -191,8 +196,8 @@ def first_result() -> str:
             row["method"],
             accuracy(row) if row["n"] else "not run",
             str(row["n"]),
-            percent(row["flops.paper"]),
-            percent(row["flops.executed"]),
+            f"{significant(100 * row['flops.paper'])} %",
+            f"{significant(100 * row['flops.executed'])} %",
         )
         for row in rows
     ]
@@ -201,12 +206,33 @@ def first_result() -> str:
         f"Scale `{of['scale']}` at {sparsity} sparsity: {of['data']}, {of['model']}, {of['epochs']} epochs. "
         "Accuracy on the test set after the last epoch, mean ± standard deviation over n seeds. "
         "FLOPs of the whole training, as a share of dense training: *paper* counts as published rows do, *executed* is "
-        "what the hardware ran. SpFDE alone is its masks with neither freezing nor sieving; SpFDE x%+y% removes x % of "
-        "the training FLOPs by freezing and y % of the training data by sieving."
+        "what the hardware ran. SpFDE alone is its masks with neither freezing nor sieving; SpFDE x%+y% removes at "
+        "least x % of the training FLOPs by freezing and y % of the training data by sieving. Trained on a "
+        f"{of['device'].replace('cpu: ', 'CPU (')}, {of['instructions']}), one thread, with torch {of['torch']} and "
+        f"kernels `{of['kernels']}`, which are chosen by times measured there. Another machine, version or choice of "
+        "kernels adds the same numbers in another order, so its runs are other draws of the same distribution."
     )
     if not all(map(current, rows)):
         caption += " The settings of this scale have changed since: these numbers are of the earlier ones."
-    return f"{table(head, cells, numbers=4)}\n{caption}\n"
+    return f"{table(head, cells, numbers=4)}\n{caption}\n{below_static(rows)}"
+
+
+def below_static(rows: Sequence[Mapping[Any, Any]]) -> str:
+    """A sentence on the masks that move and are no better on average than one that stays; empty if there are none."""
+    static = next((row for row in rows if row["group"] == "static"), None)
+    if static is None:
+        return ""
+    below = [
+        f"{row['method']} ({row['mean']:.1f})"
+        for row in rows
+        if METHODS[row["group"]].kind == "dynamic" and row["mean"] < static["mean"]
+    ]
+    if not below:
+        return ""
+    return (
+        f"\nMasks that move are not always better here: {' and '.join(below)} {'is' if len(below) == 1 else 'are'} "
+        f"below the static random mask ({static['mean']:.1f}) on average.\n"
+    )
 
 
 def percent(share: float) -> str:
@@ -218,9 +244,14 @@ def without_title(name: str) -> str:
     return (MEASURED / f"{name}.md").read_text(encoding="utf-8").partition("\n\n")[2]
 
 
+def significant(value: float) -> str:
+    """A number with three digits that count, zeros at the end included: 13.0, 100."""
+    return f"{value:#.3g}".rstrip(".")
+
+
 def study() -> str:
     """The training budget of the study: the figure, and its table without the title."""
-    title = "CIFAR-100: test accuracy over the FLOPs of training, SpFDE beside plain sparse training for fewer epochs"
+    title = "CIFAR-100: test accuracy over the FLOPs of training, SpFDE beside plain sparse training of several lengths"
     return f"![{title}](measured/{FIGURE}-study.svg)\n\n{without_title(f'{FIGURE}-study')}"
 
 
@@ -248,8 +279,8 @@ def speed() -> str:
     cells = [
         (
             str(row["name"]),
-            f"{row['ratio']:.3g}",
-            f"{row['low']:.3g} to {row['high']:.3g}",
+            significant(row["ratio"]),
+            f"{significant(row['low'])} to {significant(row['high'])}",
             "–" if math.isnan(row["goal"]) else f"{row['goal']:g}",
             "–" if math.isnan(row["goal"]) else "yes" if row["met"] else "no",
             str(row["n"]),

@@ -67,6 +67,8 @@ def test_another_measured_number_makes_the_pages_that_show_it_stale(
     for name in ("headline", "methods"):
         frame = pd.read_csv(ROOT / f"docs/measured/{name}.csv")
         frame.loc[frame["row"] == "dense", "mean"] += 1
+        if name == "methods":
+            frame["dense_mean"] += 1
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     rows = pd.read_csv(ROOT / "docs/measured/speed.csv")
     rows.assign(ratio=rows["ratio"] + 1).to_csv(tmp_path / "speed.csv", index=False)
@@ -79,6 +81,38 @@ def test_another_measured_number_makes_the_pages_that_show_it_stale(
     pages = {"README.md", "docs/index.md", "docs/speed.md", "docs/evidence.md"}
     assert pages | {"docs/methods/dense.md", "docs/methods/static.md"} <= stale
     assert "config/README.md" not in stale
+
+
+def test_a_method_stands_beside_a_dense_network_trained_alike_or_beside_none(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.read_csv(ROOT / "docs/measured/methods.csv").set_index("method")
+    whole = frame.loc["dense", "dense_mean"]
+    assert (frame.loc[frame["images"].notna(), "dense_mean"] != whole).all()  # fewer images, another dense network
+    assert (frame.loc[frame["images"].isna(), "dense_mean"] == whole).all()
+    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    told = {"images": [384, None], "epochs": [30, 60], "dense_mean": [94.7, None], "dense_std": None, "dense_n": 1}
+    frame.loc[["swat-u", "snip"]].assign(**told).to_csv(tmp_path / "methods.csv")
+    swat, snip = generator.measured("swat-u"), generator.measured("snip")
+    assert "30 epochs on 384 images (scale" in swat and swat.endswith(
+        "a dense network trained alike has 94.7 % (n = 1)"
+    )
+    assert "60 epochs (scale" in snip and "dense" not in snip
+
+
+def test_the_first_table_says_where_it_was_made_and_which_masks_that_move_are_no_better(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.read_csv(ROOT / "docs/measured/headline.csv")
+    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    frame["mean"] = frame["row"].map({"static-s95": 80.0, "set-s95": 79.0, "mest-em-s95": 70.0}).fillna(90.0)
+    frame.assign(torch="2.9", device="cpu: Some CPU").to_csv(tmp_path / "headline.csv")
+    text = generator.first_result()
+    for part in ("CPU (Some CPU, avx512)", "torch 2.9", "kernels `auto`", "at least x %"):
+        assert part in text
+    assert "SET (79.0) and MEST+EM (70.0) are below the static random mask (80.0)" in text
+    frame.assign(mean=90.0).to_csv(tmp_path / "headline.csv")
+    assert "Masks that move" not in generator.first_result()
 
 
 def test_every_method_has_a_card() -> None:
