@@ -1,5 +1,6 @@
 """The figures of measured times say what their reader needs: how often, what the bars are, against what."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -7,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from spfde.results.figures import scaling, speed
+from spfde.results.figures.style import Drawing
 
 MEASURED = Path(__file__).parents[2] / "docs/measured"
 
 
-def drawn(drawing: object, name: str) -> Figure:
-    figure: Figure = drawing(pd.read_csv(MEASURED / f"{name}.csv")).figure  # type: ignore[operator]
-    return figure
+def drawn(drawing: Callable[[pd.DataFrame], Drawing], name: str) -> Figure:
+    return drawing(pd.read_csv(MEASURED / f"{name}.csv")).figure
 
 
 def words(figure: Figure) -> str:
