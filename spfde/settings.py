@@ -101,8 +101,8 @@ class SievingSettings(Section):
     removed: float = Field(0.0, ge=0, lt=1, description="share of the training set in the removed queue; 0: no sieving")
     equal_flops: bool = Field(
         False,
-        description="true: remove so many that the run costs what freezing alone costs that saves as much as freezing "
-        "and sieving are to save here; on its grid freezing saves a little more than is wanted",
+        description="true: choose the removed share so that the run costs the same as freezing alone at the combined "
+        "saving of freezing and sieving; its grid, on which freezing saves a little more, is taken into account",
     )
     schedule: Literal["circular", "once"] = Field(
         "circular", description="exchange samples at every update, or train on all of them first and remove some once"

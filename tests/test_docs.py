@@ -16,8 +16,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from spfde.experiments.files import default_scale
 from spfde.experiments.resolve import expand
 from spfde.methods import METHODS
+from spfde.results.status import ordered
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted((ROOT / "docs/methods").glob("*.md"))
@@ -113,6 +115,11 @@ def test_the_first_table_says_where_it_was_made_and_which_masks_that_move_are_no
     assert "SET (79.0) and MEST+EM (70.0) are below the static random mask (80.0)" in text
     frame.assign(mean=90.0).to_csv(tmp_path / "headline.csv")
     assert "Masks that move" not in generator.first_result()
+
+
+def test_the_page_of_the_pipeline_counts_the_runs_of_the_default_scale() -> None:
+    (said,) = re.findall(r"`make reproduce` \((\d+) runs\)", (ROOT / "docs/pipeline.md").read_text())
+    assert int(said) == len(ordered(default_scale()))
 
 
 def test_every_method_has_a_card() -> None:

@@ -2,12 +2,17 @@
 
 import importlib.util
 import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from spfde.errors import SpfdeWarning
+from spfde.sieving import one_shot
 
 ROOT = Path(__file__).parent.parent
 OPTIONAL = ("timm", "lightning")
@@ -39,6 +44,21 @@ def test_examples_run_one_after_the_other(page: str, tmp_path: Path, monkeypatch
             exec(compile(code, page, "exec"), names)
     if left_out:
         pytest.skip(f"not installed: {', '.join(left_out)}; the other examples ran")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/own_model.md"])
+def test_the_first_example_freezes_and_sieves_without_a_warning(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPFDE_KERNELS", "dense")  # times nothing
+    monkeypatch.setattr(one_shot, "_said", set())  # what is said once per process counts here too
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "examples"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SpfdeWarning)
+        exec(compile(examples(page)[0], page, "exec"), names)
+    plan = names["sparse"].plan
+    assert max(plan.schedule.counts) > 0 and plan.samples[0] < len(names["train_set"])
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/own_model.md"])
