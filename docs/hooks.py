@@ -22,6 +22,8 @@ from spfde.results import claims
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LATER = ("evidence.md", "protocol.md", "speed.md", "refusals.md")  # in the navigation from the day they are written
+# Where pages link to what lies in the repository, beside them or above them -> the page of the site that is made of it.
+ON_THE_SITE = {"methods": "methods/index.md", "../config/README.md": "settings.md", "../spfde": "api/index.md"}
 CLAIMS = """# Claims
 
 The sentences of the papers that can be checked. `spfde claims` decides them from the records of a scale, and
@@ -45,6 +47,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     _section(config.nav, "Methods").extend(["methods/index.md", *(f"methods/{name}.md" for name in METHODS)])
     _section(config.nav, "API").extend(["api/index.md", *(f"api/{name}.md" for name in _packages())])
     return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links of a page are those that lead somewhere in the repository; on the site they lead to its own pages."""
+    for there, here in ON_THE_SITE.items():
+        markdown = markdown.replace(f"]({there})", f"]({here})")
+    return markdown
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
