@@ -93,6 +93,7 @@ class SparseTraining:
         self.model = model = compatibility.unwrapped(model, settings)
         check_free(model)
         compatibility.check_optimizer(optimizer)
+        compatibility.check_rates(learning_rates, settings.training)
         self.optimizer, self._device = optimizer, next(model.parameters()).device
         self.settings = settings
         input_shape, self.samples = compatibility.training_set(settings, input_shape, samples)

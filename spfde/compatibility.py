@@ -1,6 +1,7 @@
 """What sparse training requires of a model and an optimizer. What cannot work is refused here, with the reason."""
 
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -13,10 +14,10 @@ from torch.optim import LBFGS, Optimizer
 
 from spfde.cost.profile import Profile
 from spfde.data import info, is_known
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning, nearest
 from spfde.methods import Method
 from spfde.models import Block
-from spfde.settings import RunSettings
+from spfde.settings import RunSettings, TrainingSettings
 
 
 def unwrapped(model: nn.Module, settings: RunSettings) -> nn.Module:
@@ -83,6 +84,24 @@ def check_optimizer(optimizer: Optimizer) -> None:
         raise SpfdeError(cause, "use an optimizer of one evaluation per step, such as SGD or AdamW")
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise _unseen(optimizer)
+
+
+def check_rates(learning_rates: str, training: TrainingSettings) -> None:
+    """Refuses an unknown way to set learning rates; warns of settings that the caller's own rates leave unread.
+
+    Raises:
+        SpfdeError: it is neither "cosine" nor "own".
+    """
+    if learning_rates not in ("cosine", "own"):
+        cause = f'unknown learning_rates "{learning_rates}"'
+        raise SpfdeError(cause, nearest(str(learning_rates), ("cosine", "own")))
+    rates = {"schedule", "lr_min", "milestones", "gamma", "warmup_epochs"}
+    told = [f"training.{key}" for key in training.model_dump(include=rates, exclude_defaults=True)]
+    if learning_rates == "own" and told:
+        verb = "is" if len(told) == 1 else "are"
+        text = f'{" and ".join(told)} {verb} not read with learning_rates="own"'
+        remedy = 'let your scheduler do it, or leave learning_rates="own" out'
+        warnings.warn(f"{text}; {remedy}", SpfdeWarning, stacklevel=3)
 
 
 def check_steps(optimizer: Optimizer) -> None:

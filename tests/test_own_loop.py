@@ -1,7 +1,10 @@
 """SparseTraining in loops of somebody else: ways to step, learning rates, optimizers, copies, wrappers, compilation."""
 
 import copy
+import math
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from spfde import SparseTraining
 from spfde.data import Indexed
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.settings import RunSettings
 from tests.test_own_model import DATA, EPOCHS, Step, epochs, network, plain_step, same, settings, sgd, wrap
 
@@ -173,6 +176,51 @@ def test_two_that_set_learning_rates_are_refused() -> None:
         sparse.begin_epoch(0)
     with pytest.raises(SpfdeError, match='pass learning_rates="own"'):
         wrap(model, optimizer)
+
+
+def rates(sparse: SparseTraining) -> list[float]:
+    """The rate of what is in no block, which is the last group, in each epoch."""
+    return [sparse.optimizer.param_groups[-1]["lr"] for _ in epochs(sparse.model, sparse, range(EPOCHS))]
+
+
+def test_rates_fall_from_the_optimizers_own_by_what_the_settings_say() -> None:
+    """What docs/own_model.md says of learning rates."""
+
+    def around(**told: Any) -> SparseTraining:
+        model = network()
+        return wrap(model, torch.optim.SGD(model.parameters(), lr=0.4), settings("set", freezing=0.0, **told))
+
+    cosine = [0.01 + 0.39 * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2 for epoch in range(EPOCHS)]
+    assert rates(around(training__lr_min=0.01)) == pytest.approx(cosine)
+    warm = [0.2, *(0.4 * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2 for epoch in range(1, EPOCHS))]
+    assert rates(around(training__warmup_epochs=2)) == pytest.approx(warm, abs=1e-6)
+    steps = around(training__schedule="steps", training__milestones=[2, 5], training__gamma=0.5)
+    assert rates(steps) == pytest.approx([0.4, 0.4, 0.2, 0.2, 0.2, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("told", "keys"),
+    [
+        ({"training__warmup_epochs": 2}, r"training\.warmup_epochs"),
+        ({"training__schedule": "steps", "training__milestones": [3]}, r"training\.schedule and training\.milestones"),
+        ({"training__lr_min": 1e-3, "training__warmup_epochs": 1}, r"training\.lr_min and training\.warmup_epochs"),
+    ],
+)
+def test_settings_of_rates_that_nobody_reads_are_warned_of(told: dict[str, Any], keys: str) -> None:
+    model = network()
+    message = keys + r' .* learning_rates="own"; let your scheduler do it, or leave learning_rates="own" out'
+    with pytest.warns(SpfdeWarning, match=message) as said:
+        wrap(model, sgd(model), settings(**told), learning_rates="own")
+    assert len(said) == 1
+    with warnings.catch_warnings(action="error"):
+        wrap(model := network(), sgd(model), settings(**told))
+        wrap(model := network(), sgd(model), settings(), learning_rates="own")
+
+
+def test_learning_rates_of_another_name_are_refused() -> None:
+    model = network()
+    with pytest.raises(SpfdeError, match='unknown learning_rates "cosin"; did you mean "cosine"'):
+        wrap(model, sgd(model), learning_rates="cosin")
 
 
 # optimizers

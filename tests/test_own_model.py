@@ -24,9 +24,9 @@ from spfde.data.parquet import parquet_files, read_parquet
 from spfde.data.sources import CIFAR100
 from spfde.data.split import DataInfo
 from spfde.errors import SpfdeError
-from spfde.experiments.resolve import resolve
+from spfde.experiments.resolve import OF_THE_COMMAND, resolve
 from spfde.models import Block, build
-from spfde.settings import RunSettings
+from spfde.settings import RunSettings, TrainingSettings
 
 SAMPLES, EPOCHS = 40, 6
 DATA = TensorDataset(
@@ -105,12 +105,30 @@ def test_settings_have_the_methods_defaults_unless_told() -> None:
         ({"sparsity__schem": "2:4"}, 'unknown setting "sparsity.schem"; did you mean "scheme"?'),
         ({"interval": 10}, "is not shorter than the run"),
         ({"method": "small-dense"}, "train it with method dense"),
+        ({"training__lr": 0.3}, "setting training.lr is for `spfde train`, and SparseTraining does not read it; give"),
+        ({"training": {"lr": 0.3}}, "setting training.lr is for `spfde train`"),
+        ({"training.weight_decay": 0.1}, "does not read it; give it to the optimizer"),
+        ({"training__momentum": 0.0}, "does not read it; give it to the optimizer"),
+        ({"training__nesterov": True}, "does not read it; give it to the optimizer"),
+        ({"training__label_smoothing": 0.1}, "does not read it; give it to the loss function"),
+        ({"training__snapshots": 2}, "does not read it; save the model's weights in the loop"),
+        ({"precision": "bf16"}, "does not read it; run the forward pass under torch.autocast"),
+        ({"threads": 2}, "does not read it; call torch.set_num_threads"),
+        ({"data__flip": False}, "does not read it; transform the images in the data set"),
+        ({"data__padding": 0}, "does not read it; transform the images in the data set"),
     ],
 )
 def test_settings_are_checked_at_once(told: dict[str, Any], message: str) -> None:
     with pytest.raises(SpfdeError) as raised:
         settings_for(**{"epochs": 10, "batch_size": 32, **told})
     assert message in str(raised.value)
+
+
+def test_every_setting_of_training_is_read_or_refused() -> None:
+    """What `settings_for` accepts changes what happens: the rates of a block, its epochs, or the steps of a plan."""
+    read = {"epochs", "batch_size", "lr_min", "schedule", "milestones", "gamma", "warmup_epochs"}
+    refused = {key.removeprefix("training.") for key in OF_THE_COMMAND if key.startswith("training.")}
+    assert read | refused == set(TrainingSettings.model_fields) and not read & refused
 
 
 # what cannot work

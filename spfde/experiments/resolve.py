@@ -107,6 +107,22 @@ def resolve(scale: str, overrides: Mapping[str, Any], seed: int = 1, tag: str = 
     return METHODS[settings.sparsity.method].adjust(settings)
 
 
+# Settings that only `spfde train` reads, whose loop, data and optimizer are its own; and where a loop of somebody else
+# has them.
+OF_THE_COMMAND = {
+    "training.lr": "give it to the optimizer, from whose rates SparseTraining starts",
+    "training.momentum": "give it to the optimizer",
+    "training.nesterov": "give it to the optimizer",
+    "training.weight_decay": "give it to the optimizer",
+    "training.label_smoothing": "give it to the loss function",
+    "training.snapshots": "save the model's weights in the loop",
+    "data.padding": "transform the images in the data set",
+    "data.flip": "transform the images in the data set",
+    "precision": "run the forward pass under torch.autocast",
+    "threads": "call torch.set_num_threads",
+}
+
+
 def settings_for(
     method: str = "spfde",
     *,
@@ -138,7 +154,8 @@ def settings_for(
         more: any other setting, with two underscores for a dot: sparsity__scheme="2:4", training__lr_min=1e-5.
 
     Raises:
-        SpfdeError: an unknown name, a value out of range, or a combination that cannot run.
+        SpfdeError: an unknown name, a value out of range, a combination that cannot run, or a setting that
+            `SparseTraining` does not read (`OF_THE_COMMAND`).
     """
     from spfde.methods import METHODS
 
@@ -152,7 +169,12 @@ def settings_for(
     told = {"sparsity.method": method, "training.epochs": epochs, "training.batch_size": batch_size, "seed": seed}
     told |= {key: value for key, value in given.items() if value is not None}
     told |= {key.replace("__", "."): value for key, value in more.items()}
-    settings = layered({}, {"data": {"name": "own"}, "model": {"name": "own"}}, nested(told))
+    tree = nested(told)
+    settings = layered({}, {"data": {"name": "own"}, "model": {"name": "own"}}, tree)
+    for key, remedy in OF_THE_COMMAND.items():
+        section, _, name = key.rpartition(".")
+        if name in (tree.get(section, {}) if section else tree):
+            raise SpfdeError(f"setting {key} is for `spfde train`, and SparseTraining does not read it", remedy)
     if "adjust" in vars(METHODS[settings.sparsity.method]):
         cause = f"method {settings.sparsity.method} makes its own network out of a known one"
         raise SpfdeError(cause, "change your model yourself, and train it with method dense")

@@ -128,6 +128,11 @@ def scheduler(_: Path) -> None:
     wrap(model, optimizer=optimizer)
 
 
+@refusal("learning rates of an unknown kind")
+def unknown_rates(_: Path) -> None:
+    wrap(learning_rates="cosin")
+
+
 @refusal("learning rates set by hand")
 def rates_by_hand(_: Path) -> None:
     sparse = train(wrap(), 2)

@@ -30,6 +30,11 @@ def out_of_range(_: Path) -> None:
     told(sparsity=1.0)
 
 
+@refusal("a setting that only `spfde train` reads, for a loop of one's own")
+def unread_setting(_: Path) -> None:
+    told(training__lr=0.3)
+
+
 @refusal("a value of another type")
 def wrong_type(_: Path) -> None:
     told(epochs="many")
