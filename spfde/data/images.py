@@ -1,4 +1,4 @@
-"""Decodes many images into one uint8 tensor, with all processor cores: Pillow decodes without holding the lock."""
+"""Decodes many images into one uint8 tensor, with all cores it may use: Pillow decodes without holding the lock."""
 
 import os
 import stat
@@ -19,6 +19,11 @@ from spfde.errors import SpfdeError
 LARGEST = 80_000_000  # pixels of an image; a small file can unfold into gigabytes, and the largest of ImageNet has 61e6
 SIXTEEN = 65535  # the largest number of 16 bits
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's, from 89e6 pixels on
+
+
+def cores() -> int:
+    """The cores that this process may use: a cluster gives a job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_image(source: str | Path | IO[bytes], channels: int) -> Image.Image:
@@ -83,7 +88,7 @@ def decode_images(
             raise SpfdeError(cause, "use images of that size, or register a data set with theirs")
         images[index] = np.asarray(image).reshape(info.size, info.size, info.channels)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for _ in pool.map(decode, range(len(sources))):
             pass
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())

@@ -64,6 +64,15 @@ def info(name: str) -> DataInfo:
     return source(name).info
 
 
+def is_streamed(name: str) -> bool:
+    """Whether the images of a data set stay on disk, so that training decodes them.
+
+    Raises:
+        SpfdeError: no such data set.
+    """
+    return isinstance(source(name), StreamedFolder)
+
+
 def digest(name: str) -> str | None:
     """Digest of the description in config/data of a data set; none where it is built in or registered, or unknown.
 

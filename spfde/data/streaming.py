@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spfde.data.images import open_image
+from spfde.data.images import cores, open_image
 from spfde.data.loader import LoaderBase
 from spfde.data.split import DataInfo, FolderSplit
 from spfde.errors import SpfdeError
@@ -25,7 +25,8 @@ class StreamedLoader(LoaderBase):
     shorter side is scaled to 256/224 of the size and the middle is cropped.
 
     Args:
-        workers: processes that decode; by default one per core, at most 16; with 0 this process decodes.
+        workers: processes that decode; by default one for each core that this process may use (its share of them under
+            torchrun), at most 16; with 0 this process decodes.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class StreamedLoader(LoaderBase):
     ) -> None:
         super().__init__(split, info, batch_size, seed, device, train)
         self.split, self.settings, self.info = split, settings, info
-        self.workers = min(os.cpu_count() or 1, 16) if workers is None else workers
+        self.workers = _workers() if workers is None else workers
 
     def _plain(self, indices: Tensor) -> Tensor:
         images = _Images(self.split, self.settings, self.info, self.seed, 0, train=False)[indices.cpu()]
@@ -66,6 +67,11 @@ class StreamedLoader(LoaderBase):
                 raise SpfdeError(f"an image cannot be decoded: {images}", "replace it by an intact copy")
             indices = indices.to(self.device, non_blocking=True)
             yield self._normalise(images.to(self.device, non_blocking=True)), self._labels[indices]
+
+
+def _workers() -> int:
+    """Cores that this process may use, shared with the other processes of torchrun on this machine; at most 16."""
+    return min(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))), 16)
 
 
 def _leave_signals_to_parent(_: int) -> None:

@@ -1,8 +1,15 @@
 """What one process of the workflow trains: the seeds of a row, several small rows, or a single run."""
 
+import functools
 from dataclasses import dataclass
 
+from spfde.data.sources import is_streamed
 from spfde.settings import RunSettings
+
+MEMORY = 4000  # megabytes of a job whose data lie in memory
+# Of a job that decodes images while it trains, for each of its GPUs: cores that decode, and megabytes, of which sixteen
+# batches on their way from the decoders to the GPU take most.
+DECODING_CORES, DECODING_MEMORY = 8, 16_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +51,18 @@ class Job:
     def settings(self) -> RunSettings:
         """Those of its first run; data set and threads are those of all."""
         return self.runs[0].settings
+
+    def cores(self, gpus: int) -> int:
+        """Cores that it needs with so many GPUs for each run."""
+        return max(1, gpus) * DECODING_CORES if self._decodes else self.settings.threads
+
+    def megabytes(self, gpus: int) -> int:
+        """Memory that it needs with so many GPUs for each run."""
+        return max(1, gpus) * DECODING_MEMORY if self._decodes else MEMORY
+
+    @functools.cached_property
+    def _decodes(self) -> bool:
+        return is_streamed(self.settings.data.name)
 
     @property
     def options(self) -> list[str]:

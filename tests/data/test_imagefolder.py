@@ -195,3 +195,18 @@ def test_workers_start_where_one_batch_and_its_queues_just_fit(monkeypatch: pyte
     _check_shared_memory(1000 * 1024)
     with pytest.raises(SpfdeError, match="no shared memory is left"):
         _check_shared_memory(1000 * 1024 + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system knows no affinity")
+def test_workers_are_as_many_as_the_process_may_use_cores(
+    streamed: FolderSplit, info: DataInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as many as the machine has: a cluster gives a job some of them, and torchrun's processes share those."""
+
+    def workers() -> int:
+        return StreamedLoader(streamed, DataSettings(), info, 5, 1, "cpu").workers
+
+    for allowed, local, wanted in ((1, "1", 1), (8, "1", 8), (8, "4", 2), (2, "4", 1), (64, "1", 16)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: set(range(allowed)))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+        assert workers() == wanted

@@ -110,6 +110,13 @@ def test_command_line_overrides_config(project: Project) -> None:
     assert "results/smoke" not in text
 
 
+def test_a_job_that_decodes_asks_for_cores_and_memory_by_its_gpus(project: Project) -> None:
+    config = ["scale=imagenet", "experiments=table3", "gpus_per_run=2", "seeds=1"]
+    text = project.dry_run("trained", "--cores", "64", "--config", *config)
+    jobs = re.findall(r"^rule train_table3.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
+    assert jobs and all("threads: 16\n" in job and "mem_mb=32000" in job for job in jobs)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -15,9 +15,9 @@ for job in PIPELINE.jobs:
         priority: job.priority
         conda:
             "../../environment.yml"
-        threads: job.settings.threads
+        threads: job.cores(config["gpus_per_run"])
         resources:
-            mem_mb=4000,
+            mem_mb=job.megabytes(config["gpus_per_run"]),
             gpu=config["gpus_per_run"],
         params:
             train=launched("train", GPUS, config["jobs_per_gpu"], config["gpus_per_run"]),
@@ -25,9 +25,8 @@ for job in PIPELINE.jobs:
             what=job.options,
             on_data=ON_DATA,
             out=["--out", f"{RESULTS}/runs"],
+            # Checkpoints, in runs/.checkpoints, are no outputs, which a failed job loses: an interrupted run goes on there.
             time_limit=["--time-limit", str(config["time_limit"])] if config["time_limit"] else [],
-            # Not outputs, which a failed job loses: an interrupted run goes on from here.
-            checkpoints=[f"{RESULTS}/runs/.checkpoints/{run.run_id}.safetensors" for run in job.runs],
         shell:
             "{params.train:q} --scale {params.scale:q} {params.what:q} {params.on_data:q} {params.out:q}"
             " --keep-diverged {params.time_limit:q} > {log:q} 2>&1"
