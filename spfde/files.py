@@ -31,6 +31,13 @@ MOST = 100_000  # values in a YAML text with its aliases unfolded; the project's
 DEEPEST = 32  # levels of nesting in YAML; the project's own files have five
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser written in C is ten times faster
 
+IN_THE_WAY = {
+    errno.EEXIST: "a file is where a folder should be",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "its name is too long",
+}
+
 # writing
 
 
@@ -41,7 +48,7 @@ def writing(path: Path) -> Iterator[Path]:
     What a writer of the same path left behind when it was killed is removed first.
 
     Raises:
-        SpfdeError: no space left, or no right to write there.
+        SpfdeError: no space left, no right to write there, or something else in the way.
     """
     writer = f"{_machine()}.{os.getpid()}-{secrets.token_hex(4)}"  # two threads may be at it, or two containers
     temporary = path.with_name(f".{path.name}.{writer}.part")
@@ -122,7 +129,10 @@ def _escaped(name: str) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a forbidden folder into one clear error. safetensors wraps the cause into its message."""
+    """Turns a full disk, or a path that cannot be written, into one clear error.
+
+    safetensors wraps the cause into its message.
+    """
     try:
         yield
     except SpfdeError:
@@ -133,6 +143,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise SpfdeError(f"no space left to write {path}", "free some space or choose another folder") from error
         if number in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise SpfdeError(f"no right to write {path}", "choose another folder or change its rights") from error
+        if number in IN_THE_WAY:
+            raise SpfdeError(f"cannot write {path} ({IN_THE_WAY[number]})", "choose another path") from error
         raise
 
 

@@ -50,8 +50,9 @@ def ending(folder: Path) -> str:
     Raises:
         SpfdeError: there is no right to read the record, or no space to put the summary back.
     """
-    _restore(folder)
-    return "" if not (folder / SUMMARY).exists() or fault(folder) else status(folder)
+    with disk_errors(folder):
+        _restore(folder)
+        return "" if not (folder / SUMMARY).exists() or fault(folder) else status(folder)
 
 
 def _restore(folder: Path) -> None:

@@ -120,6 +120,38 @@ def test_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("data digits --cache FILE", "a file is where a folder should be"),
+        ("data digits --cache FILE/x", "a file is where a folder should be"),
+        ("data cifar10 --data-root FILE", "a file is where a folder should be"),
+        ("train --out FILE --cache CACHE", "a file is where a folder should be"),
+        ("train --out FILE/x --cache CACHE", "a file is where a folder should be"),
+        ("train --out LONG --cache CACHE", "its name is too long"),
+        ("train --out OUT --cache FILE", "a file is where a folder should be"),
+        ("collect --results FILE", "a file is where a folder should be"),
+        ("collect --results OUT --out FOLDER", "it is a folder"),
+        ("overview --results FILE", "a file is where a folder should be"),
+        ("plan --budget-flops 1e15 --write FOLDER", "it is a folder"),
+    ],
+)
+def test_a_path_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str, said: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    places = {name.upper(): str(tmp_path / name) for name in ("file", "folder", "out", "cache")}
+    places["LONG"] = str(tmp_path / ("x" * 300))
+    for name, place in places.items():
+        words = words.replace(f" {name}", f" {place}")
+    scale = [] if words.startswith("data") else ["--scale", "smoke"]
+    line = spfde(monkeypatch, capsys, *words.split(), *scale)
+    assert line.startswith("error: cannot write ") and f"({said}); choose another path" in line
+    assert (tmp_path / "file").read_text() == "x" and not list((tmp_path / "folder").iterdir())
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_nothing_leaves_the_folder_of_results(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

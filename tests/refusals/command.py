@@ -79,3 +79,9 @@ def budget_of_method(_: Path) -> None:
 @refusal("a budget of time without measured times")
 def budget_of_time(folder: Path) -> None:
     spfde("plan", "--scale", "smoke", "--budget-time", "10", "--bench", str(folder / "bench.csv"))
+
+
+@refusal("`--results` with a file in place of a folder")
+def file_for_folder(folder: Path) -> None:
+    (folder / "file").touch()
+    spfde("collect", "--scale", "smoke", "--results", str(folder / "file"))
