@@ -31,9 +31,12 @@ class Times(NamedTuple):
     dense: float
 
 
-def cache_folder() -> Path:
-    """The folder of this project in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spfde"
+def cache_folder() -> Path | None:
+    """The folder of this project in the user's cache folder; none where the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spfde"
+    except RuntimeError:  # HOME is not set, and the system knows no user of this number: so it is in some containers
+        return None
 
 
 @functools.cache
@@ -52,20 +55,24 @@ class Table:
 
     Args:
         machine: what the times depend on beside that text.
-        folder: where tables are kept; the user's cache folder by default.
+        folder: where tables are kept; the user's cache folder by default. Without either, the table lasts as long as
+            this process.
     """
 
     def __init__(self, machine: Mapping[str, object], folder: Path | None = None) -> None:
         self.machine = {name: str(value) for name, value in machine.items()}
         named = json.dumps(self.machine, sort_keys=True)
-        self.folder = (folder or cache_folder() / "kernels") / _digest(named)
+        root = folder or ((cache := cache_folder()) and cache / "kernels")
+        self.folder = root and root / _digest(named)
         self._known: dict[str, Times] = {}
 
     def find(self, work: str) -> Times | None:
         """The times of some work, if they are known; an entry that cannot be read is as good as none."""
         if work not in self._known:
+            if self.folder is None:
+                return None
             try:
-                entry = json.loads(self._path(work).read_text(encoding="utf-8"))
+                entry = json.loads(_file(self.folder, work).read_text(encoding="utf-8"))
                 times = Times(float(entry["sparse"]), float(entry["dense"]))
             except (OSError, ValueError, KeyError, TypeError):
                 return None
@@ -77,15 +84,14 @@ class Table:
     def keep(self, work: str, times: Times) -> None:
         """Adds an entry; where the folder cannot be written it lasts as long as this process."""
         self._known[work] = times
+        if self.folder is None:
+            return
         try:
             if not (self.folder / "machine.json").exists():
                 write_json(self.folder / "machine.json", self.machine)
-            write_json(self._path(work), {"work": work, **times._asdict()})
+            write_json(_file(self.folder, work), {"work": work, **times._asdict()})
         except (OSError, SpfdeError):
             pass
-
-    def _path(self, work: str) -> Path:
-        return self.folder / f"{_digest(work)}.json"
 
 
 def clock(threads: int) -> float:
@@ -114,6 +120,10 @@ def _known(ratios: list[float]) -> bool:
         return True
     low, middle, high = (sorted(ratios)[round(share * (len(ratios) - 1))] for share in (0.25, 0.5, 0.75))
     return (high - low) / 2 / middle / len(ratios) ** 0.5 < STABLE
+
+
+def _file(folder: Path, work: str) -> Path:
+    return folder / f"{_digest(work)}.json"
 
 
 def _digest(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pwd
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_entries_are_found_by_every_process_of_the_same_machine_alone(tmp_path: 
     two.keep("a layer", Times(4.0, 3.0))
     assert two.find("a block") == Times(1.0, 2.0) and one.find("a layer") == Times(4.0, 3.0)
     assert Table({**MACHINE, "threads": 2}, tmp_path).find("a block") is None
-    assert json.loads((one.folder / "machine.json").read_text()) == {"processor": "one", "threads": "1"}
+    assert one.folder and json.loads((one.folder / "machine.json").read_text()) == {"processor": "one", "threads": "1"}
 
 
 def test_a_damaged_entry_is_none_and_is_replaced(tmp_path: Path) -> None:
@@ -71,3 +72,18 @@ def test_where_nothing_can_be_written_the_table_lasts_as_long_as_the_process(tmp
     table = Table(MACHINE, tmp_path / "file")
     table.keep("a block", Times(1.0, 2.0))
     assert table.find("a block") == Times(1.0, 2.0)
+
+
+def test_a_user_without_a_home_has_a_table_for_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number that no user has."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    table = Table(MACHINE)
+    assert table.find("a block") is None
+    table.keep("a block", Times(1.0, 2.0))
+    assert table.find("a block") == Times(1.0, 2.0) and Table(MACHINE).find("a block") is None
