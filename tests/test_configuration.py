@@ -45,9 +45,17 @@ def test_the_default_scale_is_that_of_the_configuration() -> None:
     assert default_scale() == yaml.safe_load((ROOT / "config/config.yaml").read_text())["scale"]
     path = put("config.yaml", {"scale": "cifar100"})
     assert default_scale() == "cifar100"
-    path.write_text("experiments: all\n")
-    with pytest.raises(SpfdeError, match="names no scale"):
-        default_scale()
+    for strange, said in (
+        (b"experiments: all\n", "names no scale"),
+        (b"- of another project\n", "names no scale"),
+        (b"words\n", "names no scale"),
+        (b"scale: [digits]\n", "names no scale"),
+        (b"scale: digits # \xff\n", "cannot be read"),
+        (b"scale: [", "is not YAML"),
+    ):
+        path.write_bytes(strange)
+        with pytest.raises(SpfdeError, match=rf"config/config\.yaml {said}.*pass --scale"):
+            default_scale()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from spfde.configuration import NAME, config_file, config_files
 from spfde.errors import SpfdeError, nearest
-from spfde.files import parse_yaml, read_text
+from spfde.files import parse_yaml, read_text, read_yaml
 from spfde.settings import RunSettings, Section, parse
 
 S = TypeVar("S", bound=BaseModel)
@@ -92,10 +92,11 @@ def default_scale() -> str:
     """The scale that is meant where none is named: that of config/config.yaml.
 
     Raises:
-        SpfdeError: the file names none.
+        SpfdeError: the file names none, perhaps because it is another project's, or cannot be read.
     """
     path = config_file("config.yaml")
-    name = _values(path.read_text(encoding="utf-8"), path).get("scale")
+    values = read_yaml(path, "configuration", "mend the file, or pass --scale")
+    name = values.get("scale") if isinstance(values, dict) else None
     if not isinstance(name, str):
         raise SpfdeError(
             f"{path} names no scale", f"add `scale:`, one of {', '.join(_names('scales'))}, or pass --scale"
