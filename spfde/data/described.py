@@ -10,7 +10,7 @@ test_samples: 600
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,14 +26,14 @@ class Description(Section):
     """What a file in config/data says; its name is the data set's."""
 
     classes: int = Field(ge=2, le=1_000_000, description="folders in train and in val")
-    channels: int = Field(3, ge=1, le=3, description="1 or 3")
+    channels: Literal[1, 3] = Field(3, description="1: grey, 3: colour")
     size: int = Field(
         ge=1, le=4096, description="side of the square images in pixels, to which they are scaled and cropped"
     )
     train_samples: int = Field(ge=1, le=1_000_000_000, description="images in train")
     test_samples: int = Field(ge=1, le=1_000_000_000, description="images in val")
     mean: list[float] | None = Field(None, description="of each channel, of pixels scaled to 0..1; by default 0.5")
-    std: list[float] | None = Field(None, description="of each channel; by default 0.25")
+    std: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="of each channel; by default 0.25")
     streamed: bool = Field(False, description="images are decoded whenever they are needed, not once into memory")
 
 

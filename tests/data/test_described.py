@@ -59,6 +59,8 @@ def test_streamed_and_with_its_own_statistics() -> None:
         ("classes: 3\nsize: 8\ntrain_samples: 9", "test_samples"),
         (TEXT.format(size=8, train=9, test=3) + "sise: 9", "sise"),
         (TEXT.format(size=8, train=9, test=3) + "mean: [0.5]", "each of 3 channels"),
+        (TEXT.format(size=8, train=9, test=3) + "channels: 2", "input should be 1 or 3"),
+        (TEXT.format(size=8, train=9, test=3) + "std: [0.2, 0, 0.2]", "should be greater than 0"),
     ],
 )
 def test_a_broken_description_is_said(text: str, message: str) -> None:
