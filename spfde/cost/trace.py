@@ -33,6 +33,7 @@ freezing begins, and accounts for what happened.
 """
 
 import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def read_trace(path: Path) -> pd.DataFrame:
         frame[numbers] = frame[numbers].astype("float64")  # exact; the parser of read_csv alone need not be
     except FileNotFoundError:
         raise SpfdeError(f"there is no trace {path}", "give the path of a record's layers.csv") from None
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         cause = f"{path} cannot be read: {error}"
         raise SpfdeError(cause, "remove it and train that run again") from error
     if "frozen" in frame:

@@ -12,6 +12,8 @@ import gzip
 import hashlib
 import json
 import math
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from spfde.settings import SCHEMA, RunSettings, parse
 
 NEEDED = ("settings.yaml", "epochs.csv")  # and the trace, layers.csv or layers.csv.gz
 SUMMARY, SPARE = "summary.json", ".summary.json"
+LARGEST_TRACE = 1 << 28  # bytes of an unpacked trace: three hundred times those of 160 epochs of ResNet-32
+LONGEST_LINE = 1 << 16
 DAMAGED = ".damaged"  # a folder beside the records, with an empty file for each one that was found damaged
 
 
@@ -111,7 +115,7 @@ def _fault(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
         return error.cause
     except PermissionError as error:
         raise SpfdeError(f"no right to read record {error.filename or folder}", "change its rights") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         return f"it cannot be read ({error.__class__.__name__}: {error})".splitlines()[0]
 
 
@@ -153,12 +157,8 @@ def _disagreement(folder: Path, summary: dict[str, Any], settings: RunSettings) 
     diverged = summary.get("status") == "diverged"
     if not (0 < len(rows) <= settings.training.epochs if diverged else len(rows) == settings.training.epochs):
         return f"epochs.csv has {len(rows)} epochs, and its settings {settings.training.epochs}"
-    traced: dict[int, set[int]] = {}
-    packed = folder / "layers.csv.gz"
-    with gzip.open(packed, "rt") if packed.exists() else (folder / "layers.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            traced.setdefault(int(row["epoch"]), set()).add(int(row["samples"]))
-    if traced != {epoch: {count} for epoch, count in enumerate(samples)}:
+    traced = {(int(row["epoch"]), int(row["samples"])) for row in csv.DictReader(_trace(folder))}
+    if traced != set(enumerate(samples)):
         return "epochs.csv and the trace differ in epochs or samples"
     told = summary["accuracy"]["test_last"]
     if not diverged and not math.isclose(float(rows[-1]["test_accuracy"]), told, rel_tol=1e-9, abs_tol=1e-9):
@@ -169,6 +169,21 @@ def _disagreement(folder: Path, summary: dict[str, Any], settings: RunSettings) 
 def _is_sealed(summary: Any) -> bool:
     known = summary if isinstance(summary, dict) else {}
     return known.get("digest") == _digest({key: value for key, value in known.items() if key != "digest"})
+
+
+def _trace(folder: Path) -> Iterator[str]:
+    """The lines of a record's trace.
+
+    Raises:
+        ValueError: there are far more than a trace can have: a small packed file can stand for gigabytes.
+    """
+    packed, left = folder / "layers.csv.gz", LARGEST_TRACE
+    with gzip.open(packed, "rt", newline="") if packed.exists() else (folder / "layers.csv").open(newline="") as file:
+        while line := file.readline(LONGEST_LINE):
+            left -= len(line)
+            if left < 0 or len(line) == LONGEST_LINE:
+                raise ValueError(f"the trace unpacks into more than {LARGEST_TRACE} bytes, or lines of {LONGEST_LINE}")
+            yield line
 
 
 def _complete(names: set[str]) -> bool:

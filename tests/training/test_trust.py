@@ -1,6 +1,7 @@
 """Which records may be trusted: whole, undamaged, their own; and what becomes of the others."""
 
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from spfde.errors import SpfdeError, Stopped
 from spfde.experiments.resolve import resolve
 from spfde.results.collect import record_folders
 from spfde.settings import SCHEMA
-from spfde.training import checkpoint, record
+from spfde.training import checkpoint, record, trust
 from spfde.training.clock import Clock
 from spfde.training.loop import train
 from spfde.training.trust import DAMAGED, fault, is_whole, seal
@@ -178,6 +179,29 @@ def test_copies_leftovers_and_hidden_folders_never_count(folder: Path, capsys: p
     assert record_folders("smoke", folder.parents[2]) == [folder]
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{folder.name}.bak is left out: it is a copy of {folder.name} under another name" in line
+
+
+def packed(folder: Path, data: bytes) -> None:
+    """Puts these bytes in place of the trace, as a published record has it, under a fitting seal."""
+    (folder / "layers.csv").unlink(missing_ok=True)
+    (folder / "layers.csv.gz").write_bytes(data)
+    reseal(folder)
+
+
+def test_a_trace_that_cannot_be_unpacked_is_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (folder / "layers.csv").read_bytes()
+    packed(folder, gzip.compress(text))
+    assert not fault(folder)
+    broken = bytearray(gzip.compress(text))
+    broken[60:120] = b"\xff" * 60
+    packed(folder, bytes(broken))
+    assert "it cannot be read" in fault(folder)
+    packed(folder, gzip.compress(text))
+    monkeypatch.setattr(trust, "LARGEST_TRACE", len(text))
+    os.utime(folder / "layers.csv.gz", (1, 1))  # or what was found before would be remembered
+    assert not fault(folder)
+    packed(folder, gzip.compress(text + b"0,x\n" * 100_000))  # a small file that unfolds into a large one
+    assert "unpacks into more than" in fault(folder)
 
 
 def test_the_summary_that_a_workflow_deleted_comes_back(folder: Path) -> None:
