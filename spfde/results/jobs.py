@@ -1,11 +1,17 @@
 """What one process of the workflow trains: the seeds of a row, several small rows, or a single run."""
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from spfde.data.sources import is_streamed
+from spfde.errors import SpfdeError
 from spfde.settings import RunSettings
 
+# Names of the workflow's rules, and how those begin that it makes of rows and artefacts: an experiment is a rule, too.
+RULES = {"default", "data", "trained", "bench", "steps", "plan", "account", "analyse", "collect", "claims", "overview"}
+RULES |= {"artefacts", "report", "all"}
+MADE = ("train_", "table_", "figure_", "notebook_")
 MEMORY = 4000  # megabytes of a job whose data lie in memory
 # Of a job that decodes images while it trains, for each of its GPUs: cores that decode, and megabytes, of which sixteen
 # batches on their way from the decoders to the GPU take most.
@@ -73,6 +79,18 @@ class Job:
         words += [("--row", f"{experiment}/{row}") for experiment, row in self.rows]
         words += [("--seed", str(seed)) for seed in seeds]
         return [word for pair in words for word in pair]
+
+
+def check_names(experiments: Iterable[str]) -> None:
+    """Refuses experiments that have the name of another rule of the workflow.
+
+    Raises:
+        SpfdeError: it names the first.
+    """
+    for name in experiments:
+        if name in RULES or name.startswith(MADE):
+            cause = f'the experiment "{name}" has the name of a rule of the workflow, or of what it makes rules of'
+            raise SpfdeError(cause, f"rename config/experiments/{name}.yaml")
 
 
 def packed(rows: dict[tuple[str, str], list[Run]], most: int) -> list[Job]:

@@ -18,7 +18,7 @@ from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, Artefact
 from spfde.results.dependencies import shown, source_files
-from spfde.results.jobs import Job, Run, packed
+from spfde.results.jobs import Job, Run, check_names, packed
 from spfde.results.measured import EPOCHS, STEPS, measured_path, repeats_path
 from spfde.results.status import ordered
 from spfde.settings import RunSettings
@@ -332,9 +332,10 @@ def chosen(wanted: str | list[str]) -> tuple[str, ...]:
     """The experiments of a configuration value: `all`, one name, several separated by commas, or a list.
 
     Raises:
-        SpfdeError: there is no such experiment (naming the nearest).
+        SpfdeError: there is no such experiment (naming the nearest), or it has a name that the workflow uses itself.
     """
     known = experiment_names()
+    check_names(known if wanted == "all" else listed(wanted))
     if wanted == "all":
         return tuple(known)
     for name in listed(wanted):

@@ -1,6 +1,7 @@
 """The registry of artefacts and what the workflow computes of it: runs, jobs, records, inputs."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from spfde.results.artefacts import ARTEFACTS, FIGURES, NOTEBOOKS, TABLES
 from spfde.results.claims import read
 from spfde.results.dependencies import source_files
 from spfde.results.evidence import Evidence
+from spfde.results.jobs import MADE, RULES
 from spfde.results.launch import launched
 from spfde.results.pipeline import Pipeline, chosen
 from spfde.training.lock import Lock, lock_of
@@ -340,3 +342,20 @@ def test_launching() -> None:
     slot, _, command = " ".join(words).partition(" -- ")
     assert slot == "python workflow/scripts/gpu_slot.py --gpus 0,1 --jobs-per-gpu 3 --count 2"
     assert command == "torchrun --standalone --nproc-per-node 2 -m spfde train"
+
+
+def test_an_experiment_cannot_have_the_name_of_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]]
+    assert {name for text in texts for name in re.findall(r"^rule (\w+):", text, re.MULTILINE)} | {"all"} == RULES
+    assert {artefact.rule.partition("_")[0] + "_" for artefact in ARTEFACTS.values()} | {"train_"} == set(MADE)
+    assert chosen("all") == tuple(experiment_names())  # none of the project's own is refused
+    monkeypatch.chdir(tmp_path)
+    Path("config/experiments").mkdir(parents=True)
+    for name in ("plan", "report", "train_table2_dense", "table_table2"):
+        path = Path(f"config/experiments/{name}.yaml")
+        path.write_text(yaml.safe_dump(TWO_ROWS))
+        for wanted in ("all", name, ["table2", name]):
+            with pytest.raises(SpfdeError, match=f'the experiment "{name}" has the name of a rule .*; rename {path}'):
+                chosen(wanted)
+        assert chosen("table2") == ("table2",)
+        path.unlink()
