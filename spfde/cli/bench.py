@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from spfde.cli.options import Device, Json
-
 What = Annotated[
     Literal["speed", "epochs", "steps", "scaling"],
     typer.Argument(
@@ -18,32 +16,56 @@ What = Annotated[
 ]
 
 
+SHARED = {"what", "repeats", "out"}  # options of every kind of benchmark, and those of each
+TAKES = {
+    "speed": {"rows", "as_json"},
+    "epochs": {"scale", "device", "model", "epochs", "samples", "batch_size"},
+    "steps": {"scale"},
+    "scaling": set[str](),
+}
+
+
 def bench(
+    context: typer.Context,
     what: What = "speed",
     rows: Annotated[
         list[str] | None, typer.Option("--row", help="Of speed: a row; repeatable; all by default.")
     ] = None,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Of speed: one JSON array on stdout, and nothing else.")
+    ] = False,
     repeats: Annotated[
         int | None, typer.Option(min=2, help="How often everything takes its turn; 7, of epochs 2, by default.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="CSV file for the numbers; the repeats of epochs go beside it.")
     ] = None,
-    scale: Annotated[str, typer.Option("--scale", help="Scale whose data and recipe are timed.")] = "cifar100",
-    device: Device = None,
+    scale: Annotated[
+        str, typer.Option("--scale", help="Of epochs and steps: whose data and recipe are timed.")
+    ] = "cifar100",
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="Of epochs: cpu, cuda or cuda:N; by default the GPU, if there is one."),
+    ] = None,
     model: Annotated[str, typer.Option(help="Of epochs: the network; scale: that of the scale.")] = "resnet20",
     epochs: Annotated[int, typer.Option(min=16, help="Of epochs: how many consecutive ones.")] = 50,
     samples: Annotated[int, typer.Option(min=1, help="Of epochs: random images of the training set.")] = 2000,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="For epochs: samples per step; by default the scale's.")
+        int | None, typer.Option(min=1, help="Of epochs: samples per step; by default the scale's.")
     ] = None,
 ) -> None:
     """Measure speed, on random images: no data are needed."""
-    from spfde.errors import lookup
+    from spfde.errors import SpfdeError, lookup
     from spfde.files import write_text
     from spfde.training.bench import turns
 
+    for option in context.command.params:
+        name = str(option.name)
+        given = context.get_parameter_source(name)
+        if given and given.name == "COMMANDLINE" and name not in SHARED | TAKES[what]:
+            others = " and ".join(kind for kind, taken in TAKES.items() if name in taken)
+            cause = f"bench {what} does not take {option.opts[0]}"
+            raise SpfdeError(cause, f"leave it out; it is an option of bench {others}")
     if what == "speed":
         from spfde.training.bench import speed
 

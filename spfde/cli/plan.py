@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from spfde.cli.options import Assignments, Experiments, Json, Rows, Scale, Seeds, SettingsFile
-from spfde.cli.selection import selected
+from spfde.cli.selection import selected, with_one_seed
 from spfde.errors import SpfdeError, lookup
 
 SHOWN = 20  # combinations that are printed; --json lists all
@@ -95,7 +95,8 @@ def _plan_budget(
     from spfde.planning import describe
 
     seed = (seeds or read_scale(scale).seeds)[0]
-    found = combinations(scale, budget, parse_assignments(assignments), seed, bench)
+    told = with_one_seed(parse_assignments(assignments), seeds)
+    found = combinations(scale, budget, told, seed, bench)
     by_row = {one.plan.settings.row: one for one in found}
     listed = [lookup("combination in the budget", row, by_row) for row in rows] or found
     if write:

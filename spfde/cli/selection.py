@@ -1,7 +1,7 @@
 """The runs that the options of a command line name."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spfde.errors import SpfdeError
 
@@ -24,9 +24,21 @@ def selected(
     if rows and not experiments:
         cause = f"--row {rows[0]} is a row of an experiment, and no experiment is named"
         raise SpfdeError(cause, "add --experiment NAME")
-    told = parse_assignments(assignments or [])
+    told = with_one_seed(parse_assignments(assignments or []), seeds)
     if settings is None:
         return select(scale, experiments or [], rows or [], seeds or [], told)
     if experiments or rows:
         raise SpfdeError("--settings describes one run, and an experiment is named too", "leave one of them out")
     return read_settings(settings, seeds or [], told)
+
+
+def with_one_seed(told: dict[str, Any], seeds: list[int] | None) -> dict[str, Any]:
+    """The assignments, unless they and --seed both give the root seed.
+
+    Raises:
+        SpfdeError: they do.
+    """
+    if seeds and "seed" in told:
+        cause = f"--seed {seeds[0]} and --set seed={told['seed']} both give the root seed"
+        raise SpfdeError(cause, "leave one of them out; --seed can be repeated")
+    return told

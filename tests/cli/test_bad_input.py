@@ -121,6 +121,33 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "option", "of"),
+    [
+        ("steps --row frozen", "--row", "speed"),
+        ("steps --device cuda:7", "--device", "epochs"),
+        ("epochs --json", "--json", "speed"),
+        ("scaling --scale smoke", "--scale", "epochs and steps"),
+        ("--scale smoke", "--scale", "epochs and steps"),
+        ("speed --samples 3", "--samples", "epochs"),
+    ],
+)
+def test_a_benchmark_refuses_the_options_of_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, option: str, of: str
+) -> None:
+    kind = words.split()[0] if not words.startswith("--") else "speed"
+    line = spfde(monkeypatch, capsys, "bench", *words.split())
+    assert line == f"error: bench {kind} does not take {option}; leave it out; it is an option of bench {of}"
+
+
+@pytest.mark.parametrize("more", [[], ["--seed", "2"], ["--experiment", "table2"], ["--budget-flops", "1e15"]])
+def test_a_seed_is_given_in_one_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    line = spfde(monkeypatch, capsys, "plan", "--scale", "smoke", "--seed", "7", "--set", "seed=5", *more)
+    assert line.startswith("error: --seed 7 and --set seed=5 both give the root seed; ")
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ("data digits --cache FILE", "a file is where a folder should be"),

@@ -85,3 +85,13 @@ def budget_of_time(folder: Path) -> None:
 def file_for_folder(folder: Path) -> None:
     (folder / "file").touch()
     spfde("collect", "--scale", "smoke", "--results", str(folder / "file"))
+
+
+@refusal("`spfde bench` with an option of another kind of benchmark")
+def option_of_another_benchmark(folder: Path) -> None:
+    spfde("bench", "steps", "--scale", "smoke", "--json", "--out", str(folder / "steps.csv"))
+
+
+@refusal("`--seed` and a seed by `--set`")
+def two_seeds(folder: Path) -> None:
+    spfde("train", "--scale", "smoke", "--seed", "7", "--set", "seed=1", "--out", str(folder / "runs"))
