@@ -146,12 +146,14 @@ class Served:
         """
         self._partial = partial
         self._seen = None if partial is None else torch.zeros_like(partial)
+        self._largest = 0  # samples of the largest part
         self._since = 0  # samples since the last step
         self._first: int | None = None  # samples before the first one
         self._sizes: Counter[int] = Counter()  # how many of the others had so many
 
     def saw(self, indices: Tensor) -> None:
         """Notes the samples of a batch, or of a part of one; where data are sieved, by index, int64 (batch,)."""
+        self._largest = max(self._largest, len(indices))
         self._since += len(indices)
         if self._seen is not None:
             self._seen.index_fill_(0, indices, True)
@@ -191,7 +193,7 @@ class Served:
             text += ": the trace counts them, and the plan's costs and steps are of fewer"
             self._warn("samples", f"{text}; serve each sample once an epoch, or plan with as many samples as there are")
         if size := self._other_size(steps, samples):
-            text = f"most steps of epoch {epoch} train on {size} samples, and training.batch_size is {self._batch}"
+            text = f"steps of epoch {epoch} train on {size} samples, and training.batch_size is {self._batch}"
             text += ": memory, and what methods plan by steps, are of the latter; make the two agree"
             self._warn(
                 "size", f"{text} (batch_size is what one step takes, all accumulated parts and processes together)"
@@ -210,6 +212,8 @@ class Served:
         # the last one makes a whole step then, and the number of those between is right.
         sizes = self._sizes + Counter([(self._first or 0) + self._since])
         [(size, often)] = sizes.most_common(1)
+        if self._largest > self._batch:  # no step that was skipped explains that
+            return max(size, self._largest)
         return 0 if sizes[self._batch] == often else size
 
     def _warn(self, what: str, text: str) -> None:

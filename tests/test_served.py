@@ -18,7 +18,7 @@ from tests.test_own_model import DATA, EPOCHS, SAMPLES, epochs, network, plain_s
 
 IMAGES, LABELS = DATA.tensors
 DENSE_DATA = {"freezing": 0.0, "sieving": 0.0}
-ANOTHER_SIZE = r"most steps of epoch 0 train on {} samples, and training\.batch_size is 10: .*; make the two agree"
+ANOTHER_SIZE = r"steps of epoch 0 train on {} samples, and training\.batch_size is 10: .*; make the two agree"
 
 
 def training(chosen: RunSettings | None = None, **more: Any) -> SparseTraining:
@@ -111,6 +111,16 @@ def test_a_loader_of_another_batch_size_is_warned_of_once(size: int) -> None:
     assert len(said) == 1 and said[0].filename == __file__
 
 
+@pytest.mark.parametrize("size", [20, 30])
+def test_so_it_is_in_an_epoch_of_few_steps(size: int) -> None:
+    """30 samples are a batch of 20 and one of 10; a scaler that skips one of three steps makes the same sums."""
+    sparse = training(settings("set", freezing=0.0))
+    loader = DataLoader(Indexed(DATA), batch_size=size, sampler=sparse.sampler)
+    epoch_of(sparse, (indices for indices, _, _ in loader))
+    with pytest.warns(SpfdeWarning, match=ANOTHER_SIZE.format(size)):
+        sparse.finish()
+
+
 def parts(sparse: SparseTraining, batches: list[list[int]], every: int, observe_last: bool, last: bool = True) -> None:
     """An epoch that accumulates gradients over several batches."""
     sparse.begin_epoch(0)
@@ -145,12 +155,12 @@ def test_parts_that_make_other_steps_are_warned_of(observe_last: bool) -> None:
         sparse.finish()
 
 
-@pytest.mark.parametrize("skipped", [1, 3])
-def test_steps_that_a_scaler_skips_are_no_other_batch_size(skipped: int) -> None:
-    sparse = training(settings("set", **DENSE_DATA, batch_size=5))
+@pytest.mark.parametrize(("skipped", "size"), [(1, 5), (3, 5), (1, 15)])
+def test_steps_that_a_scaler_skips_are_no_other_batch_size(skipped: int, size: int) -> None:
+    sparse = training(settings("set", **DENSE_DATA, batch_size=size))
     with warnings.catch_warnings(action="error"):
         sparse.begin_epoch(0)
-        for number, indices in enumerate(map(torch.tensor, shuffled(5))):
+        for number, indices in enumerate(map(torch.tensor, shuffled(size))):
             logits = sparse.model(IMAGES[indices])
             F.cross_entropy(logits, LABELS[indices]).backward()
             if number >= skipped:
