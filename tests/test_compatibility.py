@@ -67,7 +67,7 @@ def test_layers_used_by_their_weight_are_sparse_and_swat_refuses_them(monkeypatc
             f"method {method} acts in the calls of layers, and layer {qkv} is used by its weight alone; use a method"
         )
         with pytest.raises(SpfdeError, match=message):
-            wrap(model, method, (3, 32, 32))
+            wrap(swin(), method, (3, 32, 32))
     attention = [name for name, module in model.named_modules() if name.endswith(".attn")]
     assert not any("attn" in layer for layer in wrap(swin(), "swat-u", (3, 32, 32), dense=attention).masks.layers)
 
