@@ -224,6 +224,7 @@ def check(settings: RunSettings) -> RunSettings:
             raise SpfdeError(
                 f"{key} = {interval} is not shorter than the run ({epochs} epochs)", "lower it, or train longer"
             )
+    METHODS[settings.sparsity.method].warn(settings)
     _check_steps(settings.training)
     if settings.sieving.equal_flops and (not settings.sieving.removed or settings.sieving.schedule == "once"):
         cause = "sieving.equal_flops = true goes with circular sieving of a share of the data"

@@ -168,6 +168,10 @@ class Method:
         """The resolved settings, changed where the method sets one of them itself."""
         return settings
 
+    @classmethod
+    def warn(cls, settings: RunSettings) -> None:
+        """Warns of resolved settings with which the method would not do what its name says."""
+
     @property
     def rounds(self) -> int:
         """How many times the whole training is run; all rounds but the last count as extra work."""

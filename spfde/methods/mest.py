@@ -1,5 +1,6 @@
 """MEST: magnitude (and gradient) importance, random growth, memory bounds (Yuan et al., NeurIPS 2021)."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
@@ -7,7 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from spfde.errors import SpfdeWarning
 from spfde.methods.base import DROP_FRACTION, DropAndGrow, DropAndGrowOptions, MethodPlan, Options, Run, register
+from spfde.settings import RunSettings
 from spfde.sparsity.masks import SparseLayer
 
 DECAY = (9 / 16, 3 / 4)  # epochs 90 and 120 of 160: the second and the third bound start here
@@ -84,6 +87,26 @@ class Mest(DropAndGrow):
 
 class BoundedMest(Mest, ABC):
     """MEST with a bound that moves in three steps towards the target: at 9/16 and at 3/4 of training."""
+
+    @classmethod
+    def warn(cls, settings: RunSettings) -> None:
+        """Warns of an interval so long that, on its grid, the bound moves before the first epoch."""
+        plan = MethodPlan(settings, {})
+        moved = sum(plan.epoch_at(share) == 0 for share in DECAY)
+        if moved and plan.epochs > 1:
+            what = (
+                "starts at half its distance from the target",
+                "is at the target from the start, so its masks never change",
+            )
+            warnings.warn(
+                f"sparsity.interval = {settings.sparsity.interval} of {plan.epochs} epochs: the bound of {cls.name} "
+                f"{what[moved - 1]}; set sparsity.interval={int(DECAY[0] * plan.epochs)} or less",
+                SpfdeWarning,
+                stacklevel=2,
+            )
+
+    def mask_updates(self, epoch: int, steps: range) -> int:
+        return super().mask_updates(epoch, steps) if self.factor(0) else 0
 
     @abstractmethod
     def offset(self) -> float:

@@ -1,6 +1,7 @@
 """SET, RigL and MEST against hand-computed masks and closed forms."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spfde.experiments.resolve import nested
+from spfde.experiments.resolve import nested, settings_for
 from spfde.methods import METHODS, MethodPlan, make
 from spfde.rounding import count_of
 from spfde.settings import RunSettings, parse
@@ -170,6 +171,25 @@ def test_soft_bounds_follow_their_presets(build: Build, name: str, target: float
     for epoch, offset in zip((0, 90, 120), offsets, strict=True):
         assert method.densities(epoch)["l0"] == pytest.approx(1 - target + offset)
         assert method.densities(max(0, epoch - 1))["l0"] >= method.densities(epoch)["l0"]
+
+
+@pytest.mark.parametrize("name", ["mest-em", "mest-ems", "spfde"])
+@pytest.mark.parametrize(
+    ("interval", "message"),
+    [(8, "its masks never change"), (7, "starts at half its distance"), (6, "starts at half its distance"), (5, None)],
+)
+def test_bounds_that_an_interval_skips_are_warned_of(name: str, interval: int, message: str | None) -> None:
+    """Of ten epochs, the bounds move after 5 (9/16) and after 7 (3/4), rounded down to the interval's grid."""
+    told = {"sparsity": 0.8, "epochs": 10, "batch_size": 8, "freezing": 0.0, "sieving": 0.0}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        chosen = settings_for(name, interval=interval, **told)
+    assert [message in str(each.message) for each in said] == [True] * bool(message)
+    if message:
+        assert "set sparsity.interval=5 or less" in str(said[0].message)
+    method = make(MethodPlan(chosen, {"l": 0.2}))
+    assert method.factor(0) == {8: 0.0, 7: 0.5, 6: 0.5}.get(interval, 1.0)
+    assert any(method.mask_updates(epoch, range(1)) for epoch in range(10)) == (interval != 8)
 
 
 def test_elastic_mutation_prunes_below_the_target_and_grows_back(build: Build) -> None:
