@@ -99,6 +99,8 @@ class SparseTraining:
         input_shape, self.samples = compatibility.training_set(settings, input_shape, samples)
         self.blocks = find_blocks(model) if blocks is None else blocks
         compatibility.check_blocks(model, self.blocks)
+        if settings.freezing.flops_reduction:
+            compatibility.warn_of_fixed(model, self.blocks)
         costs = costs or profile(model, input_shape, self.blocks)
         compatibility.check_order(self.blocks, costs, settings.freezing.flops_reduction > 0, own=blocks is not None)
         plan = plan_run(settings, model, self.samples, costs, dense)

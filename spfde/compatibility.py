@@ -161,6 +161,22 @@ def check_order(blocks: Sequence[Block], costs: Profile, freezing: bool, own: bo
         raise SpfdeError(cause, "use checkpoint(..., use_reentrant=False), or set freezing.flops_reduction=0")
 
 
+def warn_of_fixed(model: nn.Module, blocks: Sequence[Block]) -> None:
+    """Warns of freezing blocks of which nothing trains before they freeze."""
+    found = []
+    for block in blocks:
+        parameters = [p for name in block.modules for p in model.get_submodule(name).parameters()]
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            found.append(block.name)
+    if found:
+        text = (
+            f"nothing in block {', '.join(found)} requires a gradient: freezing it saves nothing, and delays the others"
+        )
+        warnings.warn(
+            f"{text}; name blocks=[...] without it, or set freezing.flops_reduction=0", SpfdeWarning, stacklevel=3
+        )
+
+
 def check_head(method: Method, costs: Profile) -> None:
     """Refuses a method that scores samples by classes where the network gives none.
 

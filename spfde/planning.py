@@ -172,7 +172,8 @@ class Plan:
             [self.weight_grad(epoch, row) * self.method.activation_density(row) for epoch, row in enumerate(free)]
         )
         macs, ones = self.profile.paper_macs, np.ones((len(free), 1))
-        without = paper_flops(macs, ones, free, np.zeros_like(self.frozen), work)
+        never = np.array([layer.block < 0 for layer in self.profile.rows]) & np.ones_like(self.frozen)
+        without = paper_flops(macs, ones, free, never, work)
         return 1 - paper_flops(macs, ones, forward, self.frozen, weight_grad * activation) / without
 
     def masks(self, model: nn.Module) -> Masks:

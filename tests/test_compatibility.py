@@ -61,6 +61,7 @@ def test_layers_used_by_their_weight_are_sparse_and_swat_refuses_them(monkeypatc
         patch.setattr(F, "linear", linear)
         model(torch.randn(2, 3, 32, 32))
     assert {name for name in seen if "qkv" in name} and set(seen.values()) == {0.75}
+    sparse.detach()
     qkv = "features.1.0.attn.qkv"
     for method in ("swat-u", "gse-grabo"):
         message = (

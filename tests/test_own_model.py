@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from spfde.data import Indexed
 from spfde.data.parquet import parquet_files, read_parquet
 from spfde.data.sources import CIFAR100
 from spfde.data.split import DataInfo
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.experiments.resolve import OF_THE_COMMAND, resolve
 from spfde.models import Block, build
 from spfde.settings import RunSettings, TrainingSettings
@@ -166,6 +167,21 @@ def test_what_would_leave_nothing_to_train_is_refused_at_once() -> None:
     with pytest.raises(SpfdeError, match=r"the network has no freezing block; .*flops_reduction=0"):
         wrap(model, sgd(model), settings(), blocks=[])
     wrap(model, sgd(model), settings(freezing=0.0), blocks=[])
+
+
+def test_freezing_is_planned_around_what_is_fixed() -> None:
+    """A stem that does not train saves nothing when it freezes: what is saved comes from the blocks after it."""
+    model = network()
+    model[0].requires_grad_(False)
+    chosen = settings(sieving=0.0, freezing=0.15, interval=1, sparsity__dense_layers="first")
+    with pytest.warns(SpfdeWarning, match="nothing in block 0 requires a gradient: freezing it saves nothing"):
+        sparse = wrap(model, sgd(model), chosen, blocks=(every := [Block(name, (name,)) for name in "012"]))
+    with warnings.catch_warnings(action="error"):
+        other = wrap(model, sgd(model), chosen, blocks=every[1:])
+    for plan in (sparse.plan, other.plan):
+        assert plan.saved_by_freezing(plan.trace()) == pytest.approx(plan.schedule.achieved)
+        assert plan.schedule.achieved >= 0.15
+    assert sparse.plan.schedule.t_frz < other.plan.schedule.t_frz
 
 
 def test_what_cannot_work_is_refused_with_the_reason() -> None:

@@ -20,12 +20,12 @@ class Graph:
     A set of blocks is a whole number with one bit for each block, and one more bit for parameters in no block.
 
     Args:
-        model: the network, every parameter trainable.
+        model: the network; parameters that require no gradient count as frozen from the start.
         x: a batch of inputs.
         blocks: freezing blocks in forward order.
 
     Attributes:
-        block: freezing block of each parameter; the number of blocks where it is in none.
+        block: freezing block of each parameter; the number of blocks where it is in none, -1 where it never trains.
         operations: the operations of the pass.
         output: what the pass returned.
         upstream: blocks upstream of each node, itself included.
@@ -36,6 +36,7 @@ class Graph:
         for index, block in reversed(list(enumerate(blocks))):  # a shared parameter freezes with its first block
             for name in block.modules:
                 self.block.update(dict.fromkeys(model.get_submodule(name).parameters(), index))
+        self.block.update({parameter: -1 for parameter in model.parameters() if not parameter.requires_grad})
         self.operations = Operations(model, x)
         with self.operations.watching():
             self.output = model(x)

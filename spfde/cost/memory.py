@@ -106,7 +106,7 @@ def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int)
     return {
         "weights": BYTES * (kept + other),
         "gradients": BYTES * (gradients + other_trained),
-        "momentum": BYTES * momentum * (kept + other),
+        "momentum": BYTES * momentum * (kept + other - (profile.parameters - profile.trainable[0])),
         "masks": (weights * sparse).sum(axis=1) / 8,
         "activations": batch_size * saved,
         "indices": BYTES * (weights * stored * sparse).sum(axis=1),

@@ -70,7 +70,8 @@ class Operations(TorchDispatchMode):
         self.used: set[str] = set()
         self.called: set[str] = set()
         self.own: dict[Node, str] = {}
-        self._leaves = {id(p): get_gradient_edge(p).node for p in model.parameters() if torch.is_grad_enabled()}
+        trained = [p for p in model.parameters() if p.requires_grad and torch.is_grad_enabled()]
+        self._leaves = {id(p): get_gradient_edge(p).node for p in trained}
         self._names = {module: name for name, module in model.named_modules()}
         self._stack: list[str] = []
         self._ends: set[Node] = set()

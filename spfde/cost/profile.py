@@ -44,8 +44,8 @@ class LayerProfile:
         weights: elements of the weight tensor.
         output_elements: elements of its output.
         input_elements: elements of its input.
-        block: index of its freezing block; the number of blocks where it is in none. Of a product, the last block
-            upstream of its second factor, as below.
+        block: index of its freezing block; the number of blocks where it is in none, -1 where its weight requires no
+            gradient. Of a product, the last block upstream of its second factor, as below.
         input_block: the last freezing block with parameters upstream of its input; -1 where it reads the network's
             input alone, the number of blocks where parameters outside all blocks are upstream.
         direct: whether its weight reaches every operation as the parameter itself, so that a mask makes it sparse.
@@ -130,7 +130,9 @@ class Profile:
 
 
 def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] | None = None) -> Profile:
-    """Profiles a network in training mode, on a copy: whatever is frozen or hooked in the model does not matter.
+    """Profiles a network in training mode, on a copy: modes and hooks of the model do not matter.
+
+    Parameters that require no gradient are frozen from the start in all costs.
 
     Warns of layers that do no work on this input, and of activation checkpointing.
 
@@ -168,7 +170,7 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
     result = Profile(
         layers=tuple(found),
         blocks=len(blocks),
-        parameters=trainable[0],
+        parameters=sum(parameter.numel() for parameter in graph.block),
         trainable=trainable,
         saved_bytes=tuple(saved),
         kept_inputs=kept,
@@ -190,8 +192,8 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
 
 
 def _bare_copy(model: nn.Module) -> nn.Module:
-    """A copy in fp32 on the CPU, every parameter trainable, without hooks."""
-    bare = copy.deepcopy(model).to("cpu", torch.float32).requires_grad_()
+    """A copy in fp32 on the CPU, without hooks."""
+    bare = copy.deepcopy(model).to("cpu", torch.float32)
     for module in bare.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
@@ -265,12 +267,19 @@ def _layer(name: str, layer: nn.Module, graph: Graph, twice: Graph, passes: list
         weights=layer.weight.numel(),  # type: ignore[operator]
         output_elements=outputs,
         input_elements=inputs,
-        block=min(graph.block[parameter] for parameter in layer.parameters()),
+        block=_block(layer, graph),
         input_block=last_of(graph.upstream_of(work.left)),
         direct=all(w.direct for w in seen) and not only_elsewhere,
         called=all(w.called for w in seen)
         and all(w.macs or name not in p.used for w, p in zip(seen, passes, strict=True)),
     )
+
+
+def _block(layer: nn.Module, graph: Graph) -> int:
+    weight = layer._parameters.get("weight")
+    if weight is not None and graph.block[weight] < 0:
+        return -1  # its bias may still train
+    return min((block for p in layer.parameters() if (block := graph.block[p]) >= 0), default=-1)
 
 
 def _grown(once: Work, twice: Work) -> tuple[int, int, int]:
@@ -295,7 +304,7 @@ def _products(graph: Graph, twice: Graph) -> list[LayerProfile]:
 
 def _against_order(layers: list[LayerProfile], graph: Graph, blocks: int) -> Iterator[tuple[int, int]]:
     for layer in layers:
-        if layer.block < blocks:
+        if 0 <= layer.block < blocks:
             upstream = graph.upstream_of(graph.operations.layers[layer.name].left)
             for later in range(layer.block + 1, blocks):
                 if upstream >> later & 1:
@@ -307,5 +316,5 @@ def _idle(model: nn.Module, graph: Graph, passes: list[Operations]) -> Iterator[
     called = set().union(*(each.called for each in passes))
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if path not in called and parameter not in reached:
+            if path not in called and parameter not in reached and parameter.requires_grad:
                 yield f"{path}.{name}".removeprefix(".")

@@ -99,8 +99,9 @@ class Ledger:
         self._macs = profile.paper_macs
         self._block = np.array([layer.block for layer in profile.rows])
         self._settled = settled
-        self._active = 2 * trained + weight_grad  # backward is 2 x forward
-        self._thawed = self._active - 3 * (trained - settled)  # thawed, but not grown again yet
+        trains = self._block >= 0  # what never trains has no backward pass to save
+        self._active = np.where(trains, 2 * trained + weight_grad, trained)  # backward is 2 x forward
+        self._thawed = np.where(trains, self._active - 3 * (trained - settled), settled)  # but not grown again yet
         self._total = float((self._active @ self._macs).sum())
 
     def saved(self, schedule: Schedule) -> float:

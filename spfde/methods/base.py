@@ -340,7 +340,7 @@ M = TypeVar("M", bound=type[Method])
 
 def scoring_macs(layers: Sequence[LayerProfile], samples: float) -> np.ndarray:
     """MACs of a forward and a backward pass of so many samples through the dense network, shape (layers,)."""
-    return np.array([samples * layer.macs * (3 if layer.input_block >= 0 else 2) for layer in layers])
+    return np.array([samples * layer.macs * (1 + (layer.input_block >= 0) + (layer.block >= 0)) for layer in layers])
 
 
 def register(method: M) -> M:

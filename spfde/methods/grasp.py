@@ -77,16 +77,17 @@ class Grasp(Scored):
         """One pass for g and a longer one for H g, before epoch 0.
 
         H g costs a forward and a backward pass and the reverse pass through both (Pearlmutter 1994, Sec. 3): each
-        multiplication of the two passes gives two in reverse, so 3 x 3 forward passes a layer, and 2 + 2 in a first
-        layer, whose input has no gradient.
+        multiplication of the two passes gives two in reverse, so 3 x 3 forward passes a layer, and 2 x 2 in a first
+        layer, whose input has no gradient, or in one that never trains.
         """
         scored = self._scored(epoch, samples)
-        product = [scored * layer.macs * (9 if layer.input_block >= 0 else 4) for layer in layers]
+        product = [scored * layer.macs * (1 + (layer.input_block >= 0) + (layer.block >= 0)) ** 2 for layer in layers]
         return scoring_macs(layers, scored) + np.array(product)
 
     def executed_extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
         """torch's double backward of a convolution also computes the gradient of an input that needs none."""
-        needless = np.array([layer.macs * (layer.kind == "conv" and layer.input_block < 0) for layer in layers])
+        first = [layer.kind == "conv" and layer.input_block < 0 <= layer.block for layer in layers]
+        needless = np.array([layer.macs for layer in layers]) * first
         return self.extra_macs(epoch, layers, samples) + self._scored(epoch, samples) * needless
 
     def scored_samples(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> int:

@@ -174,6 +174,42 @@ def test_executed_is_what_torch_counts_in_other_networks(freeze, name, size, wid
     assert found.macs.sum() - found.paper_macs.sum() == attention
 
 
+FIXED = {
+    "stem": ("conv1", "bn1", "layer1.0"),
+    "middle": ("layer2.0.conv1", "layer2.0.bn1"),
+    "all but the classifier": ("conv1", "bn1", "layer1", "layer2", "layer3"),
+    "classifier": ("classifier",),
+}
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+@pytest.mark.parametrize("fixed", FIXED)
+def test_what_a_user_has_frozen_is_not_trained(freeze, fixed, frozen):
+    """Parameters that require no gradient cost no weight gradient, and no input gradient where none is upstream."""
+    model = build("resnet8", 10, 3, 8, 0.5)
+    for name in FIXED[fixed]:
+        model.get_submodule(name).requires_grad_(False)
+    found, whole = profile(model, (3, 8, 8)), profile(build("resnet8", 10, 3, 8, 0.5), (3, 8, 8))
+    assert found.parameters == whole.parameters == sum(p.numel() for p in model.parameters())
+    freeze(model, blocks(model), frozen)
+    assert found.trainable[frozen] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    with FlopCounterMode(display=False) as counter:
+        loss = torch.nn.functional.cross_entropy(model(torch.randn(2, 3, 8, 8)), torch.tensor([1, 2]))
+        if loss.requires_grad:
+            loss.backward()
+    step = dense_step(found, frozen)
+    assert counter.get_total_flops() / 2 == step["executed"] == step["full"]
+    trained = [layer.macs for layer in found.layers if layer.block >= frozen]
+    assert step["paper"] == 2 * (found.macs.sum() + 2 * sum(trained))
+
+
+def test_a_bias_that_trains_alone_makes_no_weight_gradient():
+    model = build("resnet8", 10, 3, 8, 0.5)
+    model.classifier.weight.requires_grad_(False)
+    found = profile(model, (3, 8, 8))
+    assert found.layers[-1].block == -1 and found.trainable[0] == found.parameters - model.classifier.weight.numel()
+
+
 PUBLISHED = {
     "none": (1.3229, 0.6615, 0.2646),
     "first": (1.3612, 0.7018, 0.3062),
