@@ -54,11 +54,10 @@ class Grasp(Scored):
     @torch.no_grad()
     def _samples(self, run: Run, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Random samples, equally many of each class (all of a class that has fewer), sorted by class."""
-        order = torch.randperm(run.samples, generator=run.generator("method", "samples"))
         network.eval()
         found: list[tuple[Tensor, Tensor]] = []
         missing = torch.empty(0)
-        for indices in order.split(CHUNK):
+        for indices in self.shuffled(run).split(CHUNK):
             images, labels = run.fetch(indices)
             if not found:
                 classes = network(images[:1]).shape[1]

@@ -58,6 +58,11 @@ class Scored(Ranked, ABC):
     def scores(self, run: Run, network: nn.Module, weights: list[Tensor]) -> list[Tensor]:
         """The score of each weight, the highest are kept; `weights` are those of the sparse layers in the copy."""
 
+    def shuffled(self, run: Run) -> Tensor:
+        """The samples that training is going to see first, in random order: positions, int64."""
+        order = torch.randperm(run.samples, generator=run.generator("method", "samples"))
+        return order if run.partial_set is None else order[run.partial_set.cpu()[order]]
+
     def start(self, run: Run) -> None:
         network = copy.deepcopy(run.model)
         weights: list[Tensor] = [network.get_parameter(f"{layer.name}.weight") for layer in run.masks]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -35,8 +34,7 @@ class Snip(Scored):
     Options: ClassVar[type[Options]] = SnipOptions
 
     def scores(self, run: Run, network: nn.Module, weights: list[Tensor]) -> list[Tensor]:
-        order = torch.randperm(run.samples, generator=run.generator("method", "samples"))
-        images, labels = run.fetch(order[: self.options.samples])
+        images, labels = run.fetch(self.shuffled(run)[: self.options.samples])
         network.train(self.options.batch_norm == "training")
         gradients = gradient(F.cross_entropy(network(images), labels), weights)
         return [(weight.detach() * grad).abs() for weight, grad in zip(weights, gradients, strict=True)]

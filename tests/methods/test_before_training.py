@@ -39,9 +39,12 @@ def data() -> tuple[Tensor, Tensor]:
     return images, torch.randint(CLASSES, (SAMPLES,), generator=draws)
 
 
-def prepared(method: str, target: float = 0.7, **options: object) -> tuple[SparseTraining, list[Tensor]]:
+def prepared(
+    method: str, target: float = 0.7, removed: float = 0.0, **options: object
+) -> tuple[SparseTraining, list[Tensor]]:
     """A run before its first epoch, and a list that gathers the positions it will fetch."""
     dotted = {"sparsity.method": method, "sparsity.target": target, "sparsity.dense_layers": "none"}
+    dotted |= {"sieving.removed": removed, "sparsity.interval": 1}
     settings = parse(RunSettings, nested({**dotted, "sparsity.options": options, "training.epochs": 2}))
     model, (images, labels) = network(), data()
     fetched: list[Tensor] = []
@@ -81,6 +84,17 @@ def test_snip_keeps_the_largest_sensitivities(mode: str) -> None:
     for layer, mask in zip(run.masks, expected, strict=True):
         assert torch.equal(layer.active, mask)
     assert len(fetched) == len(set(fetched.tolist())) == 20
+
+
+@pytest.mark.parametrize(("method", "options"), [("snip", {"samples": 1000}), ("grasp", {"per_class": 1000})])
+def test_what_is_scored_is_in_the_partial_set(method: str, options: dict[str, int]) -> None:
+    run, fetched = prepared(method, removed=0.5, **options)
+    run.begin_epoch(0)
+    scored = torch.cat(fetched)
+    assert run.partial_set is not None and run.partial_set[scored].all()
+    assert len(scored) == len(set(scored.tolist())) == SAMPLES // 2
+    counted = run.trace().query("epoch == 0").scored_samples.max()
+    assert counted == SAMPLES // 2  # GraSP: half of them in each part, twice
 
 
 def test_grasp_removes_the_highest_scores() -> None:
