@@ -100,6 +100,21 @@ def test_comparators_of_the_training_budget_never_have_fewer_flops(scale: str) -
         assert flops("spfde-s80-d37.6-once") == pytest.approx(flops("spfde-s80-d20"), rel=0.002)
 
 
+def test_a_run_that_several_experiments_show_is_one_run() -> None:
+    """Tiers name its row under each of them, with the same seeds, and nothing is trained twice."""
+    tiers = read_scale("cifar100-short").tiers
+    experiments = {name.split("/")[0] for tier in tiers for name in tier.rows}
+    found: dict[str, dict[str, set[str]]] = {}
+    for experiment in experiments:
+        for run in expand("cifar100-short", experiment):
+            found.setdefault(run.row, {}).setdefault(experiment, set()).add(run.run_id)
+    shared = {row: runs for row, runs in found.items() if len(runs) > 1}
+    assert {"spfde-s80", "spfde-s80-f20-d20", "spfde-s80-f25-d25", "mest-ems-s80"} <= set(shared)
+    for row, runs in shared.items():
+        assert len(set(map(frozenset, runs.values()))) == 1, row
+    assert {"table2", "budget", "tableA10"} == set(shared["spfde-s80"])
+
+
 def test_the_scale_names_the_protocol_that_is_written() -> None:
     """Records carry this digest, so a changed page is another protocol."""
     page = Path(__file__).parents[2] / "docs/protocol.md"

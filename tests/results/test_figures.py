@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 from spfde.errors import SpfdeError
 from spfde.results import figures, tables
 from spfde.results.figures import FIGURES, figure1, figure4, make, style, tradeoff
-from spfde.results.material import gather
+from spfde.results.material import SECONDS, gather
 
 DRAWN = sorted({*FIGURES} - {"budget"})  # which has rows at its own scales alone: test_budget.py
 
@@ -86,6 +87,15 @@ def test_smoke_figures_show_no_published_point(smoke: Path) -> None:
     faces = {line.get_markerfacecolor() for axes in drawing.figure.axes for line in axes.lines}
     assert "white" not in faces
     assert "reference" not in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+def test_a_sparsity_without_measured_seconds_says_so(smoke: Path) -> None:
+    material = gather("smoke", smoke, "table2")
+    known = material.runs["sparsity.target"].map({0.9: 2.0, 0.95: 3.0})  # none at 98 %
+    with style.publication("tradeoff"):
+        figure = tradeoff.draw(replace(material, runs=material.runs.assign(**{SECONDS: known}))).figure
+    said = [[text.get_text() for text in axes.texts] for axes in figure.axes[3:]]
+    assert said == [[], [], ["not measured"]] and not len(figure.axes[5].get_xticks())
 
 
 @pytest.mark.parametrize(("spfde", "others", "below_zero"), [(25.0, 14.0, False), (5.0, 5.0, True)])

@@ -95,7 +95,7 @@ def test_runs_and_renders(path: Path, results: Path, pages: dict[str, str]) -> N
     if path.stem == "results":
         assert all(f"{accuracy:.4g}" in page for accuracy in runs["accuracy.test_last"])
         assert "not run" in page  # the other rows of the table
-        assert "cifar100" in page and "no full-scale run is published yet</pre>" not in page
+        assert "cifar100" in page and "no run is published yet</pre>" not in page
 
 
 def test_kernels_that_start_together_share_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

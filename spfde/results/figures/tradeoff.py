@@ -66,8 +66,7 @@ def _panel(axes: Axes, material: Material, rows: list[dict[str, Any]], power: in
     for row, aside in zip(rows, _asides(material, rows), strict=True):
         _measured(axes, material, row, power, aside)
     if not axes.lines:
-        axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", color=style.GREY)
+        _empty(axes, "not run")
         return
     _dense(axes, material)
     axes.margins(x=0.14, y=0.1)
@@ -85,11 +84,19 @@ def _times(axes: Axes, material: Material, rows: list[dict[str, Any]]) -> None:
         if accuracy.n and math.isfinite(seconds):
             colour, marker = style.mark(row["method"])
             axes.plot(seconds, accuracy.mean, marker, color=colour, ms=5.5, mec="white", mew=0.4)
+    if not axes.lines:
+        _empty(axes, "not measured")
+        return
     for row in material.plan:
         if row["method"] == "dense" and math.isfinite(material.seconds(row)):
             axes.axvline(material.seconds(row), **DENSE)
     axes.set_xlim(left=0)
     axes.margins(y=0.1)
+
+
+def _empty(axes: Axes, text: str) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=style.GREY)
 
 
 def _make_room(axes: Axes, material: Material, rows: list[dict[str, Any]], levelled: list[Any], power: int) -> None:
