@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spfde.errors import SpfdeError
+from spfde.errors import Diverged, SpfdeError, Stopped
 from spfde.training.device import choose
 
 
@@ -161,6 +161,10 @@ class Ranks(Team):
 def joined(device: str | None) -> Iterator[tuple[Team, torch.device]]:
     """The team of this process and its device: alone, unless torchrun started it together with others.
 
+    The processes part at the end of the run, and where it diverges or is stopped, which all of them find out at the
+    same step. An error that one of them alone may have ends it at once, and torchrun ends the others: parting would
+    wait for them.
+
     Args:
         device: name of the device, as on the command line; with GPUs each process of a machine takes its own.
     """
@@ -172,7 +176,11 @@ def joined(device: str | None) -> Iterator[tuple[Team, torch.device]]:
         chosen = choose(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
-    yield Ranks(), chosen
+    try:
+        yield Ranks(), chosen
+    except (Diverged, Stopped):
+        distributed.destroy_process_group()
+        raise
     distributed.destroy_process_group()
 
 

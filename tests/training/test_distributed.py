@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spfde.data import load
-from spfde.errors import SpfdeError, Stopped
+from spfde.errors import Diverged, SpfdeError, Stopped
 from spfde.experiments.resolve import resolve
-from spfde.training import checkpoint, loop
+from spfde.training import checkpoint, distributed, loop
 from spfde.training.clock import Clock
-from spfde.training.distributed import Ranks
+from spfde.training.distributed import Ranks, Team
 from spfde.training.run import Training
 
 METHODS = ("spfde", "rigl")
@@ -187,3 +188,28 @@ def test_a_process_that_counts_its_own_samples_alone_is_refused(
         run.sparse.observe(torch.arange(2), torch.eye(2, 10), torch.tensor([0, 1]))
     run.sparse.count(torch.arange(4), torch.ones(4, dtype=torch.bool))
     assert run.sparse.history.samples[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "parted"),
+    [
+        (None, True),
+        (Stopped("time", "again"), True),
+        (Diverged("loss", "lower it"), True),
+        (SpfdeError("disk", "free"), False),
+    ],
+)
+def test_processes_part_where_all_of_them_end(
+    monkeypatch: pytest.MonkeyPatch, error: SpfdeError | None, parted: bool
+) -> None:
+    """Torch warns of a group that was not destroyed; and destroying it alone would wait for the others."""
+    done: list[str] = []
+    monkeypatch.setattr(distributed.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed.distributed, "init_process_group", lambda _: done.append("joined"))
+    monkeypatch.setattr(distributed.distributed, "destroy_process_group", lambda: done.append("parted"))
+    monkeypatch.setattr(distributed, "Ranks", Team)
+    with pytest.raises(type(error)) if error else nullcontext(), distributed.joined("cpu"):
+        if error:
+            raise error
+    assert done == ["joined"] + ["parted"] * parted
