@@ -45,6 +45,7 @@ def train(
     from spfde.planning import plan_settings
     from spfde.training.clock import Clock
     from spfde.training.distributed import joined
+    from spfde.training.loop import finished_before
     from spfde.training.loop import train as train_run
     from spfde.training.progress import say
 
@@ -56,9 +57,11 @@ def train(
     splits = {}
     with joined(device) as (team, where):
         for run in runs:
-            if run.data not in splits:
-                splits = {run.data: load(run.data, data_root, cache)}
             try:
+                if finished_before(run, out, team):
+                    continue
+                if run.data not in splits:
+                    splits = {run.data: load(run.data, data_root, cache)}
                 train_run(run, splits[run.data], out, where, clock, team, kernels)
             except Diverged as error:
                 if not keep_diverged:

@@ -57,10 +57,10 @@ def train(
     """
     folder, path = out / settings.run_id, checkpoint.path_of(out, settings.run_id)
     device, clock, team = device or torch.device("cpu"), clock or Clock(), team or Team()
-    if finished_before(settings, folder, path, team):
+    if finished_before(settings, out, team):
         return folder
     with alone(path, settings.run_id, team, clock), own_stream(device):
-        if finished_before(settings, folder, path, team):  # another process was training it
+        if finished_before(settings, out, team):  # another process was training it
             return folder
         if team.rank == 0:
             record.make_room(folder, path)
@@ -78,19 +78,20 @@ def train(
     return folder
 
 
-def finished_before(settings: RunSettings, folder: Path, path: Path, team: Team) -> bool:
-    """Whether there is the record of a finished run already.
+def finished_before(settings: RunSettings, out: Path, team: Team) -> bool:
+    """Whether there is the record of a finished run already; no data are needed to say so.
 
     Raises:
         Diverged: there is the record of a run that diverged.
     """
+    folder = out / settings.run_id
     endings = ("", "finished", "diverged")
     ended = endings[team.first(endings.index(record.ending(folder)) if team.rank == 0 else 0)]
     if ended == "diverged":
         raise Diverged(f"{settings.run_id} diverged before", f"remove {folder} to train it again")
     if ended:
-        if team.rank == 0:
-            record.discard(path)  # there is one where the run was killed right after it wrote its record
+        if team.rank == 0:  # where the run was killed right after it wrote its record, it left a checkpoint
+            record.discard(checkpoint.path_of(out, settings.run_id))
         say(f"{settings.run_id}: finished before, skipped")
     return bool(ended)
 

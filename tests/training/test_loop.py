@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
+from spfde.cli import app
 from spfde.cost.trace import read_trace
 from spfde.data import load
 from spfde.errors import SpfdeError, Stopped
@@ -234,6 +235,17 @@ def test_a_finished_run_is_skipped(finished: Path, capsys: pytest.CaptureFixture
     before = contents(finished)
     run(resolve("smoke", SMALL), finished.parent, EveryStep(0))
     assert "finished before, skipped" in capsys.readouterr().err and contents(finished) == before
+
+
+def test_a_finished_run_is_skipped_without_its_data(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Records can be brought to a machine that has not the data."""
+    words = ["train", "--settings", str(finished / "settings.yaml"), "--out", str(finished.parent)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("spfde.data.load", lambda *_: pytest.fail("the data were wanted"))
+    app([*words, "--device", "cpu"], prog_name="spfde", standalone_mode=False)
+    assert "finished before, skipped" in capsys.readouterr().err
 
 
 def test_a_kill_after_the_record_leaves_nothing(finished: Path) -> None:
