@@ -42,10 +42,15 @@ IN_THE_WAY = {
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary path (file or folder) beside `path`, renamed onto it at the end, removed on an error.
 
     What a writer of the same path left behind when it was killed is removed first.
+
+    Args:
+        path: what is written.
+        durable: its bytes are on the disk before it takes its place. Otherwise a power cut soon afterwards can leave an
+            empty file, and what stood there before is gone.
 
     Raises:
         SpfdeError: no space left, no right to write there, or something else in the way.
@@ -57,6 +62,8 @@ def writing(path: Path) -> Iterator[Path]:
         clean_up(path)
         try:
             yield temporary
+            if durable:
+                _sync(temporary)
             _put(temporary, path)
         except BaseException:
             remove(temporary)
@@ -68,6 +75,19 @@ def writing_all(*paths: Path) -> Iterator[list[Path]]:
     """As `writing`, for files that belong together: all of them are written whole before any takes its place."""
     with ExitStack() as stack:
         yield [stack.enter_context(writing(path)) for path in paths]
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or all files of a folder, are on the disk."""
+    for each in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        file = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has nothing to wait for
+                raise
+        finally:
+            os.close(file)
 
 
 def _put(temporary: Path, path: Path) -> None:

@@ -1,12 +1,17 @@
 """Files are whole or absent, whoever writes them."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from spfde.errors import SpfdeError
+from spfde.data import load
+from spfde.errors import SpfdeError, Stopped
+from spfde.experiments.resolve import resolve
 from spfde.files import clean_up, parse_yaml, read_yaml, writing, writing_all
+from spfde.training.clock import Clock
+from spfde.training.loop import train
 
 
 def test_writers_with_equal_process_numbers_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +114,48 @@ def test_aliases_of_a_sensible_size_are_read(tmp_path: Path) -> None:
         "c": {"b": 1},
         "d": [{"b": 1}, {"b": 1}],
     }
+
+
+def test_what_lasts_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(file: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{file}")).name.partition(".part")[0])
+        sync(file)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append("renamed")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    with writing(tmp_path / "cheap") as temporary:
+        temporary.write_text("a")
+    assert done == ["renamed"]
+    with writing(tmp_path / "record", durable=True) as temporary:
+        (temporary / "snapshots").mkdir(parents=True)
+        for name in ("summary.json", "snapshots/epoch-0001.safetensors"):
+            (temporary / name).write_text("a")
+    assert done.pop() == "renamed" and {"summary.json", "snapshots", "epoch-0001.safetensors"} <= set(done[1:])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # which some file systems find out only now
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SpfdeError, match="no space left"), writing(tmp_path / "cheap", durable=True) as temporary:
+        temporary.write_text("b")
+    assert (tmp_path / "cheap").read_text() == "a" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_records_and_checkpoints_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is renamed away from under a run's only copy of its state was on the disk before."""
+    synced: list[str] = []
+    monkeypatch.setattr("spfde.files._sync", lambda path: synced.append(path.name.split(".")[1]))
+    settings = resolve("smoke", {"training.epochs": 1, "data.train_limit": 64, "training.snapshots": 1})
+    with pytest.raises(Stopped):
+        train(settings, load(settings.data, None, None), tmp_path, clock=Clock(limit=0))
+    assert settings.run_id in synced and "epoch-0000" in synced
+    synced.clear()
+    train(settings, load(settings.data, None, None), tmp_path)
+    assert synced[-1] == settings.run_id

@@ -36,7 +36,7 @@ def save(path: Path, run_id: str, tensors: dict[str, Tensor], text: dict[str, An
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     written = json.dumps(text)
     metadata = {"format": FORMAT, "run_id": run_id, "text": written, "digest": _digest(run_id, contiguous, written)}
-    with writing(path) as temporary:
+    with writing(path, durable=True) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
 
 

@@ -59,7 +59,7 @@ def _restore(folder: Path) -> None:
     """Puts summary.json back from its spare copy where it is gone or is not as it was written, and the copy is."""
     if is_sealed(folder / SUMMARY) or not is_sealed(folder / SPARE):
         return
-    with writing(folder / SUMMARY) as temporary:
+    with writing(folder / SUMMARY, durable=True) as temporary:
         shutil.copyfile(folder / SPARE, temporary)
     if not fault(folder):
         remember_damage(folder, damaged=False)
@@ -122,7 +122,7 @@ def write(
     predictions: dict[str, Tensor] | None = None,
 ) -> None:
     """Writes a record under a temporary name and renames it."""
-    with writing(folder) as temporary:
+    with writing(folder, durable=True) as temporary:
         temporary.mkdir()
         text = yaml.safe_dump(settings.model_dump(), sort_keys=False)
         (temporary / "settings.yaml").write_text(text, encoding="utf-8")

@@ -32,7 +32,7 @@ class Snapshots:
     def save(self, model: nn.Module, epoch: int) -> None:
         """Writes the weights after so many epochs."""
         path = self.folder / f"epoch-{epoch:04d}.safetensors"
-        with writing(path) as temporary:
+        with writing(path, durable=True) as temporary:
             tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
             save_file(tensors, temporary)
             self.digests[path.name] = file_digest(temporary)
