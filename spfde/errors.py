@@ -65,6 +65,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     'did you mean "sparsity"?'
     """
     names = sorted(known)
+    if not names:
+        return "there is none"
     matches = difflib.get_close_matches(word, names, n=1)
     return f'did you mean "{matches[0]}"?' if matches else f"use one of {', '.join(names)}"
 

@@ -131,7 +131,7 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
     at = scale_of(experiment, scale)
     reference = comparable(at)
     plan = results / scale / "plans" / f"{experiment}.json"
-    command = f"spfde plan --scale {at} --experiment {experiment} --json > {plan}"
+    command = f"spfde plans {experiment} --scale {scale} --out {plan.parent}"
     if not plan.is_file():
         raise SpfdeError(f"no plan at {plan}", f"write it with `{command}`")
     rows = read_json(plan, "plan", f"write it again with `{command}`")

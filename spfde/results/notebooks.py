@@ -88,6 +88,8 @@ def _run(name: str, scale: str, results: Path, folder: Path) -> "NotebookNode":
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
+    if not folder.is_dir():
+        raise SpfdeError(f"there is no folder {folder} here", "run it in the project's folder, which has the notebooks")
     known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
     notebook = nbformat.read(lookup("notebook", name, known), as_version=4)
     client = NotebookClient(

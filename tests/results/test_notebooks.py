@@ -133,3 +133,12 @@ def test_what_fails_is_said(tmp_path: Path, results: Path) -> None:
     with pytest.raises(SpfdeError, match="the notebook broken failed: ZeroDivisionError"):
         render("broken", "smoke", results, tmp_path)
     assert not (results / "smoke/notebooks/broken.html").exists()
+
+
+def test_where_there_are_no_notebooks_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpfdeError, match=r"no folder notebooks here; run it in the project's folder"):
+        render("results", "smoke", tmp_path)
+    Path("notebooks").mkdir()
+    with pytest.raises(SpfdeError, match='unknown notebook "results"; there is none'):
+        render("results", "smoke", tmp_path)

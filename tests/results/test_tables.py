@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from spfde.cli import app
 from spfde.errors import SpfdeError
 from spfde.results import reference
 from spfde.results.labels import label, tag
@@ -171,8 +172,11 @@ def test_exponents_are_those_of_engineers() -> None:
 def test_unknown_tables_and_missing_plans_are_named(smoke: Path, tmp_path: Path) -> None:
     with pytest.raises(SpfdeError, match='did you mean "table2"'):
         make("tabel2", "smoke", smoke)
-    with pytest.raises(SpfdeError, match="spfde plan --scale smoke --experiment table2 --json"):
+    with pytest.raises(SpfdeError, match="spfde plans table2 --scale smoke --out") as missing:
         make("table2", "smoke", tmp_path)
+    command = missing.value.remedy.split("`")[1].split()
+    app(command[1:], prog_name="spfde", standalone_mode=False)  # the remedy works
+    assert make("table2", "smoke", tmp_path)
     with pytest.raises(SpfdeError, match='unknown scale "smok"; did you mean "smoke"'):
         make("table2", "smok", tmp_path)
 
