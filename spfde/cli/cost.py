@@ -24,7 +24,7 @@ def cost(
     from spfde.results.account import account, write_costs
     from spfde.results.collect import record_folders
 
-    chosen = folders or record_folders(scale, results)
+    chosen = folders or record_folders(scale, results, weights=False)
     if out:
         if as_json:
             raise SpfdeError("--json prints costs and --out writes them", "leave one of them out")

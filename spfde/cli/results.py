@@ -21,9 +21,10 @@ def collect(
 ) -> None:
     """Gather the records of a scale, fresh and published, into one tidy table with a row for each run."""
     from spfde.results import load
-    from spfde.results.collect import warn_of_other_code, write
+    from spfde.results.collect import record_folders, warn_of_other_code, write
     from spfde.training.environment import code_digest
 
+    record_folders(scale, results)  # reads the weights too, once for all that is made of the records afterwards
     runs = load(scale, results)
     warn_of_other_code(runs, code_digest())
     path = out or results / scale / "runs.csv"

@@ -12,6 +12,7 @@ def load(
     """The finished runs of a scale, fresh and published, as one tidy frame (see `spfde.results.collect`).
 
     Without a scale, those of the one that config/config.yaml names.
+    Its numbers are checked against the digests in the records; `spfde collect` checks the weights beside them too.
     Where a row was run at several settings, `row_digests` tells by row which count; by default the newest do.
 
     >>> runs = load("cifar100")  # doctest: +SKIP
@@ -21,4 +22,4 @@ def load(
     from spfde.results.collect import collect, read_costs, record_folders
 
     results, scale = Path(results), scale or default_scale()
-    return collect(record_folders(scale, results), row_digests, read_costs(scale, results))
+    return collect(record_folders(scale, results, weights=False), row_digests, read_costs(scale, results))

@@ -28,12 +28,17 @@ NEEDED = ["accuracy.test_last", *(f"flops.{column}" for column in ("paper", "ful
 NEEDED += [f"memory.{column}" for column in ("paper_min", "paper_avg", "full_peak")]
 
 
-def record_folders(scale: str, results: Path) -> list[Path]:
+def record_folders(scale: str, results: Path, weights: bool = True) -> list[Path]:
     """Folders of the records that may be trusted (`spfde.training.trust`), fresh ones before published ones.
 
     They are in results/<scale>/runs/, and in results/published/<scale>/ if there is no fresh one. Hidden folders and
     folders without summary.json are not records. A record that is damaged, a renamed copy or of another schema is left
     out, and named on stderr once.
+
+    Args:
+        scale: its name.
+        results: the folder of all results.
+        weights: whether the files of weights are read and compared as well (`spfde.training.trust.fault`).
 
     Raises:
         SpfdeError: there is no right to read a record.
@@ -43,7 +48,7 @@ def record_folders(scale: str, results: Path) -> list[Path]:
         for folder in sorted(path.parent for path in parent.glob("*/summary.json")):
             if folder.name.startswith(".") or folder.name in found:
                 continue
-            why = fault(folder)
+            why = fault(folder, weights)
             remember_damage(folder, damaged=bool(why))
             if why:
                 _name_once(folder, why)

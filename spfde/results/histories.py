@@ -28,7 +28,7 @@ def trace_of(material: Material, run_id: str) -> pd.DataFrame:
 
 
 def _folder(material: Material, run_id: str) -> Path:
-    return next(path for path in record_folders(material.scale, material.results) if path.name == run_id)
+    return next(path for path in record_folders(material.scale, material.results, weights=False) if path.name == run_id)
 
 
 def _read(folder: Path, *names: str) -> pd.DataFrame:

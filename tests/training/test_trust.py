@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from spfde.cli import app
 from spfde.data import load
 from spfde.errors import SpfdeError, Stopped
 from spfde.experiments.resolve import resolve
+from spfde.results import load as load_results
 from spfde.results.collect import record_folders
 from spfde.settings import SCHEMA
 from spfde.training import checkpoint, record, trust
@@ -139,6 +141,23 @@ def test_a_damaged_record_is_named_and_left_out(folder: Path, name: str, capsys:
     (line,) = capsys.readouterr().err.splitlines()  # named once
     assert line.startswith(f"warning: record {folder} is left out: ") and said in line
     assert not is_whole(folder)  # now planning knows too
+
+
+def test_weights_are_read_once_and_not_for_every_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    digest = trust.file_digest
+    monkeypatch.setattr(trust, "file_digest", lambda path: (read.append(path.name), digest(path))[1])
+    results = folder.parents[2]
+    assert len(load_results("smoke", results)) == 1
+    assert {"epochs.csv", "layers.csv", "predictions.safetensors"} <= set(read)
+    assert not {"model.safetensors", "state.safetensors"} & set(read)
+    flip(folder / "model.safetensors")
+    assert len(load_results("smoke", results)) == 1  # its numbers are as they were
+    app(["collect", "--scale", "smoke", "--results", str(results)], prog_name="spfde", standalone_mode=False)
+    assert not is_whole(folder)
+    assert len(load_results("smoke", results)) == 0 and not is_whole(folder)  # what was found once is not forgotten
+    flip(folder / "model.safetensors")
+    assert len(load_results("smoke", results)) == 1 and is_whole(folder)
 
 
 @pytest.mark.parametrize("name", ["a bit", "cut short", "other samples"])
