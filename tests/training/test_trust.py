@@ -146,7 +146,12 @@ def test_a_damaged_record_is_named_and_left_out(folder: Path, name: str, capsys:
 def test_weights_are_read_once_and_not_for_every_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     digest = trust.file_digest
-    monkeypatch.setattr(trust, "file_digest", lambda path: (read.append(path.name), digest(path))[1])
+
+    def note(path: Path) -> str:
+        read.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(trust, "file_digest", note)
     results = folder.parents[2]
     assert len(load_results("smoke", results)) == 1
     assert {"epochs.csv", "layers.csv", "predictions.safetensors"} <= set(read)
