@@ -302,7 +302,8 @@ class _Exact:
 def describe(plan: Plan) -> dict[str, Any]:
     """A plan as `spfde plan --json` prints it: shares as fractions, FLOPs and bytes as plain numbers.
 
-    Costs are null where they depend on the mask that a method finds in training (`Method.unplannable`).
+    Costs are null where they depend on the mask that a method finds in training (`Method.unplannable`), the seed where
+    all seeds have this plan.
     """
     settings = plan.settings
     flops: dict[str, float | None] = dict.fromkeys(PLANNED_FLOPS)
@@ -314,6 +315,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {
         "row": settings.row,
         "row_digest": settings.row_digest,
+        "seed": planned_seed(settings),
         "recipe": recipe_of(settings),
         "method": settings.sparsity.method,
         "title": plan.method.title,
@@ -346,11 +348,22 @@ def _exchanges(settings: RunSettings, sieving: SievingSettings) -> dict[str, Any
     return {"sieving_updates": len(updates), "turnover": turnover}
 
 
-def describe_rows(runs: Iterable[RunSettings]) -> list[dict[str, Any]]:
-    """The plans of these runs, one per row and row digest, since all seeds of a row have the same plan."""
-    first: dict[tuple[str, str], RunSettings] = {}
+def planned_seed(settings: RunSettings) -> int | None:
+    """The seed that a run's plan depends on, or none where all seeds of its row have the same plan."""
+    return settings.seed if settings.freezing.flops_reduction and settings.freezing.scheme == "random" else None
+
+
+def describe_rows(runs: Iterable[RunSettings], seeds: bool = False) -> list[dict[str, Any]]:
+    """The plans of these runs, one per row and row digest, since nearly all rows have the same plan for all seeds.
+
+    Args:
+        runs: the runs.
+        seeds: whether a row whose plan depends on the seed has one for each; else it has that of its first seed, which
+            the plan names.
+    """
+    first: dict[tuple[str, str, int | None], RunSettings] = {}
     for run in runs:
-        first.setdefault((run.row, run.row_digest), run)
+        first.setdefault((run.row, run.row_digest, planned_seed(run) if seeds else None), run)
     return [describe(plan_settings(run)) for run in first.values()]
 
 

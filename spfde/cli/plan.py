@@ -60,7 +60,8 @@ def plan(
         )
     from spfde.planning import describe_rows
 
-    _show(describe_rows(selected(settings, scale, experiments, rows, assignments, seeds)), as_json)
+    runs = selected(settings, scale, experiments, rows, assignments, seeds)
+    _show(describe_rows(runs, seeds=True), as_json)
 
 
 def plans(
@@ -120,12 +121,13 @@ def _show(described: list[dict[str, Any]], as_json: bool) -> None:
     )
     for row in described:
         flops, memory = row["flops"], row["memory"]
+        name = row["row"] + (f" seed {row['seed']}" if row["seed"] is not None else "")
         freeze = f"{row['t_frz']:5d} {row['freezing_achieved']:6.1%}" if row["t_frz"] is not None else ""
         if flops["paper"] is None:
-            typer.echo(f"{row['row']:32} {'costs depend on the mask; a record has them':53} {freeze}".rstrip())
+            typer.echo(f"{name:32} {'costs depend on the mask; a record has them':53} {freeze}".rstrip())
             continue
         typer.echo(
-            f"{row['row']:32} {flops['paper']:9.3e} {flops['full']:9.3e} {flops['executed']:9.3e}  "
+            f"{name:32} {flops['paper']:9.3e} {flops['full']:9.3e} {flops['executed']:9.3e}  "
             f"{memory['paper_min'] / 1e6:7.1f} MB {memory['paper_avg'] / 1e6:5.1f} MB  {freeze}"
         )
     if left_out := sorted({name for row in described for name in row["not_in_paper"]}):

@@ -42,7 +42,7 @@ def train(
     """Train runs and write their records; finished ones are skipped, interrupted ones go on."""
     from spfde.data import load
     from spfde.errors import Diverged
-    from spfde.planning import plan_settings
+    from spfde.planning import plan_settings, planned_seed
     from spfde.training.clock import Clock
     from spfde.training.distributed import joined
     from spfde.training.loop import finished_before
@@ -50,7 +50,7 @@ def train(
     from spfde.training.progress import say
 
     runs = selected(settings, scale, experiments, rows, assignments, seeds)
-    for run in {run.row_digest: run for run in runs if run.freezing.flops_reduction}.values():
+    for run in {(run.row_digest, planned_seed(run)): run for run in runs if run.freezing.flops_reduction}.values():
         plan_settings(run)  # if freezing cannot save what is wanted, this fails before anything has been trained
     clock = Clock(limit=time_limit)
     clock.listen()

@@ -1,5 +1,6 @@
 """The one place where errors become lines: exit codes, last line of stderr, nothing heavy before it is needed."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,21 @@ def test_without_a_command_it_helps(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert (code, err) == (0, "")
     for command in ("train", "plan", "data", "collect", "table", "figure"):
         assert f"  {command} " in out
+
+
+def test_seeds_whose_plans_differ_are_planned_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Random freezing draws its epochs by the seed; everything else has one plan for all seeds."""
+    words = ["plan", "--scale", "smoke", "--set", "sparsity.method=spfde", "--seed", "1", "--seed", "2", "--json"]
+    code, out, _ = run(monkeypatch, capsys, *words)
+    (alike,) = json.loads(out)
+    assert code == 0 and alike["seed"] is None
+    words[1:1] = ["--set", "freezing.scheme=random"]
+    each = json.loads(run(monkeypatch, capsys, *words)[1])
+    assert [row["seed"] for row in each] == [1, 2] and each[0]["frozen_blocks"] != each[1]["frozen_blocks"]
+    text = run(monkeypatch, capsys, *words[:-1])[1]
+    assert "spfde-s90-f20-d20 seed 1 " in text and "spfde-s90-f20-d20 seed 2 " in text
 
 
 @pytest.mark.parametrize(
