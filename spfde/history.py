@@ -56,7 +56,7 @@ class History:
         """The trace: what happened where steps were done, else what is planned (columns: `spfde.cost.trace`)."""
         sparse = np.array([layer.name in self.masks.layers for layer in plan.profile.rows])
         done = self.steps > 0
-        forward = plan.forward.copy()
+        forward = plan.densities
         mean = self._active.cpu().numpy()[done] / self.steps[done, None]
         forward[done[:, None] & sparse] = (mean / self.masks.sizes).ravel()
         overlaps = {name: np.full(forward.shape, np.nan) for name in OVERLAPS}

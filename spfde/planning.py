@@ -48,7 +48,7 @@ class Plan:
         schedule: frozen blocks by epoch.
         samples: samples in each epoch, shape (epochs,): the whole set, or the partial set where data are sieved.
         first_steps: number of each epoch's first step, counted over all epochs, shape (epochs + 1,).
-        forward: planned density of the forward weights, shape (epochs, layers).
+        forward: planned density of the forward weights without freezing, shape (epochs, layers).
         settled: density of each layer once frozen, shape (layers,).
         momentum: buffers of a weight's size that the optimizer keeps for it; what the settings' momentum needs unless
             told.
@@ -82,8 +82,7 @@ class Plan:
             overlaps: the columns that `spfde.cost.trace.OVERLAPS` names, each of shape (epochs, layers).
             executed: share of each dense pass that was run where it was run at all, shape (epochs, layers).
         """
-        if forward is None:
-            forward = np.where(self.at_target, self.settled, self.forward)
+        forward = self.densities if forward is None else forward
         samples = self.samples if samples is None else samples
         epochs, layers = range(self.settings.training.epochs), self.profile.rows
         weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
@@ -125,6 +124,11 @@ class Plan:
         """Which layer is frozen in which epoch, shape (epochs, layers)."""
         blocks = np.array([layer.block for layer in self.profile.rows])
         return blocks[None, :] < np.array(self.schedule.counts)[:, None]
+
+    @property
+    def densities(self) -> np.ndarray:
+        """Planned density of the forward weights where blocks freeze as scheduled, shape (epochs, layers)."""
+        return np.where(self.at_target, self.settled, self.forward)
 
     @property
     def at_target(self) -> np.ndarray:

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spfde.api import SparseTraining
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import nested
+from spfde.methods import METHODS
 from spfde.settings import RunSettings, parse
 
 SAMPLES = 40
@@ -34,13 +35,14 @@ class Net(nn.Module):
         return self.classifier(self.three(self.two(self.one(x))).mean(dim=(2, 3)))
 
 
-def make(epochs: int = 12, **dotted: Any) -> tuple[Net, torch.optim.SGD, SparseTraining]:
+def make(epochs: int = 12, fetch: Any = None, **dotted: Any) -> tuple[Net, torch.optim.SGD, SparseTraining]:
     values = {"training.epochs": epochs, "training.batch_size": 10, "sparsity.interval": 2, "sparsity.method": "spfde"}
     values |= {key.replace("__", "."): value for key, value in dotted.items()}
     settings = parse(RunSettings, nested(values))
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=1e-2)
-    return model, optimizer, SparseTraining(model, optimizer, settings, input_shape=(1, 6, 6), samples=SAMPLES)
+    shape: Any = {"input_shape": (1, 6, 6), "samples": SAMPLES, "fetch": fetch}
+    return model, optimizer, SparseTraining(model, optimizer, settings, **shape)
 
 
 DATA = torch.randn(SAMPLES, 1, 6, 6, generator=torch.Generator().manual_seed(3))
@@ -173,6 +175,36 @@ def test_every_sample_is_seen_once_an_epoch_and_only_from_the_partial_set() -> N
     seen = list(sparse.sampler)
     assert len(sparse.sampler) == 30
     assert sorted(seen) == sparse.partial_set.nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_state_before_the_first_epoch_is_one_to_begin_from(method: str) -> None:
+    told = {"sparsity__method": method, "sparsity__target": 0.5 if METHODS[method].uses_target else 0.0}
+    fetch = lambda indices: (DATA[indices], LABELS[indices])  # noqa: E731
+    (_, _, first), (_, _, second), (_, _, third) = (
+        make(2, sparsity__interval=1, fetch=fetch, **told) for _ in range(3)
+    )
+    state = first.state_dict()
+    second.load_state_dict(state)
+    for sparse in (second, third):
+        for _ in train_epochs(cast(Net, sparse.model), cast(Any, sparse.optimizer), sparse, range(1)):
+            pass
+    after = second.state_dict(), third.state_dict()
+    assert after[0].keys() == after[1].keys()
+    assert all(torch.equal(value, after[1][name]) for name, value in after[0].items() if name != "kernels.json")
+    assert all(map(torch.equal, second.model.state_dict().values(), third.model.state_dict().values()))
+
+
+def test_a_trace_before_the_end_goes_on_as_planned() -> None:
+    """Blocks that will be frozen are planned at their final density, also while the bound of the others is higher."""
+    model, optimizer, sparse = make(sparsity__method="spfde", sparsity__target=0.5, freezing__flops_reduction=0.25)
+    planned = sparse.plan.trace()
+    assert (planned.frozen & (planned.forward_density == 0.5) & (planned.epoch < 8)).any()
+    columns = ["forward_density", "weight_grad_density", "frozen", "samples", "extra_macs"]
+    assert sparse.trace()[columns].equals(planned[columns])
+    for _ in train_epochs(model, optimizer, sparse, range(2)):
+        pass
+    assert sparse.trace()[columns].equals(planned[columns])
 
 
 def test_the_trace_tells_what_happened() -> None:

@@ -52,6 +52,7 @@ class Deepr(Method):
     def __init__(self, plan: MethodPlan, options: Any) -> None:
         super().__init__(plan, options)
         self.unplannable = options.scope == "global"
+        self.signs: dict[str, Tensor] = {}  # of each connection, by layer, once training has begun
 
     def start(self, run: Run) -> None:
         self.signs = {layer.name: self._sign(run, layer) for layer in run.masks}
