@@ -121,6 +121,8 @@ class SparseTraining:
             warn_of_single_looks(self.plan.sieving, settings.sparsity.interval, settings.training.epochs)
 
         compatibility.check_weights(model, optimizer, self.method, costs)
+        batch = settings.training.batch_size
+        compatibility.warn_of_single_samples(model, input_shape, self.plan.samples.tolist(), batch)
         self.masks = self.plan.masks(model)
         self._start_round()
         self._rates: BlockRates | None = None
@@ -131,9 +133,8 @@ class SparseTraining:
             compatibility.check_decay(optimizer, self.method.name, undecayed)
         names, idle = [block.name for block in self.blocks], {model.get_parameter(name) for name in costs.idle}
         self._guards = Guards(optimizer, block_of, names, idle)
-        self._served = Served(settings.training.batch_size)
+        self._served = Served(batch)
         self.method.attach(self)
-        batch = settings.training.batch_size
         self.execution = Execution(model, self.masks, self.method, kernels, batch, input_shape)
         arrivals = self.masks.mask_on_arrival(weakly(self._masks_arrivals))
         begins, prepare, after = map(weakly, (self._begin_step, self._prepare_gradients, self._after_step))

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
-from spfde.cost.profile import Profile
+from spfde.cost.profile import Profile, trains_alone
 from spfde.data import info, is_known
 from spfde.errors import SpfdeError, SpfdeWarning, nearest
 from spfde.methods import Method
@@ -175,6 +175,24 @@ def warn_of_fixed(model: nn.Module, blocks: Sequence[Block]) -> None:
         warnings.warn(
             f"{text}; name blocks=[...] without it, or set freezing.flops_reduction=0", SpfdeWarning, stacklevel=3
         )
+
+
+def warn_of_single_samples(
+    model: nn.Module, input_shape: tuple[int, ...], samples: Sequence[int], batch_size: int
+) -> None:
+    """Warns of epochs that end with a batch of one sample, where BatchNorm cannot train on one.
+
+    Args:
+        model: the model.
+        input_shape: shape of one input.
+        samples: samples of each epoch.
+        batch_size: samples per step.
+    """
+    alone = [epoch for epoch, count in enumerate(samples) if count % batch_size == 1 % batch_size]
+    if alone and not trains_alone(model, input_shape):
+        text = f"the last batch of epoch {alone[0]} has one sample, on which BatchNorm cannot train"
+        remedy = "set drop_last=True in the loader, or another training.batch_size or sieving.removed"
+        warnings.warn(f"{text}; {remedy}", SpfdeWarning, stacklevel=3)
 
 
 def check_head(method: Method, costs: Profile) -> None:

@@ -184,6 +184,27 @@ def test_freezing_is_planned_around_what_is_fixed() -> None:
     assert sparse.plan.schedule.t_frz < other.plan.schedule.t_frz
 
 
+def test_a_last_batch_of_one_sample_is_warned_of_where_batch_norm_cannot_have_it() -> None:
+    """40 samples in batches of 13 leave one; so do 31 of them in batches of 10, once a fourth is sieved out."""
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(36, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4))
+    chosen = settings("set", sieving=0.0, freezing=0.0, batch_size=13)
+    with pytest.warns(SpfdeWarning, match="the last batch of epoch 0 has one sample, .*; set drop_last=True") as said:
+        sparse = wrap(flat, sgd(flat), chosen)
+    assert len(said) == 1
+    sparse.begin_epoch(0)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        flat(torch.zeros(1, 1, 6, 6))
+    sparse.detach()
+    once = {"sieving": 0.225, "sieving__schedule": "once", "sieving__start": 0.5, "interval": 3}
+    with pytest.warns(SpfdeWarning, match="the last batch of epoch 3 has one sample"):
+        wrap(flat, sgd(flat), settings("set", freezing=0.0, **once))
+    with warnings.catch_warnings(action="error"):
+        wrap(flat, sgd(flat), settings("set", sieving=0.0, freezing=0.0))
+        wrap(wide := network(), sgd(wide), chosen)  # 36 pixels of one sample are enough
+        without = nn.Sequential(nn.Flatten(), nn.Linear(36, 6), nn.LayerNorm(6), nn.Linear(6, 4))
+        wrap(without, sgd(without), chosen)
+
+
 def test_what_cannot_work_is_refused_with_the_reason() -> None:
     chosen = settings("set", freezing=0.0)
     with pytest.raises(SpfdeError, match=r"one weight is shared by two\.weight and three\.weight"):

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from spfde.cost.graph import Graph, last_of, measured_bytes
 from spfde.cost.operations import Operations, Work, without_checkpointing
@@ -189,6 +190,19 @@ def profile(model: nn.Module, input_shape: tuple[int, ...], blocks: list[Block] 
         left_out = "activation checkpointing is not in the costs: neither its second pass nor the memory it saves"
         warnings.warn(left_out, SpfdeWarning, stacklevel=2)
     return result
+
+
+def trains_alone(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Whether a batch of one sample can be trained on: BatchNorm refuses it where that has one value per channel."""
+    bare = _bare_copy(model)
+    if any(isinstance(module, _BatchNorm) for module in bare.modules()):
+        with _passes(bare):
+            _set_training(bare, "all")
+            try:
+                bare(torch.zeros(1, *input_shape))
+            except Exception as error:
+                return "more than 1 value per channel" not in str(error)
+    return True
 
 
 def _bare_copy(model: nn.Module) -> nn.Module:
