@@ -52,6 +52,8 @@ def plan(
         if experiments or settings:
             cause = "a budget is planned over a grid of its own"
             raise SpfdeError(cause, "leave --experiment and --settings out; --set fixes a sparsity or a share")
+        if bench and budget_time is None:
+            raise SpfdeError("--bench has the times of a budget of time", "add --budget-time, or leave it out")
         _plan_budget(budget, scale, rows or [], assignments or [], seeds or [], bench, write, as_json)
         return
     if write or bench:

@@ -95,3 +95,8 @@ def option_of_another_benchmark(folder: Path) -> None:
 @refusal("`--seed` and a seed by `--set`")
 def two_seeds(folder: Path) -> None:
     spfde("train", "--scale", "smoke", "--seed", "7", "--set", "seed=1", "--out", str(folder / "runs"))
+
+
+@refusal("measured times for a budget that is none of time")
+def times_without_their_budget(folder: Path) -> None:
+    spfde("plan", "--scale", "smoke", "--budget-flops", "1e15", "--bench", str(folder / "bench.csv"))
