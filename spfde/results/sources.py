@@ -110,7 +110,7 @@ class Sources:
 
     def folders(self, scale: str) -> list[Path]:
         """The folders of a scale's finished records, ours before others'."""
-        found = record_folders(scale, self.results)
+        found = record_folders(scale, self.results, weights=False)
         return found + [record for folder in self.others for record in _records_in(folder, scale)]
 
     def has_records(self, scale: str) -> bool:
