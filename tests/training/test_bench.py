@@ -1,5 +1,6 @@
 """The benchmarks' arithmetic, with seconds put in by hand; and that each of them runs."""
 
+import gc
 from functools import partial
 from typing import Any
 
@@ -114,7 +115,11 @@ def test_steps_train() -> None:
     network = Network("resnet8", 8)
     sparse = fixed_masks(network, 0.8, "dense")
     before = [parameter.clone() for parameter in sparse.model.parameters()]
-    sparse_step(network, 0.8, frozen=1, wanted="dense")()
+    step = sparse_step(network, 0.8, frozen=1, wanted="dense")
+    gc.collect()
+    kept = step()  # nobody else holds the training: with it, masks and freezing would be gone
+    assert not kept.hold.released and kept.frozen_blocks == 1
+    assert all(bool((layer.weight[~layer.active] == 0).all()) for layer in kept.masks) and kept.masks.sparsity > 0.7
     dense_step(network, frozen=1)()
     dense_step(network, bf16=True)()
     assert before and network.images().shape == (64, 3, 8, 8)

@@ -59,7 +59,7 @@ def test_break_even_lies_where_both_take_the_same_time() -> None:
 def test_an_update_is_an_update(method: str) -> None:
     """Active weights stay as many; masks move, and the step after it is an ordinary one."""
     sparse = scaling._training(method, 1)
-    step = scaling.stepper(sparse.model, sparse.optimizer, scaling._images(), classes=scaling.CLASSES)
+    step = scaling.masked_stepper(sparse, scaling._images(), scaling.CLASSES)
     step()
     before = [layer.active.clone() for layer in sparse.masks]
     step()

@@ -16,7 +16,7 @@ from spfde.api import SparseTraining
 from spfde.planning import Plan
 from spfde.sieving import update_epochs
 from spfde.training.bench import turns
-from spfde.training.bench.networks import Network, begun, dense_step, evaluation, stepper
+from spfde.training.bench.networks import Network, begun, dense_step, evaluation, masked_stepper
 
 TEST, TEST_BATCH = 10_000, 500  # samples of the test set, and of a batch of evaluation
 
@@ -64,7 +64,7 @@ def measured(network: Network, plan: Plan, count: int) -> pd.DataFrame:
     distinct = list(dict.fromkeys(points(plan)))
     for number, point in enumerate(distinct):
         sparse = arranged(network, plan, point)
-        jobs[f"step {number}"] = stepper(sparse.model, sparse.optimizer, network.images())
+        jobs[f"step {number}"] = masked_stepper(sparse, network.images())
         jobs[f"evaluation {number}"] = evaluation(sparse.model, images)
     jobs["update"] = update(arranged(network, plan, distinct[0]))
     return turns.take_turns(jobs, count)

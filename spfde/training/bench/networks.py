@@ -44,19 +44,30 @@ class Network:
 
 
 def stepper(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, bf16: bool = False, classes: int = CLASSES
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    bf16: bool = False,
+    classes: int = CLASSES,
+    training: SparseTraining | None = None,
 ) -> Callable[[], Any]:
-    """One whole training step: forward, backward, optimizer."""
+    """One whole training step: forward, backward, optimizer. It keeps the training whose masks are on the model."""
     wanted = torch.arange(len(images)) % classes
 
-    def step() -> None:
+    def step() -> SparseTraining | None:
         with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
             loss = F.cross_entropy(model(images), wanted)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        return training
 
     return step
+
+
+def masked_stepper(sparse: SparseTraining, images: Tensor, classes: int = CLASSES) -> Callable[[], Any]:
+    """A step of a training: without it, masks, kernels and freezing would be gone from its model."""
+    return stepper(sparse.model, sparse.optimizer, images, classes=classes, training=sparse)
 
 
 def sgd(model: nn.Module) -> torch.optim.SGD:
@@ -98,11 +109,11 @@ def sparse_step(network: Network, sparsity: float, frozen: int = 0, wanted: Want
     """A step of such a training; its first blocks may be frozen."""
     sparse = fixed_masks(network, sparsity, wanted)
     sparse.freeze(frozen)
-    return stepper(sparse.model, sparse.optimizer, network.images())
+    return masked_stepper(sparse, network.images())
 
 
 def evaluation(model: nn.Module, images: Tensor) -> Callable[[], Any]:
-    """Forward passes as in evaluation."""
+    """Forward passes as in evaluation; of a training's model, whoever wants its kernels keeps the training."""
 
     @torch.no_grad()
     def run() -> None:

@@ -26,7 +26,7 @@ from spfde.api import SparseTraining
 from spfde.experiments.resolve import nested
 from spfde.models import build
 from spfde.settings import RunSettings, parse
-from spfde.training.bench.networks import Network, dense_step, sgd, sparse_step, stepper
+from spfde.training.bench.networks import Network, dense_step, masked_stepper, sgd, sparse_step, stepper
 from spfde.training.bench.turns import take_turns
 
 WIDTHS = (1, 2, 4, 8, 16)
@@ -65,7 +65,7 @@ def _at_width(width: int, turns: int) -> Iterator[tuple[Any, ...]]:
     jobs: dict[str, Callable[[], Any]] = {"dense": _dense(width)}
     for method in INTERVALS:
         sparse = _training(method, width)
-        step = stepper(sparse.model, sparse.optimizer, _images(), classes=CLASSES)
+        step = masked_stepper(sparse, _images(), CLASSES)
         jobs[method], jobs[f"{method} update"] = step, _update(sparse, step)
     found = take_turns(jobs, turns)
     for method, interval in INTERVALS.items():  # RigL's update takes the place of a step, GSE's comes after one
@@ -211,7 +211,7 @@ def _run(method: str, width: int) -> None:
         step = update = _dense(width)
     else:
         sparse = _training(method, width)
-        step = stepper(sparse.model, sparse.optimizer, _images(), classes=CLASSES)
+        step = masked_stepper(sparse, _images(), CLASSES)
         update = _update(sparse, step)
     for job in (step, step, update):
         job()

@@ -28,4 +28,4 @@ def step(network: Network, sparsity: float) -> Any:
             variants = [theirs.SparseConv2d.from_dense(conv, vectorizing_over_on=over) for over in (False, True)]
             chosen = theirs.run_and_choose(variants, input_shape=(BATCH, *shapes[layer.name]))
             utils.swap_module(model, layer.name, chosen)
-    return stepper(model.train(), sgd(model), network.images())
+    return stepper(model.train(), sgd(model), network.images(), training=sparse)
