@@ -332,7 +332,9 @@ def check_weights(model: nn.Module, optimizer: Optimizer, method: Method, costs:
         if len(holders[weight]) > 1:
             cause = f"one weight is shared by {' and '.join(holders[weight])}, and can have one mask only"
             raise SpfdeError(cause, f"give each its own weight, {stay}")
-        if weight not in trained or not weight.requires_grad:
+        if not weight.requires_grad:
+            raise SpfdeError(f"the weight of layer {name} requires no gradient", f"let it train, {stay}")
+        if weight not in trained:
             cause = f"the optimizer does not train the weight of layer {name}"
             raise SpfdeError(
                 cause, "give it all parameters of the model, or give SparseTraining the part that it trains"

@@ -60,6 +60,13 @@ def weight_not_trained(_: Path) -> None:
     wrap(model, optimizer=sgd(model[2]))
 
 
+@refusal("a sparse layer with `requires_grad=False`")
+def fixed_weight(_: Path) -> None:
+    model = network()
+    model[1].requires_grad_(False)
+    wrap(model)
+
+
 @refusal("SWAT on layers that attention uses by their weight")
 def swat_by_weight(_: Path) -> None:
     wrap(Encoder(), "swat-u", (5, 6))
