@@ -60,3 +60,24 @@ def test_costs_are_what_torch_sees(freeze, name):
         expected = sum(row.macs * (1 + (row.input_block >= frozen) + (row.block >= frozen)) for row in rows)
         assert torch_macs(held, size, backward=True) == expected
         assert found.saved_bytes[frozen] == saved_bytes(held, (3, size, size))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_a_user_has_frozen_costs_what_torch_sees(freeze, name):
+    """Of every second parameter and of the first third of them the owner wants no gradient; then blocks freeze too."""
+    make, size = NETWORKS[name]
+    torch.manual_seed(0)
+    model = make()
+    parameters, parts = list(model.parameters()), blocks(model)
+    for parameter in parameters[: len(parameters) // 3] + parameters[::2]:
+        parameter.requires_grad_(False)
+    found = profile(model, (3, size, size))
+    for frozen in (0, len(parts) // 2):
+        held = copy.deepcopy(model)
+        freeze(held, parts, frozen)
+        # Frozen attention may take a fused path that torch does not count, so the forward pass is taken off.
+        passes = [torch_macs(held, size, backward) for backward in (True, False)]
+        expected = sum(row.macs * (int(row.input_block >= frozen) + (row.block >= frozen)) for row in found.rows)
+        assert passes[0] - passes[1] == expected
+        assert found.saved_bytes[frozen] == saved_bytes(held, (3, size, size))
+        assert found.trainable[frozen] == sum(p.numel() for p in held.parameters() if p.requires_grad)
