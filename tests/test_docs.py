@@ -16,10 +16,13 @@ import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from spfde.cli.plan import plans
 from spfde.experiments.files import default_scale
 from spfde.experiments.resolve import expand
 from spfde.methods import METHODS
 from spfde.results.status import ordered
+from spfde.results.tables import build
+from spfde.results.tables.render import markdown
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted((ROOT / "docs/methods").glob("*.md"))
@@ -120,6 +123,16 @@ def test_the_first_table_says_where_it_was_made_and_which_masks_that_move_are_no
 def test_the_page_of_the_pipeline_counts_the_runs_of_the_default_scale() -> None:
     (said,) = re.findall(r"`make reproduce` \((\d+) runs\)", (ROOT / "docs/pipeline.md").read_text())
     assert int(said) == len(ordered(default_scale()))
+
+
+def test_the_study_on_the_page_is_what_the_published_records_show(tmp_path: Path) -> None:
+    """Rendered anew from them alone, each table is what docs/measured/ keeps; `docs/measure.py` takes it over."""
+    scale = "cifar100-short"
+    (tmp_path / "published").symlink_to(ROOT / "results/published")
+    plans(["budget", "pilot"], scale, tmp_path / scale / "plans")
+    for table, kept in (("study", "study"), ("budget", "budget-study"), ("pilot", "pilot")):
+        shown = markdown(build(table, scale, tmp_path))
+        assert shown == (ROOT / f"docs/measured/{kept}.md").read_text(encoding="utf-8"), kept
 
 
 def test_every_method_has_a_card() -> None:

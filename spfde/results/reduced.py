@@ -1,10 +1,10 @@
 """What runs of a shortened schedule say of the claims on accuracy and of a study's own questions.
 
-Its words are never the paper's verdict. Margins, looks, questions and the rest of the protocol are declared in
-config/claims.yaml before the runs. Published magnitudes get no reduced verdict, since at another schedule they are
-other numbers. Claims of no loss must also keep the declared share of what the control shows (dynamic above static), or
-a scale at which nothing differs would pass; and they get a verdict only beside the trend of the gap over the length of
-training, which says where they point at the paper's.
+Its words are never the paper's verdict. Margins, looks and the rest of the protocol are declared in config/claims.yaml
+before the runs, and which pairs of rows stand for the protocol's questions before the first look. Published magnitudes
+get no reduced verdict, since at another schedule they are other numbers. Claims of no loss must also keep the declared
+share of what the control shows (dynamic above static), or a scale at which nothing differs would pass; and they get a
+verdict only beside the trend of the gap over the length of training, which says where they point at the paper's.
 """
 
 import math
@@ -100,7 +100,7 @@ def _judged(claim: Claim, how: Reduced, scale: str, sources: Sources) -> dict[st
         "rows": {},
         "verdict": verdict,
         "n": shown.effect.n if shown else 0,
-        "effect": shown.effect.mean if shown else None,
+        "effect": shown.effect.mean if shown else math.nan,
         "low": low,
         "high": high,
         "pooled_interval": beside[0]["pooled_interval"] if beside else None,

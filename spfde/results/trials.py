@@ -239,7 +239,8 @@ class Trial:
         """
         cut = self._cut(look)
         findings = self._findings(cut, measured)
-        named = dict.fromkeys(row for hypothesis in self.hypotheses for row in hypothesis.rows)
+        own = [hypothesis for hypothesis in self.hypotheses if not hypothesis.refuted]  # the claim's comparisons alone
+        named = dict.fromkeys(row for hypothesis in own for row in hypothesis.rows)
         if not all(cut[row] for row in named):
             return Outcome("not run", findings, _lacking(cut, named), look.level, None, cut)
         fewest = min(map(len, cut.values()))

@@ -1,5 +1,6 @@
 """Figure and table of the training budget: what a level of SpFDE is compared with, and what they say."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_the_sentences_give_the_differences_by_welch(tmp_path: Path) -> None:
 def test_at_a_scale_with_a_protocol_the_words_are_its_answers(tmp_path: Path) -> None:
     """Not those of an interval at whatever number of seeds is there."""
     answer = {"verdict": "undecided (interim)", "effect": 1.03, "low": 0.5, "high": 1.5, "n": 3, "reason": "3 of 5"}
-    none = {**answer, "effect": None, "n": 0, "reason": "other hardware"}
+    none = {**answer, "effect": math.nan, "n": 0, "reason": "other hardware"}
     pairs = {("spfde-s90-f25-d25", "spfde-s90-e19"): answer, ("spfde-s90-f20-d20", "spfde-s90-e21"): none}
     said = budget.answers(budget._points(material(tmp_path)), pairs)
     assert said[0].endswith("+1.03 points [+0.50, +1.50], n = 3; more accurate: undecided (interim)")

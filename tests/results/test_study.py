@@ -42,6 +42,29 @@ def test_a_question_stands_with_its_answer_and_its_numbers(material: Material) -
     assert sum(table.parts) == 2  # three questions
 
 
+def test_the_first_runs_of_all_can_be_shown(decide: Any) -> None:
+    """No pair can be compared yet, in two different ways; a claim's own rows decide whether it was run."""
+    for rows in ({"spfde-s80": (59, 0.3, 1)}, {"spfde-s80": (59, 0.3, 1), "set-s80": (58, 0.3, 1)}):
+        runs = frame(rows, SHORT)
+        decide(claim(**SUPERIOR), runs, SHORT)
+        table = study.build(Material(SHORT, runs, [], reference.read().iloc[:0], Path("nowhere")))
+        assert {row[4] for row in table.cells} == {row[2] for row in table.cells} == {"not run"}
+    runs = frame({**rows, "spfde-s80-f25-d25": (54, 0.3, 1)}, SHORT)
+    decide(claim(**SUPERIOR), runs, SHORT)
+    table = study.build(Material(SHORT, runs, [], reference.read().iloc[:0], Path("nowhere")))
+    cells = dict(zip(table.values["id"], table.cells, strict=True))
+    assert cells["both-25-cost"][2:5] == ["undecided (interim)", "1", "-5.00"]
+    assert cells["both-25-cost"][-1] == "no runs of static-s80"  # the control that it needs as well
+
+
+def test_runs_that_diverged_are_counted(material: Material, decide: Any) -> None:
+    lost = (material.runs["row"] == "set-s80") & (material.runs["seed"] == 2)
+    runs = material.runs.assign(status=material.runs["status"].mask(lost, "diverged"))
+    decide(claim(**SUPERIOR), runs, SHORT)
+    table = study.build(replace(material, runs=runs))
+    assert table.cells[0][3] == "4 (1 of 10 diverged)"
+
+
 def test_the_trend_is_told_below(material: Material) -> None:
     (trend,) = [note for note in study.build(material).notes if note.startswith("Trend: ")]
     assert "the gap of spfde-s80-f25-d25 to spfde-s80, in points: -5.00 at 32 epochs (n = 1)." in trend

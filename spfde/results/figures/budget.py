@@ -112,7 +112,7 @@ def _verdicts(material: Material) -> dict[tuple[str, str], dict[str, Any]]:
 
 def _answered(answer: Mapping[str, Any]) -> str:
     """The word of the protocol on "is more accurate", with the effect over the runs that it rests on."""
-    if answer["effect"] is None:
+    if math.isnan(answer["effect"]):
         return f"{answer['verdict']}: {answer['reason']}"
     interval = "" if math.isnan(answer["low"]) else f" [{answer['low']:+.2f}, {answer['high']:+.2f}]"
     return f"{answer['effect']:+.2f} points{interval}, n = {answer['n']}; more accurate: {answer['verdict']}"

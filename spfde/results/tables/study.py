@@ -16,7 +16,8 @@ SHOWN = ("id", "asks", "says", "test", "verdict", "reason", "n", "effect", "low"
 OF = {"pooled": "pooled_interval", "images": "new_images"}
 NOTES = [
     "The answers are those of this reduced scale, at the looks of its protocol: before the first look, and between "
-    "looks, every one is *undecided (interim)*, whatever the numbers are.",
+    "looks, every one is *undecided (interim)*, whatever the numbers are. Where fewer seeds are planned than a look "
+    "needs, it stays *undecided*.",
     "*More accurate* is decided by superiority: supported where the difference is shown to be above 0, not supported "
     "where it is shown to be below the smallest effect of interest. *Costs no accuracy* is decided by non-inferiority: "
     "supported where the difference is shown to be above minus the margin, and at least half of what 0+0 gains over "
@@ -44,7 +45,7 @@ def build(material: Material) -> Table:
         Column("Question", lambda row: str(row["asks"])),
         Column("What yes would say", lambda row: row["says"], numeric=False, wraps=True),
         Column("Answer", lambda row: row["verdict"], numeric=False),
-        Column("n", lambda row: str(row["n"])),
+        Column("n", _count),
         Column("Welch", _difference, within),
         Column("pooled", _interval("pooled"), within),
         Column("new images", _interval("images"), within),
@@ -67,7 +68,12 @@ def _values(entry: dict[str, Any]) -> dict[str, Any]:
         for end, value in zip(("low", "high"), entry[OF[name]] or (math.nan, math.nan), strict=True)
     }
     row, other = entry["pair"]
-    return {"row": row, "other": other, **{key: entry[key] for key in SHOWN}, **ends}
+    counts = {key: entry["evidence"][key] for key in ("diverged", "runs")}
+    return {"row": row, "other": other, **{key: entry[key] for key in SHOWN}, **ends, **counts}
+
+
+def _count(row: dict[str, Any]) -> str:
+    return f"{row['n']} ({row['diverged']} of {row['runs']} diverged)" if row["diverged"] else str(row["n"])
 
 
 def _difference(row: dict[str, Any]) -> str:
