@@ -30,7 +30,7 @@ from spfde.cost.profile import Profile, profile
 from spfde.errors import SpfdeError
 from spfde.execution import Execution, Wanted
 from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters, freezing_together
-from spfde.guards import Guards, Served, check_epoch, check_finish
+from spfde.guards import Guards, Served, check_count, check_epoch, check_finish
 from spfde.history import History
 from spfde.hold import Hold, check_free, weakly
 from spfde.learning_rates import BlockRates
@@ -139,7 +139,8 @@ class SparseTraining:
         arrivals = self.masks.mask_on_arrival(weakly(self._masks_arrivals))
         begins, prepare, after = map(weakly, (self._begin_step, self._prepare_gradients, self._after_step))
         steps = AroundSteps(optimizer, begins, prepare, after)
-        self.hold = Hold(self, [*arrivals, steps], self.execution, self.method, self._frozen)
+        rates = [self._rates] if self._rates else []
+        self.hold = Hold(self, [*arrivals, steps, *rates], self.execution, self.method, self._frozen)
 
     # what a training loop calls
 
@@ -198,8 +199,8 @@ class SparseTraining:
             labels: (batch,) classes.
 
         Raises:
-            SpfdeError: while data are sieved, several processes train together, and this one would count its own
-                samples alone; or logits and labels are not of classes.
+            SpfdeError: training has not begun or has ended; or, while data are sieved, several processes train
+                together, and this one would count its own samples alone, or logits and labels are not of classes.
         """
         if not self.sieve:
             return self.count(indices)
@@ -217,11 +218,10 @@ class SparseTraining:
             correct: (batch,) booleans, whose samples the training step itself predicted; needed where data are sieved.
 
         Raises:
-            SpfdeError: data are sieved, and `correct` is missing or not (batch,) booleans, or `indices` are not
-                positions in the training set.
+            SpfdeError: training has not begun or has ended; or data are sieved, and `correct` is missing or not
+                (batch,) booleans, or `indices` are not positions in the training set.
         """
-        if not self.begun:
-            raise SpfdeError("samples are observed before the first epoch began", "call begin_epoch(0) first")
+        check_count(self.begun, self._ended)
         if self.sieve:
             indices = compatibility.checked_indices(indices, self.samples).to(self._device)
             self.sieve.observe(indices, compatibility.checked_correct(indices, correct))
@@ -261,7 +261,8 @@ class SparseTraining:
     def detach(self) -> None:
         """Lets go of model and optimizer where training ends early: thaws what is frozen, leaves weights as they are.
 
-        Nothing can be trained with this object afterwards. `finish` does this by itself; so does losing the object.
+        Nothing can be trained with this object afterwards, and the optimizer has the learning rates and weight decays
+        with which it came. `finish` does this by itself; so does losing the object.
         """
         self.freeze(0)
         self.hold.release()

@@ -36,6 +36,20 @@ def check_epoch(epoch: int, begun: int, planned: int, ended: str) -> None:
         raise SpfdeError(f"epoch {epoch} where epoch {begun} is next", "begin the epochs in order, each once")
 
 
+def check_count(begun: int, ended: str) -> None:
+    """Refuses samples before the first epoch, and after training has ended by the call `ended`.
+
+    Raises:
+        SpfdeError: so it is.
+    """
+    if ended:
+        cause = f"samples are observed after {ended}: nothing masks the weights any more"
+        remedy = "observe within the epochs; to train on, make another SparseTraining around model and optimizer"
+        raise SpfdeError(cause, remedy)
+    if not begun:
+        raise SpfdeError("samples are observed before the first epoch began", "call begin_epoch(0) first")
+
+
 def check_finish(begun: int, ended: str) -> None:
     """Refuses to finish a training that has ended, by the call `ended`, or one that has not begun.
 

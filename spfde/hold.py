@@ -37,7 +37,8 @@ class Hold:
 
     Args:
         training: whose hold it is; it is not kept alive.
-        hooks: on parameters and on the optimizer; they must not keep the training alive either (`weakly`).
+        hooks: on parameters and on the optimizer, and the rates that its groups have meanwhile; they must not keep the
+            training alive either (`weakly`).
         execution: the kernels under the model.
         method: what may have changed the forward pass of layers.
         frozen: the blocks that are frozen when the hold goes.

@@ -1,4 +1,7 @@
-"""A learning rate for every freezing block: the optimizer's groups are split by block once, then only `lr` changes."""
+"""A learning rate for every freezing block: the optimizer's groups are split by block once, then only `lr` changes.
+
+When training ends, the optimizer gets the learning rates and weight decays back that it came with; groups stay split.
+"""
 
 import math
 from collections.abc import Mapping, Set
@@ -41,11 +44,14 @@ class BlockRates:
         self.optimizer, self.training, self.blocks = optimizer, training, blocks
         groups: list[dict[str, Any]] = []
         self._first: list[tuple[int, float]] = []  # block and initial learning rate of each group
+        self._given: dict[nn.Parameter, dict[str, Any]] = {}  # what changes here, as it was
         for group in optimizer.param_groups:
             parts: dict[tuple[int, bool], list[int]] = {}
             for place, parameter in enumerate(group["params"]):
                 part = block_of.get(parameter, blocks), parameter in undecayed
                 parts.setdefault(part, []).append(place)
+                changes = {"lr", "weight_decay"} if parameter in undecayed else {"lr"}
+                self._given[parameter] = {name: group[name] for name in changes & group.keys()}
             for (block, without), places in sorted(parts.items()):
                 lists = {name: [group[name][place] for place in places] for name in LISTS & group.keys()}
                 groups.append({**group, **lists, **({"weight_decay": 0.0} if without else {})})
@@ -71,6 +77,12 @@ class BlockRates:
                 cause = f"a learning rate is {float(group['lr']):g} where SparseTraining had set {last:g}"
                 remedy = 'pass learning_rates="own" to SparseTraining, or let nothing else set the rates'
                 raise SpfdeError(cause, remedy)
+
+    def remove(self) -> None:
+        """Gives the optimizer its own rates and weight decays back, so that another training starts from them."""
+        for group in self.optimizer.param_groups:  # other ones than at first, where a state was loaded
+            for parameter in group["params"][:1]:
+                group.update(self._given.get(parameter, {}))
 
     def set(self, schedule: Schedule, epoch: int) -> None:
         """Gives each group the rate of its block in an epoch of a schedule."""

@@ -9,7 +9,7 @@ from torch import nn
 from spfde import SparseTraining, kernels
 from spfde.errors import SpfdeError
 from tests.test_guards import train
-from tests.test_own_model import EPOCHS, network, settings, sgd, wrap
+from tests.test_own_model import EPOCHS, epochs, network, settings, sgd, wrap
 
 WHOLE = {"sieving": 0.0}
 
@@ -92,3 +92,65 @@ def test_a_lost_training_leaves_nothing_on_model_and_optimizer(method: str, kind
     gc.collect()
     assert untouched(model, optimizer)
     assert trains_everything(wrap(model, sgd(model), settings("set", **WHOLE, freezing=0.0, seed=2)))
+
+
+def values(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
+    return [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups for _ in group["params"]]
+
+
+@pytest.mark.parametrize("end", ["finish", "detach", "lost"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_optimizer_gets_its_rates_and_weight_decay_back(end: str, loaded: bool) -> None:
+    """Its groups stay split, so that a state which is saved afterwards fits; loading a state makes new groups."""
+    model = network()
+    optimizer = sgd(model)
+    given = values(optimizer)
+    first = wrap(model, optimizer, settings("deepr", **WHOLE))
+    train(first, range(5))
+    assert all(now != before for now, before in zip(values(optimizer), given, strict=True))
+    if loaded:
+        optimizer.load_state_dict(optimizer.state_dict())
+    groups = len(optimizer.param_groups)
+    if end != "lost":
+        getattr(first, end)()
+    del first
+    gc.collect()
+    assert values(optimizer) == given and len(optimizer.param_groups) == groups
+    second = wrap(model, optimizer, settings("set", **WHOLE, freezing=0.0))
+    second.begin_epoch(0)
+    assert values(optimizer) == given
+
+
+def test_one_that_gives_way_leaves_no_group_without_weight_decay() -> None:
+    model = network()
+    optimizer = sgd(model)
+    given = values(optimizer)
+    first = wrap(model, optimizer, settings("deepr", **WHOLE, freezing=0.0))
+    assert values(optimizer) != given
+    second = wrap(model, optimizer, settings("set", **WHOLE, freezing=0.0))
+    assert first.hold.released and not second.hold.released and values(optimizer) == given
+
+
+def test_groups_of_others_are_left_alone() -> None:
+    first = begun(network())
+    optimizer = first.optimizer
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.7})
+    optimizer.param_groups[0]["weight_decay"] = 0.25  # a schedule of the user's own
+    first.detach()
+    assert optimizer.param_groups[-1]["lr"] == 0.7 and optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert {group["lr"] for group in optimizer.param_groups[:-1]} == {0.1}
+
+
+@pytest.mark.parametrize("sieving", [0.0, 0.25])
+@pytest.mark.parametrize("end", ["finish", "detach"])
+def test_nothing_is_observed_after_the_end(end: str, sieving: float) -> None:
+    sparse = wrap(model := network(), sgd(model), settings("set", freezing=0.0, sieving=sieving))
+    for _ in epochs(model, sparse, range(2)):
+        pass
+    getattr(sparse, end)()
+    seen = int(sparse.history.samples.sum())
+    indices, logits, labels = torch.arange(4), torch.eye(4), torch.arange(4)
+    for call in (lambda: sparse.observe(indices, logits, labels), lambda: sparse.count(indices, labels == 0)):
+        with pytest.raises(SpfdeError, match=rf"samples are observed after {end}\(\): .*make another SparseTraining"):
+            call()
+    assert int(sparse.history.samples.sum()) == seen

@@ -34,11 +34,13 @@ from spfde.training.weights import load_weights
 
 
 class Trained(NamedTuple):
-    """Loss and accuracy of an epoch of training, over the samples that it saw."""
+    """Loss and accuracy of an epoch of training, over the samples that it saw, and its learning rates."""
 
     loss: float
     accuracy: float  # percent
     samples: int
+    lr_first: float  # of the first freezing block
+    lr_last: float  # of what is in no block, or of the last one
 
 
 class Training:
@@ -164,10 +166,12 @@ class Training:
             self._check_loss()
 
     def trained(self) -> Trained:
-        """Loss and accuracy of the steps of this epoch so far; waits for the device."""
+        """Loss, accuracy and rates of the steps of this epoch so far; waits for the device."""
         loss, correct = self._sums.tolist()
         samples = int(self.sparse.history.samples[self.sparse.epoch])
-        return Trained(loss / samples, 100 * correct / samples, samples)
+        groups = self.optimizer.param_groups  # split by block, in forward order
+        rates = float(groups[0]["lr"]), float(groups[-1]["lr"])
+        return Trained(loss / samples, 100 * correct / samples, samples, *rates)
 
     def trace(self) -> pd.DataFrame:
         """What happened in the epochs that were trained, the last one perhaps in part (columns: `spfde.cost.trace`)."""

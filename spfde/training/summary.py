@@ -19,15 +19,15 @@ def epoch_row(
 
     Args:
         run: the run.
-        trained: loss and accuracy of the training steps.
+        trained: loss, accuracy and learning rates of the training steps.
         tested: loss and accuracy in percent on the test set; None if the run diverged.
         validated: the same on the held-out samples, if there are any.
     """
-    sparse, groups = run.sparse, run.optimizer.param_groups  # split by block, in forward order
+    sparse = run.sparse
     row = (
         sparse.epoch,
-        float(groups[0]["lr"]),
-        float(groups[-1]["lr"]),
+        trained.lr_first,
+        trained.lr_last,
         trained.loss,
         trained.accuracy,
         validated[1] if validated else None,

@@ -136,8 +136,8 @@ def test_sparse_weights_have_no_weight_decay(optimizer: type) -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     chosen = {"sparsity.method": "deepr", "sparsity.dense_layers": "first"}
     optim = optimizer(model.parameters(), lr=0.1, weight_decay=0.3)
-    SparseTraining(model, optim, resolve("smoke", chosen), input_shape=(1, 8, 8), samples=64)
+    sparse = SparseTraining(model, optim, resolve("smoke", chosen), input_shape=(1, 8, 8), samples=64)
     decay = {id(p): group["weight_decay"] for group in optim.param_groups for p in group["params"]}
-    assert decay[id(model[3].weight)] == 0
+    assert [layer.name for layer in sparse.masks] == ["3"] and decay[id(model[3].weight)] == 0
     assert [decay[id(p)] for p in (model[0].weight, model[0].bias, model[3].bias)] == [0.3] * 3
     assert len(decay) == 4

@@ -95,6 +95,13 @@ def after_finish(_: Path) -> None:
     sparse.begin_epoch(2)
 
 
+@refusal("samples after `finish` or `detach`")
+def late_samples(_: Path) -> None:
+    sparse = train(wrap(), 2)
+    sparse.detach()
+    sparse.count(INDICES)
+
+
 @refusal("a second `SparseTraining` around a model that another one is training")
 def second_training(_: Path) -> None:
     first = train(wrap(), 2)
