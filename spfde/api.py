@@ -30,7 +30,7 @@ from spfde.cost.profile import Profile, profile
 from spfde.errors import SpfdeError
 from spfde.execution import Execution, Wanted
 from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters, freezing_together
-from spfde.guards import Guards, Served, check_count, check_epoch, check_finish
+from spfde.guards import Guards, Served, check_alone, check_count, check_epoch, check_finish
 from spfde.history import History
 from spfde.hold import Hold, check_free, weakly
 from spfde.learning_rates import BlockRates
@@ -204,7 +204,7 @@ class SparseTraining:
         """
         if not self.sieve:
             return self.count(indices)
-        compatibility.check_alone()
+        check_alone()
         compatibility.check_classes(indices, logits, labels)
         self.count(indices, logits.detach().argmax(dim=1) == labels)
 

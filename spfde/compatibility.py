@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
@@ -53,20 +53,6 @@ def training_set(
         raise SpfdeError(cause, "give SparseTraining input_shape=(channels, height, width) and samples=len(train_set)")
     known = info(settings.data.name)
     return input_shape or (known.channels, known.size, known.size), samples or known.training_samples(settings.data)
-
-
-def check_alone() -> None:
-    """Refuses to count predictions in one of several processes that train together.
-
-    Raises:
-        SpfdeError: there are several processes.
-    """
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
-        cause = "sieving counts how every sample fares, and each of several processes sees a part of them"
-        remedy = (
-            "gather indices and predictions of all and call `count`, set sieving.removed=0, or train in one process"
-        )
-        raise SpfdeError(cause, remedy)
 
 
 def check_optimizer(optimizer: Optimizer) -> None:

@@ -6,11 +6,30 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.sparsity.masks import Masks
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def check_alone() -> None:
+    """Refuses to count predictions in one of several processes that train together.
+
+    Raises:
+        SpfdeError: there are several processes.
+    """
+    if processes() > 1:
+        cause = "sieving counts how every sample fares, and each of several processes sees a part of them"
+        remedy = (
+            "gather indices and predictions of all and call `count`, set sieving.removed=0, or train in one process"
+        )
+        raise SpfdeError(cause, remedy)
 
 
 def check_epoch(epoch: int, begun: int, planned: int, ended: str) -> None:
@@ -202,16 +221,22 @@ class Served:
                     "its position in the whole training set"
                 )
                 raise SpfdeError(cause, remedy)
-        if samples > planned:
+        together = processes()
+        # A distributed sampler pads until all processes have as many samples, another one the last batch.
+        if samples - planned >= max(min(self._batch, planned), together):
             text = f"epoch {epoch} trained on {samples} samples where {planned} are planned"
             text += ": the trace counts them, and the plan's costs and steps are of fewer"
             self._warn("samples", f"{text}; serve each sample once an epoch, or plan with as many samples as there are")
         if size := self._other_size(steps, samples):
-            text = f"steps of epoch {epoch} train on {size} samples, and training.batch_size is {self._batch}"
-            text += ": memory, and what methods plan by steps, are of the latter; make the two agree"
-            self._warn(
-                "size", f"{text} (batch_size is what one step takes, all accumulated parts and processes together)"
-            )
+            sizes = f"training.batch_size is {self._batch}: memory, and what methods plan by steps, are of the latter"
+            whole = "batch_size is what one step takes, all accumulated parts and processes together"
+            if together > 1:
+                text = f"steps of epoch {epoch} count {size} samples in this one of {together} processes, and {sizes}"
+                remedy = "in each process call count with the indices of the whole batch"
+                self._warn("size", f"{text}; {remedy} ({whole})")
+            else:
+                text = f"steps of epoch {epoch} train on {size} samples, and {sizes}"
+                self._warn("size", f"{text}; make the two agree ({whole})")
 
     def _other_size(self, steps: int, samples: int) -> int:
         """Samples of most steps, where this is neither what the settings say nor what the number of steps says, else 0.

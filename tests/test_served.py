@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, TensorDataset
 
 from spfde import SparseTraining
 from spfde.data import Indexed
@@ -175,6 +175,64 @@ def test_a_training_set_smaller_than_a_batch_makes_one_step() -> None:
     with warnings.catch_warnings(action="error"):
         epoch_of(sparse, shuffled(SAMPLES))
         sparse.finish()
+
+
+# several processes
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This is one of two processes that train together."""
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+
+
+def ranks(subset: list[int], batch: int) -> list[list[list[int]]]:
+    """The batches of each of two processes, as a DistributedSampler makes them: padded to an even number of samples."""
+    samplers: list[DistributedSampler[int]] = [DistributedSampler(subset, 2, rank, shuffle=False) for rank in range(2)]
+    return [[[subset[place] for place in part] for part in BatchSampler(each, batch, False)] for each in samplers]
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("sieving", [0.0, 0.075])
+def test_whole_batches_of_a_padded_distributed_sampler_are_right(sieving: float) -> None:
+    """37 samples of 40 are in the partial set, and become 38."""
+    sparse = training(settings("set", freezing=0.0, sieving=sieving, batch_size=16))
+    with warnings.catch_warnings(action="error"):
+        for _ in range(2):
+            sparse.begin_epoch(sparse.begun)
+            members = torch.arange(SAMPLES) if sparse.partial_set is None else sparse.partial_set.nonzero().flatten()
+            batches = [one + other for one, other in zip(*ranks(members.tolist(), 8), strict=True)]
+            assert sum(map(len, batches)) == (38 if sieving else 40)
+            for indices in map(torch.tensor, batches):
+                plain_step(sparse.model, sparse.optimizer, IMAGES[indices], LABELS[indices])
+                sparse.count(indices, torch.ones(len(indices), dtype=torch.bool))
+        sparse.finish()
+
+
+@pytest.mark.usefixtures("two")
+def test_a_process_that_observes_its_own_share_is_told_to_count_whole_batches() -> None:
+    """The advice for one process, another batch size, would make the plan wrong."""
+    sparse = training(settings("set", **DENSE_DATA, batch_size=16))
+    epoch_of(sparse, ranks(list(range(SAMPLES)), 8)[0])
+    message = (
+        r"steps of epoch 0 count 8 samples in this one of 2 processes, and training\.batch_size is 16: .*; "
+        r"in each process call count with the indices of the whole batch"
+    )
+    with pytest.warns(SpfdeWarning, match=message) as said:
+        sparse.finish()
+    assert len(said) == 1 and "make the two agree" not in str(said[0].message)
+
+
+@pytest.mark.parametrize(("more", "warned"), [(9, False), (10, True)])
+def test_less_than_a_batch_too_many_is_padding(more: int, warned: bool) -> None:
+    sparse = training(settings("set", **DENSE_DATA))
+    everything = [*range(SAMPLES), *range(more)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        epoch_of(sparse, BatchSampler(everything, 10, drop_last=False))
+        sparse.finish()
+    assert bool(said) == warned
 
 
 # indices
