@@ -176,8 +176,9 @@ def warn_of_single_samples(
     """
     alone = [epoch for epoch, count in enumerate(samples) if count % batch_size == 1 % batch_size]
     if alone and not trains_alone(model, input_shape):
-        text = f"the last batch of epoch {alone[0]} has one sample, on which BatchNorm cannot train"
-        remedy = "set drop_last=True in the loader, or another training.batch_size or sieving.removed"
+        text = f"the last batch of epoch {alone[0]} would have one sample, on which BatchNorm cannot train"
+        text += ", unless a loader of your own drops it (drop_last=True)"
+        remedy = "set another training.batch_size, or another sieving.removed where data are sieved"
         warnings.warn(f"{text}; {remedy}", SpfdeWarning, stacklevel=3)
 
 
