@@ -14,11 +14,12 @@ import pandas as pd
 from spfde.cost.trace import read_trace
 from spfde.errors import OtherData, SpfdeError
 from spfde.experiments.stored import read_settings
-from spfde.files import read_json
+from spfde.files import read_json, read_yaml
 from spfde.planning import plan_settings
 from spfde.results.collect import flat, write
 from spfde.results.measured import STEPS, measured_path
 from spfde.results.seconds import StepSeconds, device_kind
+from spfde.settings import RunSettings
 
 # The trace says what happened, so freezing is not solved for again, and initial weights are not needed.
 HAPPENED = {"freezing.flops_reduction": 0.0, "model.weights": None, "model.weights_digest": None}
@@ -37,8 +38,10 @@ def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
 
     Raises:
         SpfdeError: the settings or the trace cannot be read, or the trace is of another network.
+        OtherData: config/data describes the record's data set otherwise now, or may do so.
     """
     (settings,) = read_settings(folder / "settings.yaml", overrides=HAPPENED)
+    _check_description(folder, settings)
     published = folder / "layers.csv.gz"
     trace = read_trace(published if published.is_file() else folder / "layers.csv")
     try:
@@ -49,6 +52,19 @@ def account(folder: Path, steps: StepSeconds | None = None) -> dict[str, Any]:
     found = {"run_id": folder.resolve().name, "flops": flops, "memory": memory}
     seconds = steps.of_epoch(plan, trace) if steps and steps.kind == _kind(folder) else None
     return found if seconds is None else {**found, "speed": {"seconds_per_epoch": seconds}}
+
+
+def _check_description(folder: Path, settings: RunSettings) -> None:
+    """Refuses a record of before descriptions had digests: `read_settings` has filled in today's one.
+
+    Raises:
+        OtherData: so it is; its run id, too, would be another one than the folder's.
+    """
+    path = folder / "settings.yaml"
+    told = read_yaml(path, "settings file", "give a record").get("data") or {}
+    if told.get("digest") != settings.data.digest:
+        cause = f"{path} does not say by which description of {settings.data.name} the record was made"
+        raise OtherData(cause, "train the run again to have its costs counted by the present one")
 
 
 def _kind(folder: Path) -> str:
@@ -65,8 +81,8 @@ def write_costs(folders: Iterable[Path], path: Path) -> int:
 
     Seconds of an epoch are among them where `spfde bench steps` measured steps of this scale.
 
-    A record of a data set that config/data describes otherwise now is left out, with a warning: the costs in its
-    summary, which were counted by its own description, stay.
+    A record of a data set that config/data describes otherwise now, or that does not say by which description it was
+    made, is left out, with a warning: the costs in its summary, which were counted by its own description, stay.
 
     Returns:
         the number of records.

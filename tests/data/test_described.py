@@ -16,7 +16,7 @@ from spfde.errors import OtherData, SpfdeError
 from spfde.experiments.resolve import resolve
 from spfde.experiments.stored import read_settings, write_settings
 from spfde.results import load as load_results
-from spfde.results.account import write_costs
+from spfde.results.account import account, write_costs
 from spfde.results.collect import record_folders
 from spfde.settings import RunSettings
 from spfde.training.loop import train
@@ -130,6 +130,27 @@ def test_a_record_of_another_description_keeps_its_costs(
     assert len(folders) == 2 and write_costs(folders, tmp_path / "smoke/costs.csv") == 1
     assert "warning: record" in capsys.readouterr().err
     assert len(load_results("smoke", tmp_path)["flops.paper"].dropna()) == 2
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_record_that_does_not_say_which_description_keeps_its_costs(
+    tmp_path: Path, image_folder: Path, info: DataInfo, capsys: pytest.CaptureFixture[str], edited: bool
+) -> None:
+    """Records of before descriptions had digests: today's one may be the one that they were made with, or another."""
+    put(TEXT.format(size=info.size, train=info.train_samples, test=info.test_samples))
+    told = {"data.name": "tiny", "training.epochs": 1, "training.batch_size": 4, "sparsity.method": "dense"}
+    settings = resolve("smoke", told)
+    new = train(settings, load(settings.data, image_folder, None), tmp_path)
+    assert account(new)["run_id"] == settings.run_id
+    old = settings.model_copy(update={"data": settings.data.model_copy(update={"digest": None})})
+    record = new.rename(new.with_name(old.run_id))
+    write_settings(record / "settings.yaml", old)
+    if edited:
+        Path("config/data/tiny.yaml").write_text(TEXT.format(size=2 * info.size, train=9, test=3))
+    with pytest.raises(OtherData, match="does not say by which description of tiny the record"):
+        account(record)
+    assert write_costs([record], tmp_path / "costs.csv") == 0
+    assert "keeps the costs of its summary" in capsys.readouterr().err
 
 
 def test_nothing_of_the_working_folder_is_read_at_import(tmp_path: Path) -> None:

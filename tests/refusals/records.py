@@ -1,5 +1,6 @@
 """Files that spfde wrote, and that are missing, damaged, or of something else."""
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -8,8 +9,9 @@ from safetensors.torch import save_file
 from spfde.analysis import structure
 from spfde.cost.trace import read_trace
 from spfde.experiments.resolve import resolve
-from spfde.experiments.stored import read_settings
+from spfde.experiments.stored import read_settings, write_settings
 from spfde.models import build
+from spfde.results.account import account
 from spfde.results.material import gather
 from spfde.results.publish import publish
 from spfde.training import checkpoint
@@ -83,6 +85,20 @@ def broken_yaml(folder: Path) -> None:
 def unknown_key(folder: Path) -> None:
     (folder / "settings.yaml").write_text("sparsety: {target: 0.9}")
     read_settings(folder / "settings.yaml", [])
+
+
+@refusal("counting the costs of a record of before a data set's description had a digest")
+def unknown_description(folder: Path) -> None:
+    (folder / "config/data").mkdir(parents=True)
+    sizes = "classes: 3\nsize: 8\ntrain_samples: 9\ntest_samples: 3\n"
+    (folder / "config/data/tiny.yaml").write_text(sizes)
+    with contextlib.chdir(folder):
+        settings = resolve("smoke", {"data.name": "tiny"})
+        write_settings(
+            folder / "settings.yaml",
+            settings.model_copy(update={"data": settings.data.model_copy(update={"digest": None})}),
+        )
+        account(folder)
 
 
 @refusal("analysing a folder that is no record")
