@@ -42,7 +42,7 @@ EPOCH_COLUMNS = (
 
 
 def ending(folder: Path) -> str:
-    """How the run of this record ended, "finished" or "diverged"; None if there is no record that can be trusted.
+    """How the run of this record ended, "finished" or "diverged"; empty if there is no record that can be trusted.
 
     A workflow engine deletes the declared output, summary.json, of a job in which another seed failed; the record
     itself is whole, so the summary is put back from its spare copy, and so is a broken one.
