@@ -5,7 +5,7 @@ than running them. Within an epoch all steps of whole batches are alike, but for
 kernels on the same tensors at the same learning rates. So the first step of an epoch runs as it is written, the second
 one is recorded, and the others replay the recording, with their samples put where the recorded step read its own. A
 replay computes the same numbers as the step that it replaces, bit for bit. What a step counts on the host is counted
-beside the replay: the optimizer's hooks and `spfde.guards` run in the steps that are not replayed alone, and steps and
+beside the replay: the optimizer's hooks and `spfde.guards` see only the steps that are not replayed, and steps and
 samples of the others come from `SparseTraining.count_replayed`. What the guards note on the device (the samples that an
 epoch has seen) is in the recording.
 """
