@@ -81,9 +81,8 @@ def _judged(claim: Claim, how: Reduced, scale: str, sources: Sources) -> dict[st
     possible = _possible(claim, how, scale, sources)
     if possible is None:
         return None
-    own = claim.model_copy(
-        update={"comparisons": possible.comparisons, "expected": None}
-    )  # published numbers are others
+    # Published numbers are those of another schedule: they say nothing here.
+    own = claim.model_copy(update={"comparisons": possible.comparisons, "expected": None})
     test = make(claim.test, how.margin, low=0.0, smallest=how.smallest)
     main = [Hypothesis(tuple(each.rows), claim.weights, test) for each in possible.comparisons]
     kept = _retained(own, how.retained)

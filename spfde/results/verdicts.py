@@ -85,10 +85,9 @@ class Tally(NamedTuple):
         ]
         if any(self.reduced.values()):
             words = ", ".join(f"{count} {word}" for word, count in self.reduced.items() if count)
-            said.append(
-                f"At reduced scale, which decides nothing of the paper: {words}; at most {self.reduced_false:.2g} "
-                f"false ones are to be expected among the {self.reduced_tested} tested."
-            )
+            tested, wrong = self.reduced_tested, f"{self.reduced_false:.2g}"
+            false = f"; at most {wrong} false ones are to be expected among the {tested} tested" if tested else ""
+            said.append(f"At reduced scale, which decides nothing of the paper: {words}{false}.")
         return said
 
 

@@ -148,3 +148,9 @@ def test_what_contradicts_stands_first() -> None:
     kinds = ["not run", "by construction", "reproduced", "undecided", "smaller than claimed", "contradicted"]
     shown = table([entry(verdict=kind) for kind in kinds], "cifar100")
     assert [row[1] for row in shown.cells] == kinds[::-1] and shown.parts == [False] + [True] * 5
+
+
+def test_no_false_ones_are_expected_where_nothing_was_tested_at_reduced_scale() -> None:
+    interim = tally([entry(reduced={**SUPPORTED, "verdict": "undecided (interim)"})])
+    said = "At reduced scale, which decides nothing of the paper: 1 undecided (interim)."
+    assert interim.sentences[-1] == said
