@@ -1,12 +1,13 @@
 """What the documentation says about methods and settings is what they are."""
 
-import importlib.util
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -29,12 +30,16 @@ CARDS = sorted((ROOT / "docs/methods").glob("*.md"))
 
 
 @pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def generator() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs"))
+        yield importlib.import_module("generate")
+
+
+@pytest.fixture
+def shown(generator: ModuleType) -> ModuleType:
+    """What the generator says of measured results."""
+    return generator.of_measured
 
 
 def test_nothing_generated_is_stale(generator: ModuleType) -> None:
@@ -54,20 +59,20 @@ def test_a_changed_option_makes_its_card_stale(generator: ModuleType) -> None:
 
 
 def test_pages_say_which_measured_numbers_are_of_earlier_settings(
-    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shown: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    monkeypatch.setattr(shown, "MEASURED", tmp_path)
     settings = {run.row: run.row_digest for run in expand("smoke", "table2")}
     for digest, earlier in ((settings["dense"], False), ("0" * 8, True)):
         for name in ("headline", "methods"):
             frame = pd.read_csv(ROOT / f"docs/measured/{name}.csv").query("row == 'dense'")
             frame.assign(scale="smoke", row_digest=digest).to_csv(tmp_path / f"{name}.csv", index=False)
-        assert ("earlier" in generator.first_result()) == earlier
-        assert ("earlier" in generator.measured("dense")) == earlier
+        assert ("earlier" in shown.first_result()) == earlier
+        assert ("earlier" in shown.measured("dense")) == earlier
 
 
 def test_another_measured_number_makes_the_pages_that_show_it_stale(
-    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: ModuleType, shown: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("headline", "methods"):
         frame = pd.read_csv(ROOT / f"docs/measured/{name}.csv")
@@ -81,7 +86,7 @@ def test_another_measured_number_makes_the_pages_that_show_it_stale(
     for name in ("pilot", "study"):
         (tmp_path / f"{name}.md").write_text("# Title\n\nOther trials.\n")
     (tmp_path / "budget-study.md").write_text("# Title\n\nOther runs.\n")
-    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    monkeypatch.setattr(shown, "MEASURED", tmp_path)
     stale = {str(path.relative_to(ROOT)) for path in generator.stale()}
     pages = {"README.md", "docs/index.md", "docs/speed.md", "docs/evidence.md"}
     assert pages | {"docs/methods/dense.md", "docs/methods/static.md"} <= stale
@@ -89,16 +94,16 @@ def test_another_measured_number_makes_the_pages_that_show_it_stale(
 
 
 def test_a_method_stands_beside_a_dense_network_trained_alike_or_beside_none(
-    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shown: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = pd.read_csv(ROOT / "docs/measured/methods.csv").set_index("method")
     whole = frame.loc["dense", "dense_mean"]
     assert (frame.loc[frame["images"].notna(), "dense_mean"] != whole).all()  # fewer images, another dense network
     assert (frame.loc[frame["images"].isna(), "dense_mean"] == whole).all()
-    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    monkeypatch.setattr(shown, "MEASURED", tmp_path)
     told = {"images": [384, None], "epochs": [30, 60], "dense_mean": [94.7, None], "dense_std": None, "dense_n": 1}
     frame.loc[["swat-u", "snip"]].assign(**told).to_csv(tmp_path / "methods.csv")
-    swat, snip = generator.measured("swat-u"), generator.measured("snip")
+    swat, snip = shown.measured("swat-u"), shown.measured("snip")
     assert "30 epochs on 384 images (scale" in swat and swat.endswith(
         "a dense network trained alike has 94.7 % (n = 1)"
     )
@@ -106,18 +111,18 @@ def test_a_method_stands_beside_a_dense_network_trained_alike_or_beside_none(
 
 
 def test_the_first_table_says_where_it_was_made_and_which_masks_that_move_are_no_better(
-    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shown: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = pd.read_csv(ROOT / "docs/measured/headline.csv")
-    monkeypatch.setattr(generator, "MEASURED", tmp_path)
+    monkeypatch.setattr(shown, "MEASURED", tmp_path)
     frame["mean"] = frame["row"].map({"static-s95": 80.0, "set-s95": 79.0, "mest-em-s95": 70.0}).fillna(90.0)
     frame.assign(torch="2.9", device="cpu: Some CPU").to_csv(tmp_path / "headline.csv")
-    text = generator.first_result()
+    text = shown.first_result()
     for part in ("CPU (Some CPU, avx512)", "torch 2.9", "kernels `auto`", "at least x %"):
         assert part in text
     assert "SET (79.0) and MEST+EM (70.0) are below the static random mask (80.0)" in text
     frame.assign(mean=90.0).to_csv(tmp_path / "headline.csv")
-    assert "Masks that move" not in generator.first_result()
+    assert "Masks that move" not in shown.first_result()
 
 
 def test_the_page_of_the_pipeline_counts_the_runs_of_the_default_scale() -> None:
