@@ -33,7 +33,7 @@ from spfde.freezing import FrozenBlock, GradientCriterion, blocks_of_parameters,
 from spfde.guards import Guards, Served, check_alone, check_count, check_epoch, check_finish
 from spfde.history import History
 from spfde.hold import Hold, check_free, weakly
-from spfde.learning_rates import BlockRates
+from spfde.learning_rates import BlockRates, check_schedulers
 from spfde.models import Block
 from spfde.models import blocks as find_blocks
 from spfde.planning import Plan, plan_run
@@ -94,6 +94,8 @@ class SparseTraining:
         check_free(model)
         compatibility.check_optimizer(optimizer)
         compatibility.check_rates(learning_rates, settings.training)
+        if learning_rates == "cosine":
+            check_schedulers(optimizer)
         self.optimizer, self._device = optimizer, next(model.parameters()).device
         self.settings = settings
         input_shape, self.samples = compatibility.training_set(settings, input_shape, samples)
@@ -125,17 +127,18 @@ class SparseTraining:
         compatibility.warn_of_single_samples(model, input_shape, self.plan.samples.tolist(), batch)
         self.masks = self.plan.masks(model)
         self._start_round()
-        self._rates: BlockRates | None = None
         undecayed = set() if self.method.decays else {layer.weight for layer in self.masks}
-        if learning_rates == "cosine":
-            self._rates = BlockRates(optimizer, settings.training, block_of, len(self.blocks), undecayed)
-        else:
+        if learning_rates == "own":
             compatibility.check_decay(optimizer, self.method.name, undecayed)
         names, idle = [block.name for block in self.blocks], {model.get_parameter(name) for name in costs.idle}
         self._guards = Guards(optimizer, block_of, names, idle)
         self._served = Served(batch)
-        self.method.attach(self)
         self.execution = Execution(model, self.masks, self.method, kernels, batch, input_shape)
+        self.method.attach(self)
+        # From here on nothing is refused, so that a refusal leaves model and optimizer as they were.
+        self._rates: BlockRates | None = None
+        if learning_rates == "cosine":
+            self._rates = BlockRates(optimizer, settings.training, block_of, len(self.blocks), undecayed)
         arrivals = self.masks.mask_on_arrival(weakly(self._masks_arrivals))
         begins, prepare, after = map(weakly, (self._begin_step, self._prepare_gradients, self._after_step))
         steps = AroundSteps(optimizer, begins, prepare, after)
@@ -173,12 +176,7 @@ class SparseTraining:
         self._update_masks(frozen)
         if self.sieve and self.epoch in self._sieve_epochs:
             self.sieve.update(self.epoch)
-        self.freeze(frozen)
-        self._guards.begin(frozen)
-        self._served.begin(self.partial_set)
-        if self._rates:
-            self._rates.set(self.plan.schedule, self.epoch)
-        self.execution.begin(self.step)
+        self._begin_steps(frozen)
 
     def _start(self) -> None:
         """The first masks, and initial weights by their fan-in where the settings want these."""
@@ -349,6 +347,15 @@ class SparseTraining:
         if self.method.uses_interval and self.epoch % self.settings.sparsity.interval == 0:
             self.method.update(self, self.epoch, [layer for layer in self.masks if layer.block >= frozen])
 
+    def _begin_steps(self, frozen: int) -> None:
+        """Sets what the steps of an epoch run under: frozen prefix, guards, learning rates, kernels."""
+        self.freeze(frozen)
+        self._guards.begin(frozen)
+        self._served.begin(self.partial_set)
+        if self._rates:
+            self._rates.set(self.plan.schedule, self.epoch)
+        self.execution.begin(self.step)
+
     def freeze(self, frozen: int) -> None:
         """Makes the first `frozen` blocks the frozen prefix, thawing or freezing what differs."""
         for index in [index for index in self._frozen if index >= frozen]:
@@ -388,9 +395,4 @@ class SparseTraining:
         self.begun, self.step = state["progress"].tolist()
         if self.begun:
             self.epoch = (self.begun - 1) % self.settings.training.epochs
-            self.freeze(self.plan.schedule.counts[self.epoch])
-            self._guards.begin(self.frozen_blocks)
-            self._served.begin(self.partial_set)
-            if self._rates:
-                self._rates.set(self.plan.schedule, self.epoch)
-            self.execution.begin(self.step)
+            self._begin_steps(self.plan.schedule.counts[self.epoch])

@@ -27,9 +27,6 @@ class BlockRates:
         block_of: freezing block of each parameter that is in one.
         blocks: number of freezing blocks; what is in none of them counts as one block more.
         undecayed: parameters that get no weight decay.
-
-    Raises:
-        SpfdeError: a scheduler sets the optimizer's rates.
     """
 
     def __init__(
@@ -40,7 +37,6 @@ class BlockRates:
         blocks: int,
         undecayed: Set[nn.Parameter],
     ) -> None:
-        check_schedulers(optimizer)
         self.optimizer, self.training, self.blocks = optimizer, training, blocks
         groups: list[dict[str, Any]] = []
         self._first: list[tuple[int, float]] = []  # block and initial learning rate of each group

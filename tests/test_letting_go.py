@@ -1,6 +1,7 @@
 """A training has a hold on its model until it ends: another one waits for that, and a lost one leaves nothing."""
 
 import gc
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,26 @@ def test_one_that_gives_way_leaves_no_group_without_weight_decay() -> None:
     assert values(optimizer) != given
     second = wrap(model, optimizer, settings("set", **WHOLE, freezing=0.0))
     assert first.hold.released and not second.hold.released and values(optimizer) == given
+
+
+@pytest.mark.parametrize("method", ["deepr", "swat-u"])
+def test_one_that_is_refused_leaves_nothing(method: str) -> None:
+    """Whatever refuses it comes before model and optimizer change: kernels, a scheduler, a method."""
+    model = network()
+    optimizer = sgd(model)
+    given = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
+
+    def refused(message: str, optimizer: torch.optim.Optimizer = optimizer, method: str = method, **more: Any) -> None:
+        with pytest.raises(SpfdeError, match=message):
+            wrap(model, optimizer, settings(method, **WHOLE, freezing=0.0), **more)
+
+    refused('unknown kernels "fast"', kernels="fast")
+    scheduled = sgd(model)
+    torch.optim.lr_scheduler.StepLR(scheduled, 2)
+    refused("by a scheduler", scheduled)
+    refused("by momentum", torch.optim.SGD(model.parameters(), lr=0.1), method="swat-m")
+    gc.collect()
+    assert optimizer.param_groups == given and untouched(model, optimizer)
 
 
 def test_groups_of_others_are_left_alone() -> None:

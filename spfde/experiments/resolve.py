@@ -266,7 +266,11 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`key=value` words of a command line; values are read as YAML."""
+    """`key=value` words of a command line; values are read as YAML.
+
+    Raises:
+        SpfdeError: a word is no assignment, its value no YAML, or one word names a part of what another one sets.
+    """
     values = {}
     for word in assignments:
         key, equals, text = word.partition("=")
@@ -274,6 +278,10 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise SpfdeError(f'"{word}" is no setting', "write --set key=value, e.g. --set sparsity.target=0.95")
         shown = text if len(text) < 80 else f"{text[:60]}..."
         values[key] = parse_yaml(text, f'"{shown}", the value of {key},', "quote it as YAML asks")
+    for key, other in itertools.permutations(values, 2):
+        if key.startswith(f"{other}.") and not isinstance(values[other], Mapping):
+            cause = f"{other}={values[other]} leaves no place for {key}, which is a part of {other}"
+            raise SpfdeError(cause, f"leave one of the two out; a whole {other} is written {other}={{...}}")
     return values
 
 

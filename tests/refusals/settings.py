@@ -5,7 +5,7 @@ from typing import Any
 
 from spfde import settings_for
 from spfde.data import DataInfo
-from spfde.experiments.resolve import resolve
+from spfde.experiments.resolve import parse_assignments, resolve
 from spfde.models import build
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings
@@ -23,6 +23,11 @@ def smoke(**dotted: Any) -> RunSettings:
 @refusal("an unknown setting")
 def unknown_setting(_: Path) -> None:
     told(sparsity__schem="2:4")
+
+
+@refusal("a setting and a part of it, given as one value and beside it")
+def part_of_a_value(_: Path) -> None:
+    parse_assignments(["data=5", "data.name=digits"])
 
 
 @refusal("a value out of range")
