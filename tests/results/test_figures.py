@@ -64,6 +64,16 @@ def test_tradeoff_draws_means_and_published_points_apart(cifar100: Path, fakes: 
     assert any(mean == pytest.approx(sum(by_hand) / 3) for mean in means) and len(means) == 4
 
 
+def test_spfde_without_freezing_and_sieving_is_told_from_its_levels(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    runs = [fakes.settings("cifar100", *values) for values in (("set", 0.9), ("spfde", 0.9), ("spfde", 0.9, 0.2))]
+    fakes.write_plan(tmp_path, "cifar100", runs)
+    for run in runs:
+        fakes.write_record(run, tmp_path / "cifar100/runs")
+    with style.publication("tradeoff"):
+        figure = tradeoff.draw(gather("cifar100", tmp_path, "table2")).figure
+    assert {text.get_text() for text in figure.axes[0].texts} >= {"0%+0%", "20%+20%"}
+
+
 def test_points_behind_the_figures(smoke: Path, fakes: SimpleNamespace) -> None:
     for name in DRAWN:
         make(name, "smoke", smoke)

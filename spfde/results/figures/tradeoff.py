@@ -115,7 +115,8 @@ def _make_room(axes: Axes, material: Material, rows: list[dict[str, Any]], level
 
 
 def _levelled(row: dict[str, Any]) -> bool:
-    return bool(row["freezing"] or row["sieving"])
+    """Whether a point is told from others of its method by its level; SpFDE without freezing and sieving is 0%+0%."""
+    return bool(row["freezing"] or row["sieving"]) or row["method"] == "spfde"
 
 
 def _asides(material: Material, rows: list[dict[str, Any]]) -> list[float]:
