@@ -17,6 +17,7 @@ from markdown_table import table
 from spfde.experiments.files import experiment_names
 from spfde.experiments.resolve import expand
 from spfde.methods import METHODS
+from spfde.results.statistics import Effect, Variance, combined
 
 ROOT = Path(__file__).parent.parent
 MEASURED = ROOT / "docs/measured"
@@ -86,21 +87,29 @@ def first_result() -> str:
 
 
 def below_static(rows: Sequence[Mapping[Any, Any]]) -> str:
-    """A sentence on the masks that move and are no better on average than one that stays; empty if there are none."""
+    """Sentences on the masks that move and are below one that stays on average; empty if there are none."""
     static = next((row for row in rows if row["group"] == "static"), None)
     if static is None:
         return ""
-    below = [
-        f"{row['method']} ({row['mean']:.1f})"
-        for row in rows
-        if METHODS[row["group"]].kind == "dynamic" and row["mean"] < static["mean"]
-    ]
+    below = [row for row in rows if METHODS[row["group"]].kind == "dynamic" and row["mean"] < static["mean"]]
     if not below:
         return ""
-    return (
-        f"\nMasks that move are not always better here: {' and '.join(below)} {'is' if len(below) == 1 else 'are'} "
-        f"below the static random mask ({static['mean']:.1f}) on average.\n"
+    names = " and ".join(f"{row['method']} ({row['mean']:.1f})" for row in below)
+    effects = [difference(row, static) for row in below]
+    shown = " and ".join(
+        f"{effect.mean:+.1f} [{low:+.1f}, {high:+.1f}]" for effect in effects for low, high in [effect.interval()]
     )
+    return (
+        f"\n{names} {'is' if len(below) == 1 else 'are'} below the static random mask ({static['mean']:.1f}) on "
+        f"average here. In points, with 95 % intervals (Welch): {shown}. An interval that contains 0 "
+        "shows no difference.\n"
+    )
+
+
+def difference(row: Mapping[Any, Any], other: Mapping[Any, Any]) -> Effect:
+    """Of two means over n seeds, by Welch."""
+    error = combined([Variance(each["std"] ** 2 / each["n"], each["n"] - 1) for each in (row, other)])
+    return Effect(row["mean"] - other["mean"], math.sqrt(error.value), error.df, int(min(row["n"], other["n"])))
 
 
 def without_title(name: str) -> str:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from spfde.api import SparseTraining
     from spfde.experiments.resolve import settings_for
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 __all__ = ["SparseTraining", "__version__", "settings_for"]
 
 

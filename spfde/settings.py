@@ -65,7 +65,12 @@ class SparsitySettings(Section):
     method: str = Field("dense", description="method; `spfde methods` lists them")
     options: dict[str, Any] = Field({}, description="options of the method; its card lists them")
     target: float = Field(0.9, ge=0, lt=1, description="share of zeros of the sparse layers at the end of training")
-    distribution: str = Field("uniform", description="how sparsity is spread over the layers: uniform, erk, er")
+    distribution: str = Field(
+        "uniform",
+        description="how sparsity is spread over the layers: uniform; erk (Erdős–Rényi kernel: density in proportion "
+        "to (in + out + kernel height + kernel width) / (in × out × kernel height × kernel width)); er (Erdős–Rényi: "
+        "to (in + out) / (in × out), where in counts channels × kernel)",
+    )
     scheme: str = Field("unstructured", description="shape of the sparsity")
     dense_layers: Literal["first", "first+classifier", "first+shortcut+classifier", "none"] = Field(
         "first", description="layers that stay dense"
@@ -85,8 +90,11 @@ class FreezingSettings(Section):
     share: float = Field(2 / 3, gt=0, le=1, description="share of the residual blocks that get frozen")
     scheme: Literal["single-shot", "single-shot-resume", "periodic", "delayed-periodic", "random", "adaptive"] = Field(
         "single-shot",
-        description="freezing scheme; random and adaptive are controls: the same blocks at random epochs, or at those "
-        "that gradient norms choose",
+        description="when blocks are frozen, all at the same FLOPs. single-shot: one after another, until the end. "
+        "single-shot-resume: the same earlier, and all train again at the end. periodic: the first blocks train one "
+        "epoch in four, the next one in two, the last always. delayed-periodic: the same, after all have trained for a "
+        "while. random and adaptive are controls: the blocks of single-shot at random epochs, or at those that "
+        "gradient norms choose",
     )
     batch_norm: Literal["evaluation", "training"] = Field(
         "evaluation",
@@ -101,8 +109,8 @@ class SievingSettings(Section):
     removed: float = Field(0.0, ge=0, lt=1, description="share of the training set in the removed queue; 0: no sieving")
     equal_flops: bool = Field(
         False,
-        description="true: choose the removed share so that the run costs the same as freezing alone at the combined "
-        "saving of freezing and sieving; its grid, on which freezing saves a little more, is taken into account",
+        description="true: the removed share is computed, and not given, so that this run costs as many FLOPs as one "
+        "with freezing alone that saves as much as freezing and sieving together would",
     )
     schedule: Literal["circular", "once"] = Field(
         "circular", description="exchange samples at every update, or train on all of them first and remove some once"

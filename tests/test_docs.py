@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+import scipy.stats
 import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
@@ -121,8 +122,12 @@ def test_the_first_table_says_where_it_was_made_and_which_masks_that_move_are_no
     for part in ("CPU (Some CPU, avx512)", "torch 2.9", "kernels `auto`", "at least x %"):
         assert part in text
     assert "SET (79.0) and MEST+EM (70.0) are below the static random mask (80.0)" in text
+    samples = [[value + shift for value in (-1.0, 0.0, 1.0)] for shift in (79, 80)]  # n = 3, standard deviation 1
+    alike = {"mean": 79.0, "std": 1.0, "n": 3}
+    interval = scipy.stats.ttest_ind(*samples, equal_var=False).confidence_interval()
+    assert shown.difference(alike, {**alike, "mean": 80.0}).interval() == pytest.approx(interval)
     frame.assign(mean=90.0).to_csv(tmp_path / "headline.csv")
-    assert "Masks that move" not in shown.first_result()
+    assert "below the static" not in shown.first_result()
 
 
 def test_the_page_of_the_pipeline_counts_the_runs_of_the_default_scale() -> None:

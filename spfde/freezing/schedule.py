@@ -8,6 +8,7 @@ that saves at least what is wanted. Every other scheme then adjusts its own free
 *achieves*.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,12 @@ class Ledger:
         self._thawed = np.where(trains, self._active - 3 * (trained - settled), settled)  # but not grown again yet
         self._total = float((self._active @ self._macs).sum())
 
+    def every(self, interval: int) -> "Ledger":
+        """The same run with another update interval, at the densities of this one."""
+        other = copy.copy(self)
+        other.interval = interval
+        return other
+
     def saved(self, schedule: Schedule) -> float:
         """The share of the training FLOPs that a schedule saves; the forward pass of a frozen block still runs."""
         frozen = schedule.frozen(self.blocks)[:, self._block]
@@ -145,16 +152,32 @@ def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule
         remedy = "name blocks for it, SparseTraining(..., blocks=[...]), or set freezing.flops_reduction=0"
         raise SpfdeError("layers are to freeze, and the network has no freezing block", remedy)
     grid = grid_of(settings, ledger, seed)
-    best = 0.0
     for counts in single_shot(grid):
         shot = Schedule(counts, ledger.saved(Schedule(counts)))
-        best = max(best, shot.achieved)
         if shot.achieved >= settings.flops_reduction:
             return _equal(settings.scheme, grid, ledger, shot) if settings.scheme in SCHEMES else shot
-    cause = (
-        f"freezing.flops_reduction = {settings.flops_reduction:g} is more than freezing can save (at most {best:.3f})"
-    )
-    raise SpfdeError(cause, "lower it, or raise freezing.share")
+    wanted, best = f"freezing.flops_reduction = {settings.flops_reduction:g}", _most(settings, ledger)
+    cause = f"{wanted} is more than freezing can save (at most {best:.3f})"
+    raise SpfdeError(cause, ", or ".join(["lower it", *_ways(settings, ledger)]))
+
+
+def _most(settings: FreezingSettings, ledger: Ledger) -> float:
+    """The largest share of FLOPs that single-shot can save."""
+    return max(ledger.saved(Schedule(counts)) for counts in single_shot(grid_of(settings, ledger)))
+
+
+def _ways(settings: FreezingSettings, ledger: Ledger) -> list[str]:
+    """What would let freezing save as much as is wanted: more blocks, or a shorter time from one to the next."""
+    wanted, all_blocks = settings.flops_reduction, settings.model_copy(update={"share": 1.0})
+    ways = []
+    if _most(all_blocks, ledger) >= wanted:
+        ways.append("raise freezing.share")
+    shorter = [interval for interval in range(1, ledger.interval) if _most(settings, ledger.every(interval)) >= wanted]
+    if shorter:
+        ways.append(f"set sparsity.interval={shorter[-1]}")
+    elif not ways and ledger.interval > 1 and _most(all_blocks, ledger.every(1)) >= wanted:
+        ways.append("raise freezing.share and set sparsity.interval=1")
+    return ways
 
 
 def _equal(scheme: str, grid: Grid, ledger: Ledger, shot: Schedule) -> Schedule:

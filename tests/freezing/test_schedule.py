@@ -1,6 +1,7 @@
 """Freezing schedules: hand-written counts, the closed form of what they save, per-block cosines."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -54,8 +55,25 @@ def test_the_latest_schedule_that_saves_enough_is_chosen() -> None:
 
 
 def test_more_than_freezing_can_save_is_refused_with_what_it_can() -> None:
-    with pytest.raises(SpfdeError, match=r"at most 0\.287"):
+    with pytest.raises(SpfdeError, match=r"at most 0\.287\); lower it$"):
         solve(0.9)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "interval", "share", "remedy", "changed"),
+    [
+        (40, 2, 1 / 3, "raise freezing.share", {"share": 1.0}),
+        (10, 5, 2 / 3, "set sparsity.interval=2", {"interval": 2}),
+        (20, 2, 1 / 3, "raise freezing.share and set sparsity.interval=1", {"share": 1.0, "interval": 1}),
+    ],
+)
+def test_what_is_named_as_a_remedy_is_one(
+    epochs: int, interval: int, share: float, remedy: str, changed: dict[str, float]
+) -> None:
+    wanted, told = {10: 0.2, 20: 0.35, 40: 0.33}[epochs], {"epochs": epochs, "interval": interval, "share": share}
+    with pytest.raises(SpfdeError, match=f"lower it, or {re.escape(remedy)}$"):
+        solve(wanted, **told)
+    assert solve(wanted, **(told | changed)).achieved >= wanted
 
 
 def test_no_reduction_freezes_nothing() -> None:
