@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from spfde.experiments.resolve import expand
 from spfde.results import reference
 from spfde.results.material import gather
 from spfde.results.tables import gse, make, swat
@@ -56,6 +57,15 @@ def test_mest_tells_its_rows_apart_by_scheme(fakes: SimpleNamespace, tmp_path: P
     assert frame["flops.paper"].tolist() == pytest.approx([fakes.costs(run)["flops"]["paper"] for run in runs])
     assert not frame.columns.str.startswith("reference").any()
     assert text.count("not run") >= 3
+
+
+def test_mest_tells_every_row_apart_by_method_and_scheme(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    """The row that data-efficient training is compared with, too: it differs from MEST+EM&S in its bounds."""
+    runs = [run for run in expand("cifar100", "mest", [1]) if run.sparsity.target == 0.9]
+    text, _ = table("mest", "cifar100", runs, tmp_path, fakes)
+    named = list(zip(*cells(text, "Method"), *cells(text, "Scheme"), strict=True))
+    assert ("MEST+EM&S (scripts)", "unstructured") in named and "*scripts*" in text
+    assert len(set(named)) == len(named)
 
 
 def test_published_values_of_mest_are_of_its_unstructured_rows(fakes: SimpleNamespace, tmp_path: Path) -> None:

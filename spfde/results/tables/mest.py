@@ -11,6 +11,7 @@ NOTES = [
     "As in MEST's code the first convolution, the shortcuts and the classifier are dense. Block: 4 neighbouring "
     "filters share a mask; pattern: 3x3 kernels of four weights, and whole kernels off; channel: input channels of a "
     "layer; N:M: N of M consecutive weights are kept, which fixes the sparsity.",
+    "*scripts*: with the upper bounds of MEST's scripts, as data-efficient training, which is compared with it.",
 ]
 
 
@@ -20,11 +21,17 @@ def build(material: Material) -> Table:
         "MEST: variants and sparsity schemes",
         material,
         NOTES,
-        own=lambda row: {"method": row["title"], "scheme": row["sparsity_scheme"] if row["sparsity"] else ""},
+        own=lambda row: {"method": _method(row), "scheme": row["sparsity_scheme"] if row["sparsity"] else ""},
         more=[Column("Scheme", lambda row: row["scheme"] or "–", numeric=False)],
         plain=_plain,
         quantities=["accuracy"],
     )
+
+
+def _method(row: Row) -> str:
+    """Its title; the scheme has a column of its own, and what else tells a row apart stands in parentheses."""
+    _, _, other = tag(row).partition(f"{OWN_LAYERS}.")
+    return f"{row['title']} ({other})" if other else str(row["title"])
 
 
 def _plain(row: Row) -> Row:
