@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from spfde.cost.flops import mask_update_flops
+from spfde.cost.flops import UPDATE_OPERATIONS
+from spfde.cost.trace import matrix
 from spfde.files import read_yaml
 from spfde.planning import Plan, describe
 
@@ -74,16 +75,19 @@ def renewals(plan: Plan) -> float:
 
 
 def overhead(plan: Plan) -> float:
-    """Operations of masks and sieving as a share of the training FLOPs (`paper`).
+    """Operations of freezing and sieving as a share of the training FLOPs (`paper`).
 
-    These are counted: a multiplication of every weight and every gradient with its mask in each step; mask updates, as
-    the FLOP columns count them; a sort of all samples at every sieving update (n log2 n comparisons); and four
-    operations per sample that is trained on.
+    These are counted: the last pruning of every sparse layer, each time that it freezes, as a mask update; and where
+    data are sieved, a sort of all samples at every sieving update (n log2 n comparisons) and four operations per sample
+    that is trained on. Masks have their own costs without either, and are not in it.
     """
-    weights = sum(math.prod(shape) for shape in plan.shapes.values())
-    steps, seen, most = int(plan.first_steps[-1]), int(plan.samples.sum()), int(plan.samples.max())
-    trace, sorts = plan.trace(), describe(plan)["sieving_updates"] * most * math.log2(max(2, most))
-    operations = 2 * weights * steps + mask_update_flops(plan.profile, trace) + sorts + 4 * seen
+    trace, layers = plan.trace(), plan.profile.rows
+    weights = np.array([layer.weights if layer.name in plan.shapes else 0 for layer in layers], dtype=float)
+    frozen = matrix(trace, "frozen", len(layers)).astype(bool)
+    operations = float(UPDATE_OPERATIONS * ((frozen[1:] & ~frozen[:-1]) @ weights).sum())
+    if plan.settings.sieving.removed:
+        seen, most = int(plan.samples.sum()), int(plan.samples.max())
+        operations += describe(plan)["sieving_updates"] * most * math.log2(max(2, most)) + 4 * seen
     return float(operations / plan.costs(trace)[0]["paper"])
 
 

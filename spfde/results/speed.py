@@ -30,17 +30,20 @@ def at_share(times: pd.DataFrame, kind: str, share: float) -> Effect:
 
 
 def overhead(times: pd.DataFrame, kind: str) -> Effect:
-    """What a kind adds to the epoch's time, as a share of it, over the benchmark's repeats.
+    """What freezing or sieving adds to the epoch's time, as a share of it, over the benchmark's repeats.
 
-    Of a repeat it is the mean over the kind's levels. Masks are held against dense training, everything else against
-    masks alone; both in as many steps and with as many mask updates, so that fewer samples are no gain.
+    Of a repeat it is the mean over the kind's levels. Sieving is held against masks alone in as many steps and with as
+    many mask updates, so that fewer samples are no gain. What freezing adds cannot be told from what it saves: it is
+    held against the share of the time of masks alone that its FLOPs leave, and is negative where it saves more.
     """
     if not {"steps", "step_seconds", "mask_updates"} <= set(times):
         return UNKNOWN
     by_repeat = times.set_index("repeat")
     found = by_repeat[by_repeat["kind"] == kind]
-    base = by_repeat[by_repeat["kind"] == ("dense" if kind == "masks" else "masks")].reindex(found.index)
-    without = found["steps"] * base["step_seconds"] + base["mask_updates"]
+    masks = by_repeat[by_repeat["kind"] == "masks"].reindex(found.index)
+    same_steps = found["steps"] * masks["step_seconds"] + masks["mask_updates"]
+    linear = (1 - found["flops_reduction"]) * masks["seconds_per_epoch"]
+    without = linear if kind == "freezing" else same_steps
     return one_sample((found["seconds_per_epoch"] / without - 1).groupby(level="repeat").mean())
 
 

@@ -19,14 +19,16 @@ def operations(plan: Plan) -> float:
 
 
 def test_overhead_by_hand() -> None:
-    """Masks times weights and gradients, four operations a sample; four a weight and mask update; sorts of sieving."""
+    """None of masks alone; four operations a sample and sorts of sieving; four a weight that freezes, once."""
     static = planned(sparsity__method="static")
-    weights, epochs = sum(map(math.prod, static.shapes.values())), static.settings.training.epochs
-    steps, seen = int(static.first_steps[-1]), int(static.samples.sum())
-    assert operations(static) == pytest.approx(2 * weights * steps + 4 * seen)
-    updates = len(range(0, epochs, static.settings.sparsity.interval))
-    assert operations(planned(sparsity__method="mest")) - operations(static) == pytest.approx(4 * weights * updates)
+    assert operations(static) == operations(planned(sparsity__method="mest")) == 0
+    updates = len(range(0, static.settings.training.epochs, static.settings.sparsity.interval))
     sieved = planned(sparsity__method="static", sieving__removed=0.2)
-    steps, seen, most = int(sieved.first_steps[-1]), int(sieved.samples.sum()), int(sieved.samples.max())
-    exchanges = (updates - 1) * most * math.log2(most)
-    assert operations(sieved) == pytest.approx(2 * weights * steps + 4 * seen + exchanges)
+    seen, most = int(sieved.samples.sum()), int(sieved.samples.max())
+    assert operations(sieved) == pytest.approx(4 * seen + (updates - 1) * most * math.log2(most))
+    frozen = planned(sparsity__method="mest", freezing__flops_reduction=0.2)
+    block = {layer.name: layer.block for layer in frozen.profile.rows}
+    inside = [math.prod(shape) for name, shape in frozen.shapes.items() if block[name] < max(frozen.schedule.counts)]
+    assert 0 < len(inside) < len(frozen.shapes) and operations(frozen) == pytest.approx(4 * sum(inside))
+    both = planned(sparsity__method="mest", freezing__flops_reduction=0.2, sieving__removed=0.2)
+    assert operations(both) == pytest.approx(operations(frozen) + operations(sieved))
