@@ -147,7 +147,7 @@ def _claims() -> str:
     lines = ["", "## The claims", "", "| Claim | Source | Of | Test | Standing |", "| --- | --- | --- | --- | --- |"]
     for claim in claims.read().claims:
         test = f"by construction ({claim.by_construction.by})" if claim.by_construction else claim.test
-        cells = (claim.claim, claim.source, claim.kind, test, STANDINGS[claim.standing])
+        cells = (claim.claim, claim.source, claim.kind, test, STANDINGS[claim.stands])
         lines.append(f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in cells)} |")
     return text + "\n".join(lines) + "\n"
 

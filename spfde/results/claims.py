@@ -25,6 +25,8 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 DECIDED = ("reproduced", "smaller than claimed", "contradicted")
+Standing = Literal["F", "D", "2nd", "R", "NF"]
+STANDINGS: tuple[Standing, ...] = get_args(Standing)  # from the surest to the least sure
 UNVERIFIED = ("R", "NF")
 SMALLEST = 0.2  # points: the smallest effect of interest where no effect was published
 RELATIONS = {
@@ -40,7 +42,7 @@ class Expected(Section):
 
     low: float | None = None
     high: float | None = None
-    standing: Literal["F", "D", "R", "2nd", "NF"]
+    standing: Standing
     std: float | None = Field(None, gt=0, description="standard deviation over runs of each mean behind it, if stated")
     runs: int = Field(3, ge=2, description="runs behind each of these means")
 
@@ -87,7 +89,8 @@ class Claim(Section):
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
     claim: str = Field(description="the sentence")
-    source: str = Field(description="paper and section; it begins with the paper's name")
+    source: str = Field(description="paper and heading; it begins with the paper's name")
+    standing: Standing | None = Field(None, description="of the sentence; needed where no number says how sure we are")
     kind: Literal["accuracy", "analysis", "cost", "memory", "invariance", "acceleration"]
     test: Kind = Field("range", description="how it is decided")
     scale: str = Field("cifar100", description="the scale of the paper: the only one whose accuracies decide")
@@ -125,6 +128,8 @@ class Claim(Section):
         needs = self.test not in ("equivalence", "superiority") and not self.missing
         if needs and not self.expected and not all(comparison.expected for comparison in self.comparisons):
             raise ValueError("what the paper says is missing: give `expected`")
+        if not (self.standing or self.expected or (self.comparisons and all(it.expected for it in self.comparisons))):
+            raise ValueError("give `standing`: no number says how sure we are that the sentence is the paper's")
         return self
 
     @property
@@ -133,11 +138,11 @@ class Claim(Section):
         return RELATIONS[self.relation]
 
     @property
-    def standing(self) -> str:
-        """The least sure standing among what the paper is said to say; "F" where it is the sentence alone."""
+    def stands(self) -> Standing:
+        """The least sure standing among what the paper is said to say: the sentence and its numbers."""
         found = [comparison.expected or self.expected for comparison in self.comparisons] or [self.expected]
-        order = ("F", "D", "2nd", "R", "NF")
-        return max((each.standing for each in found if each), key=order.index, default="F")
+        known = [self.standing, *(each.standing for each in found if each)]
+        return max((each for each in known if each), key=STANDINGS.index)
 
     @property
     def wanted(self) -> Better | None:

@@ -68,7 +68,7 @@ class Evidence:
                 "high": claim.expected.high if claim.expected else None,
                 "margin": claim.margin,
                 "smallest": [claim.smallest_of(each) for each in claim.comparisons] if _superior(claim) else None,
-                "standing": STANDINGS.get(claim.standing, "not found"),
+                "standing": STANDINGS.get(claim.stands, "not found"),
                 "why": claim.why,
                 "comparisons": [each.expected.model_dump() if each.expected else None for each in claim.comparisons],
             },
@@ -93,10 +93,10 @@ class Evidence:
             return "not run", claim.missing
         if claim.by_construction:
             return _by_construction(claim, outcome)
-        if claim.standing in UNVERIFIED and verdict != "not run":
+        if claim.stands in UNVERIFIED and verdict != "not run":
             return "undecided", "the published value is unverified, and no verdict rests on one"
-        if verdict == "contradicted" and claim.standing != "F":
-            standing = STANDINGS[claim.standing]
+        if verdict == "contradicted" and claim.stands != "F":
+            standing = STANDINGS[claim.stands]
             return (
                 "undecided",
                 f"apart from a {standing} value: it is no sentence of the paper that could be contradicted",

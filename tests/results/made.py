@@ -9,6 +9,7 @@ BASE: dict[str, Any] = {
     "id": "some-claim",
     "claim": "It is better.",
     "source": "Sec. 1",
+    "standing": "F",
     "kind": "accuracy",
     "test": "superiority",
     "comparisons": [["spfde-s90-f20-d20", "mest-ems-s90"]],

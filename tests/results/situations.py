@@ -48,7 +48,7 @@ def frame(rows: Mapping[str, Row], scale: str = "cifar100", hardware: str = "cpu
 
 
 def claim(**changes: Any) -> Claim:
-    base = {"id": "some-claim", "claim": "It is better.", "source": "SpFDE, Sec. 1", "kind": "accuracy"}
+    base = {"id": "some-claim", "claim": "It is better.", "source": "SpFDE", "standing": "F", "kind": "accuracy"}
     return parse(Claim, {**base, **changes})
 
 

@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.experiments.resolve import expand
-from spfde.results import sources
+from spfde.planning import plan_settings
+from spfde.results import reference, sources
 from spfde.results.claims import Claim, Claims, read
 from spfde.results.evidence import Evidence, decide_all
 from spfde.results.hypotheses import conclude, judge
@@ -23,7 +24,7 @@ from spfde.settings import parse
 from spfde.training.trust import seal
 from tests.results.made import BASE, COST, make, ranged
 
-PAPERS = {"SpFDE", "MEST", "SWAT", "GSE", "ITOP", "RigL"}
+PAPERS = {"SpFDE", "MEST", "SWAT", "GSE", "ITOP", "RigL", "Chase"}  # Chase's README quotes tables of others
 
 
 def verdict(claim: Claim, *effects: Effect) -> str:
@@ -103,6 +104,9 @@ def test_the_smallest_effect_of_interest_is_half_the_published_one_or_a_fifth_of
         {"expected": {"low": 0, "standing": "sure"}},
         {"kind": "opinion"},
         {"margin": -1},
+        {"standing": None},
+        {"standing": None, "missing": "no row"},
+        {"standing": "sure"},
         {"verdict": "reproduced"},
     ],
 )
@@ -144,6 +148,24 @@ def test_every_source_begins_with_the_paper_and_every_paper_has_claims() -> None
         assert words in named
 
 
+def test_no_sentence_counts_as_found_that_was_not_read_in_its_source() -> None:
+    """MEST's abstract does not compare its variants, ITOP was not read, and what Chase quotes has it as its source."""
+    claims = {claim.id: claim for claim in read().claims}
+    for name in ("mest-em-above-vanilla", "mest-ems-above-em"):
+        assert {claims[f"{name}-{sparsity}"].stands for sparsity in (90, 95, 98)} == {"2nd"}
+    assert not [claim.id for claim in claims.values() if claim.source.startswith("ITOP") and claim.stands == "F"]
+    values = reference.read()
+    shares = values[(values["artefact"] == "table3") & (values["quantity"] == "training_flops_vs_dense")]
+    known = {(row.method, row.sparsity): (row.low, row.standing) for row in shares.itertuples()}
+    for claim in (claims[f"imagenet-{name}"] for name in ("mest-80", "mest-90", "rigl-80", "rigl-90")):
+        method, sparsity = "mest-em" if "mest" in claim.id else "rigl", int(claim.id[-2:]) / 100
+        assert claim.expected and (claim.expected.low, claim.expected.standing) == known[method, sparsity]
+    quoted = {name for name, claim in claims.items() if claim.source.startswith("Chase, README, quoting")}
+    assert quoted == {"imagenet-mest-80", "imagenet-mest-90", "imagenet-rigl-90", "itop-imagenet"}
+    assert claims["itop-imagenet"].stands == "D"  # differences of what is quoted
+    assert not [claim.id for claim in claims.values() if "Sec." in claim.source]  # its numbers are not certain
+
+
 def test_sign_and_magnitude_are_two_claims_each_with_its_own_numbers() -> None:
     claims = {claim.id: claim for claim in read().claims}
     sign, size = claims["gain-over-dst"], claims["gain-over-dst-size"]
@@ -155,6 +177,25 @@ def test_sign_and_magnitude_are_two_claims_each_with_its_own_numbers() -> None:
     assert {"mest-em-s80", "set-s80", "dsr-s90", "rigl-s90", "rigl-itop-s80"} <= compared
     at_most = claims["imagenet-above-mest"].costs
     assert at_most is not None and at_most.relation == "at most"
+
+
+def test_data_efficient_mest_is_compared_with_a_row_that_has_its_bounds_and_all_samples() -> None:
+    claim = next(claim for claim in read().claims if claim.id == "mest-data-efficient-is-free")
+    (comparison,) = claim.comparisons
+    rows = {run.row: run for run in expand(claim.scale, claim.experiment, [1])}
+    fewer, all_of_them = (plan_settings(rows[row]) for row in comparison.rows)
+    named = {"method": "mest-ems", "options": {"preset": "scripts"}}  # the bounds that the other has by default
+    assert fewer.settings.sparsity.model_copy(update=named) == all_of_them.settings.sparsity
+    assert fewer.settings.training == all_of_them.settings.training and not all_of_them.settings.sieving.removed
+    before = slice(0, 70)  # epochs; then 24 % of the samples go
+    densities = [
+        plan.trace().pivot(index="epoch", columns="layer", values="forward_density") for plan in (fewer, all_of_them)
+    ]
+    assert (densities[0] == densities[1]).all(axis=None)
+    assert fewer.samples[before].tolist() == all_of_them.samples[before].tolist()
+    costs = [plan.costs(plan.trace())[0]["paper"] for plan in (fewer, all_of_them)]
+    assert costs[0] < costs[1] and claim.costs is not None and claim.costs.relation == "at most"
+    assert claim.control[0] == comparison.rows[1]
 
 
 def test_nothing_is_reproduced_by_construction_without_records(tmp_path: Path) -> None:
