@@ -71,20 +71,24 @@ def all_of(runs: pd.DataFrame, column: str) -> str:
 def methods(scale: str, results: Path) -> pd.DataFrame:
     """One row for each method: one of the paper's own comparison if it has any there, then the one with most seeds.
 
-    Beside it the dense network that was trained in the same way, on the same data; empty where none was.
+    A row with a tag, of other settings than the method's usual ones, counts where the method has no other. Beside it
+    the dense network that was trained in the same way, on the same data; empty where none was.
     """
     found = {folder.name: read_json(folder / "summary.json", "record", "") for folder in record_folders(scale, results)}
     groups: list[tuple[RunSettings, Estimate]] = []
+    tagged: list[tuple[RunSettings, Estimate]] = []
     for name in [overview.EXPERIMENT, *experiment_names()]:
         planned: dict[str, list[RunSettings]] = {}
         for run in expand(scale, name):
-            if usual(run) and not run.tag:
+            if usual(run):
                 planned.setdefault(run.row, []).append(run)
         means = [(runs[0], estimate(accuracies(runs, found))) for runs in planned.values()]
-        groups += sorted(means, key=lambda group: (-group[1].n, group[0].sparsity.target))
+        means.sort(key=lambda group: (-group[1].n, group[0].sparsity.target))
+        groups += [group for group in means if not group[0].tag]
+        tagged += [group for group in means if group[0].tag]
     dense = [group for group in groups if group[0].row == "dense"]
     rows: dict[str, dict[str, Any]] = {}
-    for run, mean in groups:
+    for run, mean in groups + tagged:
         if not mean.n or run.sparsity.method in rows:
             continue
         beside = next((other._asdict() for one, other in dense if other.n and alike(one, run)), {})

@@ -74,7 +74,7 @@ def first_result() -> str:
     caption = (
         f"Scale `{of['scale']}` at {sparsity} sparsity: {of['data']}, {of['model']}, {of['epochs']} epochs. "
         "Accuracy on the test set after the last epoch, mean ± standard deviation over n seeds. "
-        "FLOPs of the whole training, as a share of dense training: *paper* counts as published rows do, *executed* is "
+        "FLOPs of the whole training, as a share of dense training: *paper* counts as the papers do, *executed* is "
         "what the hardware ran. SpFDE alone is its masks with neither freezing nor sieving; SpFDE x%+y% removes at "
         "least x % of the training FLOPs by freezing and y % of the training data by sieving. Trained on a "
         f"{of['device'].replace('cpu: ', 'CPU (')}, {of['instructions']}), one thread, with torch {of['torch']} and "

@@ -1,11 +1,13 @@
-"""Tables and figures for notebooks: the same as in the report, made from the records, but not written to files."""
+"""Tables, figures and plans for notebooks: the same as in the report, made from records, but not written to files."""
 
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spfde.results import figures, tables
 from spfde.results.figures import style
+from spfde.results.material import gather
 from spfde.results.tables.render import fragment
 
 
@@ -27,6 +29,15 @@ class Svg:
 
     def _repr_svg_(self) -> str:
         return self.text
+
+
+def planned_rows(experiment: str, scale: str, results: Path) -> list[dict[str, Any]]:
+    """The rows of an experiment as planned (`spfde.planning.describe`), from results/<scale>/plans.
+
+    Raises:
+        SpfdeError: there is no plan; it says how to make it.
+    """
+    return gather(scale, results, experiment).plan
 
 
 def table(name: str, scale: str, results: Path) -> Html:

@@ -245,6 +245,8 @@ class Trial:
             return Outcome("not run", findings, _lacking(cut, named), look.level, None, cut)
         fewest = min(map(len, cut.values()))
         waits = f"{fewest} of the {look.seeds} seeds of the next look" if fewest else _lacking(cut, cut)
+        if fewest and fewest < max(len(cut[row]) for row in named):  # the control's, or one row's of several
+            waits += f" ({', '.join(sorted(row for row, runs in cut.items() if len(runs) == fewest))})"
         if fewest >= look.seeds:
             waits = "the rows were run on different hardware, and only runs on the same hardware are compared"
         return Outcome("undecided (interim)", findings, waits + before, look.level, None, cut)

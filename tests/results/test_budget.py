@@ -86,7 +86,7 @@ def test_the_sentences_give_the_differences_by_welch(tmp_path: Path) -> None:
     ):
         test = stats.ttest_ind(ACCURACIES[row], ACCURACIES[other], equal_var=False)
         low, high = test.confidence_interval(0.95)
-        assert f"[{low:+.2f}, {high:+.2f}], n = 3" in sentence
+        assert f"[95 %: {low:+.2f}, {high:+.2f}], n = 3" in sentence
     assert said[0].startswith("25%+25%, 32 epochs, against plain, 19 epochs (3.4 % more FLOPs): +1.03 points")
     assert said[0].endswith(": better") and said[1].endswith(": cannot be told apart")
     single = material(tmp_path, {row: values[:1] for row, values in ACCURACIES.items()})
@@ -95,11 +95,19 @@ def test_the_sentences_give_the_differences_by_welch(tmp_path: Path) -> None:
 
 def test_at_a_scale_with_a_protocol_the_words_are_its_answers(tmp_path: Path) -> None:
     """Not those of an interval at whatever number of seeds is there."""
-    answer = {"verdict": "undecided (interim)", "effect": 1.03, "low": 0.5, "high": 1.5, "n": 3, "reason": "3 of 5"}
+    answer = {
+        "verdict": "undecided (interim)",
+        "effect": 1.03,
+        "low": 0.5,
+        "high": 1.5,
+        "level": 0.03,
+        "n": 3,
+        "reason": "3 of 5",
+    }
     none = {**answer, "effect": math.nan, "n": 0, "reason": "other hardware"}
     pairs = {("spfde-s90-f25-d25", "spfde-s90-e19"): answer, ("spfde-s90-f20-d20", "spfde-s90-e21"): none}
     said = budget.answers(budget._points(material(tmp_path)), pairs)
-    assert said[0].endswith("+1.03 points [+0.50, +1.50], n = 3; more accurate: undecided (interim)")
+    assert said[0].endswith("+1.03 points [94 %: +0.50, +1.50], n = 3; more accurate: undecided (interim)")
     assert said[1].endswith("undecided (interim): other hardware")
 
 

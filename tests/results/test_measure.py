@@ -18,7 +18,9 @@ def test_a_method_is_shown_by_the_papers_comparison_beside_a_dense_network_train
     measure = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(measure)
     runs = {
-        (name, run.row, run.seed): run for name in ("table2", "swat", "deviations") for run in expand("digits", name)
+        (name, run.row, run.seed): run
+        for name in ("table2", "swat", "deviations", "mest")
+        for run in expand("digits", name)
     }
     told = {
         ("table2", "dense", 1): 99.0,
@@ -27,6 +29,9 @@ def test_a_method_is_shown_by_the_papers_comparison_beside_a_dense_network_train
         ("deviations", "snip-s90", 1): 92.0,  # 30 epochs on 384 images, as the two below
         ("swat", "dense", 1): 95.0,
         ("swat", "swat-u-s90", 1): 75.0,
+        ("mest", "mest-s90-mest", 1): 90.0,  # with a tag, and the method's only one
+        ("mest", "mest-em-s90-mest", 1): 91.0,
+        ("table2", "mest-em-s95", 1): 84.0,
     }
     records = {runs[key].run_id: {"status": "finished", "accuracy": {"test_last": last}} for key, last in told.items()}
     monkeypatch.setattr(measure, "record_folders", lambda scale, results: [results / name for name in records])
@@ -38,4 +43,6 @@ def test_a_method_is_shown_by_the_papers_comparison_beside_a_dense_network_train
         "dense": dict(zip(names, ("dense", 60, 98.0, 2, 98.0, 2), strict=True)),
         "snip": dict(zip(names, ("snip-s95", 60, 94.0, 1, 98.0, 2), strict=True)),
         "swat-u": dict(zip(names, ("swat-u-s90", 30, 75.0, 1, 95.0, 1), strict=True)),
+        "mest-em": dict(zip(names, ("mest-em-s95", 60, 84.0, 1, 98.0, 2), strict=True)),
+        "mest": dict(zip(names, ("mest-s90-mest", 30, 90.0, 1, 95.0, 1), strict=True)),
     }

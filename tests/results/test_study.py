@@ -34,7 +34,7 @@ def test_a_question_stands_with_its_answer_and_its_numbers(material: Material) -
         "+2.00 [+1."
     )
     assert cells["plain-above-static"][2:4] == ["undecided (interim)", "4"]
-    assert cells["plain-above-static"][-1] == "4 of the 5 seeds of the next look"
+    assert cells["plain-above-static"][-1] == "4 of the 5 seeds of the next look (spfde-s80)"
     one = cells["both-25-against-shorter"]
     assert one[2:5] == ["undecided (interim)", "1", "-0.50"]  # a single seed has no interval
     assert cells["both-20-against-shorter"][2:5] == ["not run", "0", "not run"]

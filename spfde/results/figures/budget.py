@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from spfde.errors import NotRun
 from spfde.experiments.files import read_scale
@@ -24,6 +25,7 @@ from spfde.results.statistics import Estimate, Runs, contrast, estimate
 from spfde.results.tables.table import exponent, times_ten
 
 ACCURACY, COST, EPOCHS, HARDWARE = "accuracy.test_last", "flops.paper", "training.epochs", "environment.device"
+HALO = [withStroke(linewidth=1.6, foreground="white")]  # keeps a label legible where a bar or the curve crosses it
 CURVE: dict[str, Any] = {"color": style.BLUE, "linewidth": 1.3, "marker": "o", "ms": 4, "mec": "white", "mew": 0.4}
 
 
@@ -75,10 +77,12 @@ def draw(material: Material) -> style.Drawing:
     counts = {point.accuracy.n for point in points}
     panels[0].set_ylabel(f"Test accuracy, last epoch (%)\nmean and 95 % interval, n = {style.span(counts)}")
     if timed:
-        style.letter(panels[1], 1, "by measured time")
+        style.letter(panels[1], 1, "by time, composed of measured steps")
         unit, size = ("Seconds", 1) if max(filter(math.isfinite, seconds)) < 120 else ("Minutes", 60)
         _panel(panels[1], points, [each / size for each in seconds])
-        panels[1].set_xlabel(f"{unit} of all training steps, measured")
+        untimed = len(points) - sum(map(math.isfinite, seconds))
+        without = f" ({untimed} points: not measured)" if untimed else ""
+        panels[1].set_xlabel(f"{unit} of all training steps{without}")
     _legend(figure, points)
     if said:
         figure.supxlabel("\n".join(said), fontsize=7, x=0.01, ha="left")
@@ -114,7 +118,8 @@ def _answered(answer: Mapping[str, Any]) -> str:
     """The word of the protocol on "is more accurate", with the effect over the runs that it rests on."""
     if math.isnan(answer["effect"]):
         return f"{answer['verdict']}: {answer['reason']}"
-    interval = "" if math.isnan(answer["low"]) else f" [{answer['low']:+.2f}, {answer['high']:+.2f}]"
+    level = f"{100 * (1 - 2 * answer['level']):g} %"
+    interval = "" if math.isnan(answer["low"]) else f" [{level}: {answer['low']:+.2f}, {answer['high']:+.2f}]"
     return f"{answer['effect']:+.2f} points{interval}, n = {answer['n']}; more accurate: {answer['verdict']}"
 
 
@@ -127,7 +132,7 @@ def _described(point: Point, other: Point) -> str:
         return f"{effect.mean:+.2f} points, n = {effect.n}: one seed decides nothing"
     low, high = effect.interval()
     told = "better" if low > 0 else "worse" if high < 0 else "cannot be told apart"
-    return f"{effect.mean:+.2f} points [{low:+.2f}, {high:+.2f}], n = {effect.n}: {told}"
+    return f"{effect.mean:+.2f} points [95 %: {low:+.2f}, {high:+.2f}], n = {effect.n}: {told}"
 
 
 def _points(material: Material) -> list[Point]:
@@ -157,7 +162,7 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         axes.plot(x, means, **CURVE)
         for place, point in plain:
             at = (place, point.accuracy.mean)
-            axes.annotate(f"{point.epochs}", at, (3, -8), textcoords="offset points", fontsize=6)
+            axes.annotate(f"{point.epochs}", at, (3, -8), textcoords="offset points", fontsize=6, path_effects=HALO)
     several = _lengths(points) > 1
     for place, point in zip(places, points, strict=True):
         if point.plain or not math.isfinite(place):
@@ -167,9 +172,17 @@ def _panel(axes: Axes, points: list[Point], places: list[float]) -> None:
         if point.accuracy.n > 1:
             axes.errorbar(place, mean, mean - point.accuracy.low, color=colour, elinewidth=0.9, zorder=3)
         axes.plot(place, mean, marker, color=colour, ms=5.5, mec="white", mew=0.4, zorder=4)
+        if is_control(point.row):
+            continue  # it stands above or below its level, at the same cost
         # To the upper left: the curve rises to the right, where the row that this one is compared with stands, too.
         text = f"{levels(point.row)}, {point.epochs}" if several else levels(point.row)
-        offset: dict[str, Any] = {"xytext": (-5, 3), "textcoords": "offset points", "ha": "right"}
+        offset: dict[str, Any] = {
+            "xytext": (-5, 3),
+            "textcoords": "offset points",
+            "ha": "right",
+            "path_effects": HALO,
+            "zorder": 5,
+        }
         axes.annotate(text, (place, mean), color=colour, fontsize=6, **offset)
     axes.margins(x=0.12, y=0.12)
     left, right = axes.get_xlim()
@@ -200,7 +213,7 @@ def _legend(figure: Figure, points: list[Point]) -> None:
     names = {style.GREY: "random sieving (control)", style.ORANGE: "removal once"}
     for (colour, marker), point in kinds.items():
         text = names.get(colour, f"{point.row['title']}, freezing + sieving")
-        text += ", epochs" if _lengths(points) > 1 else ""
+        text += ", epochs" if _lengths(points) > 1 and colour != style.GREY else ""
         entries.append(Line2D([], [], linestyle="", marker=marker, color=colour, label=text))
     figure.legend(handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handletextpad=0.4)
 

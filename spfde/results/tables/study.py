@@ -24,8 +24,9 @@ NOTES = [
     "static is kept.",
     "Difference: of the means, in points of test accuracy after the last epoch, with Welch's interval at the level of "
     "the tests. *Pooled*: with one variance for all rows. *New images*: by a crossed bootstrap over runs and test "
-    "images (conservative); the others are for this test set. Power: the probability that the seeds at hand, or those "
-    "of the first look where there are fewer than two, show it where it is true.",
+    "images (conservative); the others are for this test set. Power: the probability to show it "
+    "where it is true, with as many seeds as every row has that the answer rests on, the static mask among them; or "
+    "with those of the first look where that is less than two.",
 ]
 
 
