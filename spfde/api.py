@@ -61,7 +61,7 @@ class SparseTraining:
         fetch: gives images and labels at indices (int64) of the training set; methods that score data need it
             (SNIP, GraSP, GSE).
         learning_rates: "cosine" makes each block's rate follow its own cosine, from the optimizer's `lr` on (SpFDE,
-            Sec. 3.2); "own" leaves rates and groups to the caller and the caller's scheduler.
+            progressive layer freezing); "own" leaves rates and groups to the caller and the caller's scheduler.
         costs: the model's profile, if it is known already.
         kernels: "dense" runs torch's kernels under masks; "sparse", on a CPU, such as skip the zeros; "auto" takes for
             each layer or block what is faster here.

@@ -18,7 +18,9 @@ LISTS = {"params", "param_names"}  # what a group has one of for each parameter
 
 
 class BlockRates:
-    """Each block follows a cosine or steps of its own, from the rate that its optimizer group had (SpFDE, Sec. 3.2).
+    """Each block follows a cosine or steps of its own, from the rate that its optimizer group had.
+
+    SpFDE, progressive layer freezing.
 
     Args:
         optimizer: its groups are split here; sparse weights without weight decay, where the method has none, become

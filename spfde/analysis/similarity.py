@@ -1,4 +1,4 @@
-"""Structural similarity of a network in training to the final one (SpFDE, Sec. 2, Fig. 1a)."""
+"""Structural similarity of a network in training to the final one (SpFDE, structural similarity, Fig. 1a)."""
 
 import math
 from pathlib import Path

@@ -37,7 +37,8 @@ _GSE_MASKS = {"distribution": "er", "dense_layers": "none", "initialization": "f
 
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
-        "SpFDE, Sec. 4.1 (arXiv 2209.11204), with the values of MEST's scripts: 160 epochs, batch 64, cosine",
+        "SpFDE, experimental results (arXiv 2209.11204), with the values of MEST's scripts: 160 epochs, batch 64, "
+        "cosine",
         {
             "training": {
                 **_COSINE,
@@ -65,8 +66,8 @@ RECIPES: dict[str, Recipe] = {
         {"training": _steps(250, [125, 187], weight_decay=5e-4, nesterov=True)},
     ),
     "baselines": Recipe(
-        "GraSP, Wang et al., ICLR 2020, configs/cifar100/resnet32 of its code, the table that the older baselines' "
-        "numbers are from: 160 epochs, batch 128, steps at 80 and 120",
+        "GraSP, Wang et al., ICLR 2020, configs/cifar100/resnet32 of its code; from its table, as far as recalled, the "
+        "older baselines' numbers were copied: 160 epochs, batch 128, steps at 80 and 120",
         {"training": _steps(160, [80, 120])},
     ),
 }

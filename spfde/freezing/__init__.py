@@ -1,4 +1,4 @@
-"""Progressive layer freezing (SpFDE, Sec. 3.2 and Appendix B).
+"""Progressive layer freezing (SpFDE, progressive layer freezing and App. B).
 
 * `schedule`: which blocks are frozen in which epoch, solved for a wanted share of the training FLOPs.
 * `schemes`: the candidates among which the schedule is chosen, one function per scheme.

@@ -1,7 +1,7 @@
 """The freezing schemes: candidates, in order of preference, for which leading blocks are frozen in which epoch.
 
-Sources: SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). A candidate is a tuple of counts: frozen blocks by epoch.
-`spfde.freezing` takes the first one that costs what single-shot does.
+Sources: SpFDE, progressive layer freezing and App. B (arXiv 2209.11204). A candidate is a tuple of counts: frozen
+blocks by epoch. `spfde.freezing` takes the first one that costs what single-shot does.
 
 * single-shot: from T_frz on, one more block freezes in every interval until the wanted ones are frozen. Its free
   parameter is T_frz.

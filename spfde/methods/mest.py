@@ -55,7 +55,7 @@ class Mest(DropAndGrow):
         return layer.scheme.keep(torch.ones_like(layer.active), magnitude, self.densities(0)[layer.name])
 
     def drop_score(self, layer: SparseLayer) -> Tensor:
-        """Importance of MEST, Sec. 3.2, with the last masked gradient."""
+        """Importance as MEST defines it (Yuan et al. 2021, elastic mutation), with the last masked gradient."""
         score = super().drop_score(layer)
         if layer.name in self.gradients:
             score = score + self.options.gradient_weight * self.gradients[layer.name].abs()

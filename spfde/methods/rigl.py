@@ -41,7 +41,7 @@ class RiglOptions(DropAndGrowOptions):
 class Rigl(DropAndGrow):
     """Drops by |w|, grows by |dense gradient|; the replaced share falls as alpha / 2 (1 + cos(pi t / T_end)).
 
-    Evci et al. 2020, Sec. 3. An update takes the place of an optimizer step, so that dT + 1 steps cost
+    Evci et al. 2020, update schedule. An update takes the place of an optimizer step, so that dT + 1 steps cost
     3 f_S dT + 2 f_S + f_D.
     """
 

@@ -18,7 +18,7 @@ class RiglItopOptions(ItopOptions):
 
 @register
 class RiglItop(SetItop):
-    """Drops by |w| and grows by |dense gradient|, from an ERK start, all training long: Liu et al. 2021, Sec. 4.
+    """Drops by |w| and grows by |dense gradient|, from an ERK start, all training long: Liu et al. 2021.
 
     Unlike in RigL no step is lost: the optimizer takes its step, and the update follows, with the dense gradient of
     that step. dT steps cost 3 f_S (dT - 1) + 2 f_S + f_D. An interval is the same share of all steps as in ITOP's own

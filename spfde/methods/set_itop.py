@@ -41,7 +41,7 @@ class ItopOptions(DropAndGrowOptions):
 
 @register
 class SetItop(DropAndGrow):
-    """Drops by |w| and grows at random, from an ERK start that leaves no layer dense: Liu et al. 2021, Sec. 4.
+    """Drops by |w| and grows at random, from an ERK start that leaves no layer dense: Liu et al. 2021.
 
     An interval is the same share of all steps as in ITOP's own runs, so that masks change as often in any training.
     """

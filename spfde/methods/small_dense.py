@@ -22,7 +22,7 @@ WIDTHS = range(1, 1001)  # widths are tried in thousandths of the network's own
 class SmallDense(Method):
     """A dense network narrowed until it trains for the FLOPs (paper column) of a static one of the target sparsity.
 
-    What sparsity has to beat at equal cost (Evci et al. 2020, Sec. 4). `model.width` names the network that is
+    What sparsity has to beat at equal cost (Evci et al. 2020, Small-Dense). `model.width` names the network that is
     narrowed, and `sparsity.target` with `sparsity.distribution` and `sparsity.dense_layers` the sparse one that it
     matches; channels are whole, so a small network comes only as near as they allow.
     """

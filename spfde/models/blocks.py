@@ -9,7 +9,9 @@ from torch.nn.modules.conv import _ConvNd
 
 @dataclass(frozen=True)
 class Block:
-    """A unit of freezing: several consecutive layers and what stands between them (SpFDE, Sec. 3.1).
+    """A unit of freezing: several consecutive layers and what stands between them.
+
+    SpFDE, progressive layer freezing.
 
     Attributes:
         name: the module that gives the block its name.

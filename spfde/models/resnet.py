@@ -100,7 +100,7 @@ def resnet20(classes: int, channels: int, size: int, width: float) -> nn.Module:
 
 @register_model("resnet32_2x")
 def resnet32_2x(classes: int, channels: int, size: int, width: float) -> nn.Module:
-    """Five basic blocks per stage, 32/64/128 channels: the twice widened ResNet-32 of MEST and SpFDE (Section 4)."""
+    """Five basic blocks per stage, 32/64/128 channels: the twice widened ResNet-32 of MEST and SpFDE."""
     return _cifar(32, 5, classes, channels, width)
 
 

@@ -1,4 +1,4 @@
-"""Circular data sieving (SpFDE, Sec. 3.3).
+"""Circular data sieving (SpFDE, circular data sieving).
 
 * `circular`: the partial set that is trained on and the queue of removed samples, which exchange samples.
 * `one_shot`: the removal of data-efficient MEST, and the epochs at which either schedule changes the partial set.

@@ -1,8 +1,8 @@
-"""Circular data sieving: easy samples wait in a queue, and samples of the queue come back (SpFDE, Sec. 3.3).
+"""Circular data sieving: easy samples wait in a queue, and samples of the queue come back.
 
-Training uses the partial set; the removed queue holds the other samples. At each update the easiest samples of the
-partial set, those forgotten least often in the interval, go to the tail of the queue, and as many come back from its
-head.
+SpFDE, circular data sieving. Training uses the partial set; the removed queue holds the other samples. At each update
+the easiest samples of the partial set, those forgotten least often in the interval, go to the tail of the queue, and as
+many come back from its head.
 """
 
 import torch

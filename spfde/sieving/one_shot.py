@@ -1,7 +1,7 @@
 """When data are sieved, and the one-shot removal of MEST's data-efficient training beside the circular sieve.
 
-Two schedules: `circular` exchanges samples at every update (SpFDE, Sec. 3.3); `once` trains on the whole set first and
-then removes the least forgotten samples for good (data-efficient MEST, Yuan et al. 2021).
+Two schedules: `circular` exchanges samples at every update (SpFDE, circular data sieving); `once` trains on the whole
+set first and then removes the least forgotten samples for good (data-efficient MEST, Yuan et al. 2021).
 """
 
 import warnings

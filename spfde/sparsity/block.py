@@ -6,7 +6,7 @@ from torch import Tensor
 
 from spfde.sparsity.schemes import Structured, register_scheme
 
-FILTERS = 4  # as in MEST, Yuan et al. 2021, Sec. 3.1: the width of a SIMD register
+FILTERS = 4  # as in MEST, Yuan et al. 2021, sparsity schemes: the width of a SIMD register
 
 
 @register_scheme

@@ -24,7 +24,7 @@ def uniform(shapes: Shapes, sparsity: float) -> dict[str, float]:
 
 
 def erk(shapes: Shapes, sparsity: float) -> dict[str, float]:
-    """Density proportional to (in + out + kernel sides) / (in x out x kernel): RigL, Evci et al. 2020, Sec. 3."""
+    """Density proportional to (in + out + kernel sides) / (in x out x kernel): RigL, Evci et al. 2020."""
     return _proportional(shapes, sparsity, lambda shape: sum(shape) / math.prod(shape))
 
 

@@ -8,7 +8,7 @@ from spfde.settings import parse
 BASE: dict[str, Any] = {
     "id": "some-claim",
     "claim": "It is better.",
-    "source": "Sec. 1",
+    "source": "introduction",
     "standing": "F",
     "kind": "accuracy",
     "test": "superiority",

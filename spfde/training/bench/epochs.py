@@ -24,7 +24,7 @@ from spfde.training.recorded import Steps, own_stream
 from spfde.training.run import Training
 
 LEVELS = (0.10, 0.15, 0.20, 0.25)
-MODEL, SAMPLES, EPOCHS = "resnet20", 2000, 50  # the levels of the paper's tables in Appendix E
+MODEL, SAMPLES, EPOCHS = "resnet20", 2000, 50  # the epochs are those of the paper, App. F
 
 
 def bench(

@@ -1,6 +1,6 @@
 """GSE's claim, measured: a step's work grows linearly with a network's width, where dense work grows quadratically.
 
-Heddes et al. (2024, Sec. 3) keep the number of active weights of a unit constant while the network gets wider, so that
+Heddes et al. (2024) keep the number of active weights of a unit constant while the network gets wider, so that
 the density falls as 1 / width, and never compute a gradient outside masks and sample. Here a step's seconds and bytes
 are measured for a dense network, for RigL, whose updates need the dense gradient, and for GSE, with their updates in
 the share that their intervals give them. How they grow is told by the two widest networks alone: in narrow ones most of
