@@ -317,7 +317,8 @@ class SparseTraining:
 
     def _after_step(self) -> None:
         self.masks.mask_weights()
-        self.history.step(self.epoch, self.execution.executed)  # before the method turns to the next step
+        # Before the method turns to the next step.
+        self.history.step(self.epoch, self.execution.executed, self.method.take_activations())
         self.method.after_step(self, self.step)
         self.step += 1
         self.execution.prepare(self.step)

@@ -1,4 +1,4 @@
-"""What happened in the epochs of a round: steps, samples, active weights, and how far the masks moved.
+"""What happened in the epochs of a round: steps, samples, active weights and activations, how far the masks moved.
 
 Everything about masks stays on the device until the trace is asked for, so counting never waits for the device.
 """
@@ -23,6 +23,8 @@ class History:
     Attributes:
         samples: samples seen in each epoch, shape (epochs,).
         steps: optimizer steps of each epoch, shape (epochs,).
+        activations: what `Method.take_activations` counted in each epoch, shape (epochs, layers, 2); where several
+            processes share the batches, of this process's share.
     """
 
     def __init__(self, epochs: int, masks: Masks) -> None:
@@ -30,21 +32,25 @@ class History:
         self.masks = masks
         self.samples = np.zeros(epochs, dtype=np.int64)
         self.steps = np.zeros(epochs, dtype=np.int64)
+        self.activations = np.zeros((epochs, len(masks), 2), dtype=np.int64)
         self._active = torch.zeros(epochs, len(masks), dtype=torch.int64, device=device)  # summed over steps
         self._executed = torch.zeros_like(self._active)  # weights that kernels multiplied by, likewise
         self._moves = torch.zeros(epochs, len(masks), 5, dtype=torch.int64, device=device)  # `Masks.moves`, at the end
         self._closed = 0
         self._sizes = torch.from_numpy(masks.sizes).to(device)
 
-    def step(self, epoch: int, sparse: Tensor | None = None) -> None:
+    def step(self, epoch: int, sparse: Tensor | None = None, activations: np.ndarray | None = None) -> None:
         """Counts a step, and the weights that it trained.
 
         Args:
             epoch: the epoch of the step.
             sparse: which layers skipped their zeros in it, (layers,) booleans; none of them by default.
+            activations: what `Method.take_activations` counted in it.
         """
         self._active[epoch] += self.masks.counts
         self._executed[epoch] += self._sizes if sparse is None else torch.where(sparse, self.masks.counts, self._sizes)
+        if activations is not None:
+            self.activations[epoch] += activations
         self.steps[epoch] += 1
 
     def close(self, epoch: int) -> None:
@@ -67,7 +73,10 @@ class History:
         executed[done] = 1.0  # dense layers
         mean = self._executed.cpu().numpy()[done] / self.steps[done, None]
         executed[done[:, None] & sparse] = (mean / self.masks.sizes).ravel()
-        return plan.trace(forward, np.where(done, self.samples, plan.samples), overlaps, executed)
+        used = np.full(forward.shape, np.nan)
+        kept, seen = self.activations[..., 0], self.activations[..., 1]
+        used[:, sparse] = np.divide(kept, seen, out=np.full(kept.shape, np.nan), where=seen > 0)
+        return plan.trace(forward, np.where(done, self.samples, plan.samples), overlaps, executed, used)
 
     def _shares(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The columns `OVERLAPS` of the epochs that are over, each (epochs, layers)."""
@@ -82,6 +91,7 @@ class History:
         return {
             "samples": torch.from_numpy(self.samples.copy()),
             "steps": torch.from_numpy(self.steps.copy()),
+            "activations": torch.from_numpy(self.activations.copy()),
             "active": self._active.clone(),
             "executed": self._executed.clone(),
             "moves": self._moves.clone(),
@@ -91,6 +101,8 @@ class History:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.samples = state["samples"].cpu().numpy().copy()
         self.steps = state["steps"].cpu().numpy().copy()
+        if "activations" in state:  # not in the state of an earlier version; the trace then has what is planned
+            self.activations = state["activations"].cpu().numpy().copy()
         self._active.copy_(state["active"])
         self._executed.copy_(state["executed"])
         self._moves.copy_(state["moves"])

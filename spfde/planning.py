@@ -73,6 +73,7 @@ class Plan:
         samples: np.ndarray | None = None,
         overlaps: Mapping[str, np.ndarray] | None = None,
         executed: ArrayLike = np.nan,
+        activations: ArrayLike = np.nan,
     ) -> pd.DataFrame:
         """The trace of the plan, or of what happened.
 
@@ -81,12 +82,15 @@ class Plan:
             samples: samples that it saw, shape (epochs,).
             overlaps: the columns that `spfde.cost.trace.OVERLAPS` names, each of shape (epochs, layers).
             executed: share of each dense pass that was run where it was run at all, shape (epochs, layers).
+            activations: share of its input's values that each layer's weight gradient used, shape (epochs, layers); not
+                a number where that was not counted, and the method's formula stands in.
         """
         forward = self.densities if forward is None else forward
         samples = self.samples if samples is None else samples
         epochs, layers = range(self.settings.training.epochs), self.profile.rows
         weight_grad = np.stack([self.weight_grad(epoch, forward[epoch]) for epoch in epochs])
-        activation = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
+        formula = np.stack([self.method.activation_density(forward[epoch]) for epoch in epochs])
+        activation = np.where(np.isnan(activations), formula, activations)
         seen = [(epoch, layers, int(samples[epoch])) for epoch in epochs]
         extra = np.stack([self.method.extra_macs(*values) for values in seen])
         extra_run = np.stack([self.method.executed_extra_macs(*values) for values in seen])
@@ -164,7 +168,8 @@ class Plan:
         """Share of the training FLOPs (paper column, before sieving) that freezing saved in a trace of this plan.
 
         The trace is compared with the same trace without freezing. There, a layer that was pruned to its final density
-        because it is or was frozen would have had a higher density, by the factor that the plan gives for the pruning.
+        because it is or was frozen would have had a higher density, by the factor that the plan gives for the pruning,
+        and a frozen layer would have used as large a share of its activations as in the last epoch that trained it.
         """
         layers = len(self.profile.rows)
         forward, weight_grad, activation = (
@@ -172,9 +177,9 @@ class Plan:
         )
         grown = np.divide(self.forward, self.settled, out=np.ones_like(self.forward), where=self.settled > 0)
         free = np.where(self.at_target, np.minimum(1.0, forward * grown), forward)
-        work = np.stack(
-            [self.weight_grad(epoch, row) * self.method.activation_density(row) for epoch, row in enumerate(free)]
-        )
+        trained = np.maximum.accumulate(np.where(self.frozen, 0, np.arange(len(free))[:, None]))
+        used = np.take_along_axis(activation, trained, axis=0)
+        work = used * np.stack([self.weight_grad(epoch, row) for epoch, row in enumerate(free)])
         macs, ones = self.profile.paper_macs, np.ones((len(free), 1))
         never = np.array([layer.block < 0 for layer in self.profile.rows]) & np.ones_like(self.frozen)
         without = paper_flops(macs, ones, free, never, work)

@@ -9,7 +9,8 @@ A trace is a data frame with one row per epoch and layer, epochs from 0 and laye
     input_grad_density  the same where the input gradient is computed, else 0
     weight_grad_density share of the weight positions whose gradient is needed (more than the density where a method
                         needs dense gradients), 0 for a frozen layer
-    activation_density  share of the saved activations that the weight gradient uses (1 but for SWAT)
+    activation_density  share of the saved activations that the weight gradient uses (1 but for SWAT, whose trace has
+                        what was counted; for a frozen layer, and in a plan, it is the density)
     frozen              whether the layer is frozen
     peak_density        density of weights and gradients at their most, earlier rounds included
     extra_macs          multiply-accumulates outside ordinary steps (scoring, repeated rounds, sampled gradients)

@@ -188,7 +188,7 @@ class Method:
         return density
 
     def activation_density(self, density: np.ndarray) -> np.ndarray:
-        """Share of the saved activations that the weight gradient uses, shape (layers,)."""
+        """Share of the saved activations that the weight gradient is planned to use, shape (layers,)."""
         return np.ones_like(density)
 
     def extra_macs(self, epoch: int, layers: Sequence[LayerProfile], samples: int) -> np.ndarray:
@@ -256,6 +256,16 @@ class Method:
 
     def after_step(self, run: Run, step: int) -> None:
         """Called after the optimizer's step, when the masks have been applied."""
+
+    def take_activations(self) -> np.ndarray | None:
+        """Activations that weight gradients used since the last call, and of how many, by sparse layer.
+
+        Called once per step; must not wait for the device.
+
+        Returns:
+            (layers, 2) whole numbers, both 0 for a layer without a weight gradient; none where all are used.
+        """
+        return None
 
     def step_is_alike(self, step: int) -> bool:
         """Whether what this method does around a step is the same for all such steps of an epoch, on the device alone.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
 
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.methods.base import SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
@@ -93,6 +94,9 @@ class Swat(Method):
     def initial_mask(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         return layer.weight.detach().abs() >= kth_largest(layer.weight, self.counts[layer.name])
 
+    def take_activations(self) -> np.ndarray:
+        return np.array([forward.take_counts() for forward in self.forwards.values()])
+
     def after_step(self, run: Run, step: int) -> None:
         """Selects the weights of the next step: by exact thresholds as it begins, or by those that are kept."""
         exact = (step + 1) % self.period == 0
@@ -130,14 +134,27 @@ class Swat(Method):
         state = {}
         for name, forward in self.forwards.items():
             state[f"counts.{name}"] = torch.tensor([forward.count, forward.wanted])
+            state[f"used.{name}"] = torch.tensor([forward.kept, forward.seen])
             state[f"exact.{name}"] = torch.tensor(forward.exact)
             state[f"share.{name}"] = torch.tensor(forward.share, dtype=torch.float64)
             state[f"weights.{name}"], state[f"activations.{name}"] = forward.weight_threshold, forward.threshold
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores what `state_dict` returned.
+
+        Warns of a state that an earlier version made: it did not count the activations that weight gradients used, so
+        the trace has the planned shares in the epochs that were over by then.
+        """
+        if state.keys().isdisjoint(f"used.{name}" for name in self.forwards):
+            told = (
+                f"the checkpoint is of an earlier version, which did not count the activations that {self.name} used: "
+                "until here the record has the planned shares; train the run anew for its real costs"
+            )
+            warnings.warn(told, SpfdeWarning, stacklevel=2)
         for name, forward in self.forwards.items():
             forward.count, forward.wanted = state[f"counts.{name}"].tolist()
+            forward.kept, forward.seen = state[f"used.{name}"].tolist() if f"used.{name}" in state else (0, 0)
             self.counts[name] = forward.wanted
             self.shares[name] = forward.share = float(state[f"share.{name}"])
             forward.exact = bool(state[f"exact.{name}"])

@@ -3,7 +3,7 @@
 Forward: the weights of the layer's mask, all activations. Backward: the same weights for the input gradient; for the
 weight gradient, which is dense, the activations at or above a threshold. Only these activations are saved, as values
 and positions (4 bytes each). A GPU has to wait once per layer and step, because their number must be known to store
-them.
+them; that number is also what is counted of them.
 """
 
 from collections.abc import Sequence
@@ -41,6 +41,8 @@ class TopKForward:
         exact: whether a training step computes its thresholds exactly, or uses those of an earlier step.
         weight_threshold: magnitude of the least weight that is used.
         threshold: magnitude of the least activation that the weight gradient uses.
+        kept: how many activations were saved for weight gradients since `take_counts`.
+        seen: of how many.
     """
 
     def __init__(self, module: nn.Module, layer: SparseLayer, count: int, share: float | None = None) -> None:
@@ -50,6 +52,7 @@ class TopKForward:
         self.share = count / layer.weight.numel() if share is None else share
         self.exact = True
         self.weight_threshold = self.threshold = torch.zeros(())
+        self.kept = self.seen = 0
         # Not a decorator, which would import the compiler, for seconds, with this file; and not bound to this object,
         # so that a copied module runs on its own weights.
         self._uncompiled = torch.compiler.disable(TopKForward._forward)
@@ -64,6 +67,11 @@ class TopKForward:
     def select_weights(self) -> None:
         """Sets the mask that follows from the present threshold."""
         self.layer.set_mask(self.layer.weight.detach().abs() >= self.weight_threshold, None)
+
+    def take_counts(self) -> tuple[int, int]:
+        """`kept` and `seen`, which begin anew."""
+        counts, self.kept, self.seen = (self.kept, self.seen), 0, 0
+        return counts
 
     def detach(self) -> None:
         """Gives the module its own forward pass back."""
@@ -80,24 +88,29 @@ class TopKForward:
         if learns and self.exact:
             self.find_weights()
             self.threshold = kth_largest(x, up(self.share * x.numel()))
+        size = x.numel()
         x, used, bias = _padded(self.module, x), weight.to(cast), None if bias is None else bias.to(cast)
+        if getattr(self.module, "padding_mode", "zeros") != "zeros":
+            size = x.numel()  # copies of activations are used like any others; padding with zeros adds none
         with torch.autocast(kind, enabled=False):
             if learns:
-                return _TopK.apply(x, used, bias, self.layer.mask, self.threshold, self.module)
+                self.seen += size
+                return _TopK.apply(x, used, bias, self.layer.mask, self.threshold, self)
             return _apply(self.module, x, used * self.layer.mask.to(cast), bias)
 
 
 class _TopK(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor, threshold: Tensor, module: Any
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor, threshold: Tensor, caller: TopKForward
     ) -> Tensor:
-        ctx.module, ctx.shape = module, x.shape
+        ctx.module, ctx.shape = caller.module, x.shape
         used = (x.abs() >= threshold) & (x != 0)  # with a threshold of 0 the zeros behind a ReLU would be kept too
         positions = used.flatten().nonzero().squeeze(1)
+        caller.kept += len(positions)
         values = x.flatten()[positions]
         ctx.save_for_backward(weight, mask, values, positions.int() if x.numel() < 2**31 else positions)
-        return _apply(module, x, weight * mask.to(weight.dtype), bias)
+        return _apply(caller.module, x, weight * mask.to(weight.dtype), bias)
 
     @staticmethod
     @once_differentiable

@@ -95,6 +95,26 @@ def test_circular_padding_selects_among_the_input() -> None:
         torch.testing.assert_close(mine, wanted)
 
 
+@pytest.mark.parametrize(("mode", "share"), [("zeros", 0.5), ("circular", None)])
+def test_counts_what_it_keeps_of_what_there_is(mode: str, share: float | None) -> None:
+    """Padding adds nothing to keep where it is zeros, and copies where it is circular; evaluation counts nothing."""
+    torch.manual_seed(0)
+    module = nn.Conv2d(2, 3, 3, padding="same", padding_mode=mode, bias=False)
+    forward = attach(module, sparse_layer(module, 0.5))
+    x = torch.randn(2, 2, 4, 4)
+    for _ in range(2):  # two passes of one step
+        module(x)
+    kept, seen = forward.take_counts()
+    if share:
+        assert (kept, seen) == (2 * share * x.numel(), 2 * x.numel())
+    else:
+        around = nn.functional.pad(x, (1, 1, 1, 1), mode="circular")
+        least = x.abs().flatten().sort(descending=True).values[x.numel() // 2 - 1]
+        assert (kept, seen) == (2 * int((around.abs() >= least).sum()), 2 * around.numel())
+    module.eval()(x)
+    assert forward.take_counts() == (0, 0)
+
+
 def test_works_under_autocast() -> None:
     """In bfloat16, with the gradients of the weights in their own type."""
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from spfde.api import SparseTraining
 from spfde.cost import flops, make_trace, memory, profile
 from spfde.data import load
-from spfde.errors import SpfdeError
+from spfde.errors import SpfdeError, SpfdeWarning
 from spfde.experiments.resolve import nested, resolve
 from spfde.freezing.schedule import Schedule
 from spfde.methods.swat import shares
@@ -117,11 +117,17 @@ def test_masters_are_dense_in_training_and_the_end_has_exact_zeros(name: str) ->
     assert flops(loop.sparse.plan.profile, trace)["extra"] == pytest.approx(extra.sum())
 
 
-def test_the_trace_has_the_weights_that_were_used() -> None:
+def test_the_trace_has_the_weights_and_activations_that_were_used() -> None:
+    """Between exact thresholds both shares move, and the zeros behind a ReLU are never used."""
     loop = Loop("swat-u", epochs=3)
-    layer = loop.sparse.masks["three.0"]
-    used, seen = [], []
-    loop.model.three[0].register_forward_hook(lambda *_: seen.append(int(layer.active.sum())))
+    layer, forward = loop.sparse.masks["three.0"], loop.sparse.method.forwards["three.0"]
+    used, seen, kept = [], [], []
+
+    def look(_: torch.nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+        seen.append(int(layer.active.sum()))
+        kept.append(float(((inputs[0].abs() >= forward.threshold) & (inputs[0] != 0)).double().mean()))
+
+    loop.model.three[0].register_forward_hook(look)
     for epoch in range(3):
         loop.sparse.begin_epoch(epoch)
         for step in range(4):
@@ -130,7 +136,9 @@ def test_the_trace_has_the_weights_that_were_used() -> None:
     trace = loop.sparse.trace()
     found = trace[trace["layer"] == "three.0"]
     assert found["forward_density"].tolist() == pytest.approx(np.reshape(used, (3, 4)).mean(axis=1).tolist())
-    assert found["activation_density"].tolist() == found["forward_density"].tolist()
+    assert found["activation_density"].tolist() == pytest.approx(np.reshape(kept, (3, 4)).mean(axis=1).tolist())
+    assert (found["activation_density"] - found["forward_density"]).abs().max() > 0.005
+    assert loop.sparse.plan.trace()["activation_density"].equals(loop.sparse.plan.trace()["forward_density"])
     assert (trace["weight_grad_density"] == 1).all()
 
 
@@ -150,6 +158,36 @@ def test_resumes_bit_for_bit(name: str, at: int) -> None:
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
     assert whole.sparse.trace().equals(resumed.sparse.trace())
+
+
+def test_a_checkpoint_of_before_activations_were_counted_goes_on_with_a_warning() -> None:
+    half = Loop("swat-u").run(0, 5)
+    state = half.sparse.state_dict()
+    older = {key: value for key, value in state.items() if "method.used." not in key and key != "history.activations"}
+    assert len(older) < len(state)
+    resumed = Loop("swat-u")
+    resumed.model.load_state_dict(half.model.state_dict())
+    resumed.optimizer.load_state_dict(half.optimizer.state_dict())
+    with pytest.warns(SpfdeWarning, match="until here the record has the planned shares"):
+        resumed.sparse.load_state_dict(older)
+    trace = resumed.run(5, 6).sparse.trace()
+    found = trace[trace["layer"] == "three.0"]
+    assert (found["activation_density"] == found["forward_density"]).tolist() == [True] * 5 + [False] + [True] * 6
+
+
+def test_what_freezing_saved_goes_by_the_activations_that_were_used() -> None:
+    """Layers of density f and used share a cost 2 f + a, and f once frozen; a frozen layer had gone on using a."""
+    values = {"sparsity.method": "swat-u", "sparsity.target": 0.9, "freezing.flops_reduction": 0.1}
+    plan = plan_settings(resolve("smoke", values))
+    draws = np.random.default_rng(0)
+    shape = plan.forward.shape
+    forward = np.broadcast_to(draws.uniform(0.02, 0.4, shape[1]), shape)
+    used = np.broadcast_to(draws.uniform(0.02, 0.4, shape[1]), shape)
+    trace = plan.trace(forward, activations=np.where(plan.frozen, np.nan, used))
+    macs = np.array([layer.macs for layer in plan.profile.layers])
+    free = np.where(plan.at_target, forward * plan.forward / plan.settled, forward)  # SWAT rounds its counts up
+    cost = (macs * np.where(plan.frozen, forward, 2 * forward + used)).sum()
+    assert plan.saved_by_freezing(trace) == pytest.approx(1 - cost / (macs * (2 * free + used)).sum())
 
 
 def test_a_frozen_layer_keeps_its_sparse_weights() -> None:
