@@ -71,12 +71,18 @@ class History:
             overlaps[name][: self._closed, sparse] = values
         executed = np.full(forward.shape, np.nan)
         executed[done] = 1.0  # dense layers
-        mean = self._executed.cpu().numpy()[done] / self.steps[done, None]
-        executed[done[:, None] & sparse] = (mean / self.masks.sizes).ravel()
+        executed[:, sparse] = self.executed()
         used = np.full(forward.shape, np.nan)
         kept, seen = self.activations[..., 0], self.activations[..., 1]
         used[:, sparse] = np.divide(kept, seen, out=np.full(kept.shape, np.nan), where=seen > 0)
         return plan.trace(forward, np.where(done, self.samples, plan.samples), overlaps, executed, used)
+
+    def executed(self) -> np.ndarray:
+        """Share of each dense pass that was run, by epoch and masked layer; not a number in epochs without steps."""
+        ran = np.full(self._executed.shape, np.nan)
+        done = self.steps > 0
+        ran[done] = self._executed.cpu().numpy()[done] / self.steps[done, None] / self.masks.sizes
+        return ran
 
     def _shares(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The columns `OVERLAPS` of the epochs that are over, each (epochs, layers)."""

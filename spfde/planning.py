@@ -104,7 +104,7 @@ class Plan:
             weight_grad,
             activation,
             extra_macs=extra + self._earlier_macs(samples, self.method.earlier_density(layers)),
-            executed_extra_macs=extra_run + self._earlier_macs(samples, np.full(len(layers), self.method.rounds - 1.0)),
+            executed_extra_macs=extra_run + self._earlier_macs(samples, self.method.earlier_executed(layers)),
             mask_updates=updates[:, None] * sparse,
             scored_samples=[self.method.scored_samples(*values) for values in seen],
             peak_density=np.stack([self.method.peak_density(forward[epoch]) for epoch in epochs]),
@@ -112,13 +112,13 @@ class Plan:
         )
         return trace.assign(**{name: values.ravel() for name, values in (overlaps or {}).items()})
 
-    def _earlier_macs(self, samples: np.ndarray, density: np.ndarray) -> np.ndarray:
+    def _earlier_macs(self, samples: np.ndarray, share: np.ndarray) -> np.ndarray:
         """MACs of the rounds before the last one, shape (epochs, layers); those rounds freeze and sieve like the last.
 
-        `density` is the density of each layer summed over these rounds, shape (layers,).
+        `share` is that of each dense pass, summed over these rounds, shape (layers,) or (epochs, layers).
         """
         layers = self.profile.rows
-        macs = self.profile.macs * density
+        macs = self.profile.macs * share
         input_blocks = np.array([layer.input_block for layer in layers])
         propagates = input_blocks[None, :] >= np.array(self.schedule.counts)[:, None]
         return samples[:, None] * macs * (1.0 + propagates + ~self.frozen)

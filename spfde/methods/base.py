@@ -100,6 +100,13 @@ class Skipping(Protocol):
         """A context in which watchers (`spfde.kernels.convolution.Watcher`) see what their layers, by name, work on."""
 
 
+class Happened(Protocol):
+    """What a method sees of a round's steps (`spfde.history.History`)."""
+
+    def executed(self) -> np.ndarray:
+        """Share of each dense pass that was run, by epoch and sparse layer; not a number in epochs without steps."""
+
+
 class Run(Protocol):
     """What a method sees of the training that it acts on (`spfde.api.SparseTraining`)."""
 
@@ -108,6 +115,10 @@ class Run(Protocol):
     masks: Masks
     epoch: int
     frozen_blocks: int
+
+    @property
+    def history(self) -> Happened:
+        """What happened in the present round, or between two in the last one."""
 
     @property
     def execution(self) -> Skipping:
@@ -220,6 +231,13 @@ class Method:
     def earlier_density(self, layers: Sequence[LayerProfile]) -> np.ndarray:
         """Each layer's density summed over the rounds before the last one, shape (layers,)."""
         return np.zeros(len(layers))
+
+    def earlier_executed(self, layers: Sequence[LayerProfile]) -> np.ndarray:
+        """Share of each dense pass that was run, summed over the rounds before the last one, shape (epochs, layers).
+
+        A plan knows no hardware, so it assumes dense kernels.
+        """
+        return np.full((self.plan.epochs, len(layers)), self.rounds - 1.0)
 
     # acting: boundary events
 

@@ -1,6 +1,7 @@
 """Lottery tickets: train, prune, rewind, again."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from spfde.cost.profile import LayerProfile
+from spfde.errors import SpfdeWarning
 from spfde.methods.base import MethodPlan, Options, Run, register
 from spfde.methods.ranked import Ranked, best, warn_of_empty
 from spfde.sparsity.masks import SparseLayer
@@ -45,6 +47,7 @@ class Lottery(Ranked):
         super().__init__(plan, options)
         self.initial: dict[str, Tensor] = {}  # the initial network
         self.past = np.zeros((0, len(plan.densities)))  # density of each sparse layer in the rounds that are over
+        self.ran = np.zeros((0, plan.epochs, len(plan.densities)))  # and the share of their dense passes that was run
 
     @property
     def prunings(self) -> int:
@@ -65,6 +68,13 @@ class Lottery(Ranked):
         total = dict(zip(self.plan.densities, self.past.sum(axis=0) + to_come, strict=True))
         return np.array([total.get(layer.name, self.prunings) for layer in layers], dtype=float)
 
+    def earlier_executed(self, layers: Sequence[LayerProfile]) -> np.ndarray:
+        """What ran in the rounds that are over; dense kernels in those to come, and in what nobody counted."""
+        total = super().earlier_executed(layers)
+        columns = [index for index, layer in enumerate(layers) if layer.name in self.plan.densities]
+        total[:, columns] += (self.ran - 1).sum(axis=0)
+        return total
+
     def peak_density(self, density: np.ndarray) -> np.ndarray:
         """The first round is dense."""
         return np.ones_like(density) if self.prunings else density
@@ -78,6 +88,7 @@ class Lottery(Ranked):
 
     def next_round(self, run: Run) -> None:
         self.past = np.vstack([self.past, run.masks.counts.cpu().numpy() / run.masks.sizes])
+        self.ran = np.concatenate([self.ran, np.nan_to_num(run.history.executed(), nan=1.0)[None]])
         scores = [self.drop_score(layer).masked_fill(~layer.active, -1.0) for layer in run.masks]  # pruned for good
         masks = best(scores, self.density_after(len(self.past)))
         run.model.load_state_dict(self.initial)
@@ -89,8 +100,23 @@ class Lottery(Ranked):
 
     def state_dict(self) -> dict[str, Tensor]:
         initial = {f"initial.{name}": value for name, value in self.initial.items()}
-        return {"past": torch.from_numpy(self.past.copy()), **initial}
+        return {"past": torch.from_numpy(self.past.copy()), "ran": torch.from_numpy(self.ran.copy()), **initial}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores what `state_dict` returned.
+
+        Warns of a state that an earlier version made between two rounds or later: it did not keep what ran in the
+        rounds that were over, so they count as if they had run on dense kernels.
+        """
         self.past = state["past"].cpu().numpy().copy()
-        self.initial = {name.removeprefix("initial."): value for name, value in state.items() if name != "past"}
+        if "ran" in state:
+            self.ran = state["ran"].cpu().numpy().copy()
+        elif len(self.past):
+            told = (
+                "the checkpoint is of an earlier version, which did not keep what ran in the rounds of lottery that "
+                "are over: `executed` counts them as dense; train the run anew for what ran"
+            )
+            warnings.warn(told, SpfdeWarning, stacklevel=2)
+        self.initial = {
+            key.removeprefix("initial."): value for key, value in state.items() if key.startswith("initial.")
+        }

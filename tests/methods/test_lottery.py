@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from spfde.api import SparseTraining
 from spfde.cost.flops import flops
-from spfde.cost.trace import read_trace
+from spfde.cost.trace import EXECUTED, read_trace
 from spfde.data import load
-from spfde.errors import Stopped
+from spfde.errors import SpfdeWarning, Stopped
+from spfde.execution import Wanted
 from spfde.experiments.resolve import nested, resolve
 from spfde.planning import plan_settings
 from spfde.settings import RunSettings, parse
@@ -32,10 +33,10 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 5))
 
 
-def prepared(settings: RunSettings) -> SparseTraining:
+def prepared(settings: RunSettings, kernels: Wanted = "dense") -> SparseTraining:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
-    return SparseTraining(model, optimizer, settings, input_shape=(3, 2, 2), samples=16)
+    return SparseTraining(model, optimizer, settings, input_shape=(3, 2, 2), samples=16, kernels=kernels)
 
 
 def train_epoch(run: SparseTraining, epoch: int) -> None:
@@ -119,6 +120,39 @@ def test_what_ran_are_dense_kernels_in_every_round() -> None:
     assert twelve["full"] < 0.5 * twelve["executed"]
     assert peak["full_peak"] >= memory["full_peak"]
     assert peak["paper_min"] < memory["paper_min"]
+
+
+def test_the_trace_counts_what_ran_in_earlier_rounds() -> None:
+    """Where kernels skip the zeros, an earlier round is no dense training; nor is what is still to come known."""
+    run = prepared(lottery(0.5, training__epochs=2, sparsity__dense_layers="none"), "sparse")
+    costs, expected = np.array([240, 100]), np.zeros(2)
+    for epoch in range(run.epochs):
+        train_epoch(run, epoch)
+        if epoch < run.epochs - 2:
+            trace = run.trace()
+            ran = trace[trace.epoch == run.epoch][EXECUTED].to_numpy().sum(axis=1)
+            expected += 16 * costs * ran
+    trace = run.trace()
+    found = trace.groupby("layer", sort=False).executed_extra_macs.sum().to_numpy()
+    assert found == pytest.approx(expected)
+    dense = 16 * 2 * (run.method.rounds - 1) * costs * [2, 3]  # the first layer has no input gradient
+    assert (found < 0.9 * dense).all()
+    planned = run.plan.method.__class__(run.method.plan, run.method.options).earlier_executed(run.plan.profile.rows)
+    assert (planned == run.method.rounds - 1).all()
+
+
+def test_rounds_that_an_earlier_version_did_not_count_are_dense() -> None:
+    settings = lottery(0.5, training__epochs=2, sparsity__dense_layers="none")
+    run = prepared(settings, "sparse")
+    for epoch in range(5):  # two rounds are over, the second of them sparse
+        train_epoch(run, epoch)
+    older = {name: value for name, value in run.state_dict().items() if name != "method.ran"}
+    resumed = prepared(settings, "sparse")
+    resumed.model.load_state_dict(copied(run.model))
+    with pytest.warns(SpfdeWarning, match="counts them as dense"):
+        resumed.load_state_dict(older)
+    assert resumed.trace().executed_extra_macs.sum() == pytest.approx(16 * 2 * (run.method.rounds - 1) * 780)
+    assert run.trace().executed_extra_macs.sum() < resumed.trace().executed_extra_macs.sum()
 
 
 def test_earlier_rounds_freeze_like_the_last() -> None:
