@@ -1,7 +1,7 @@
 """Progressive layer freezing: which blocks are frozen in which epoch, solved for a wanted share of training FLOPs.
 
 The frozen set is always a prefix of the model's blocks, so a schedule is one number per epoch: how many leading blocks
-are frozen. SpFDE, Sec. 3.2 and Appendix B (arXiv 2209.11204). The schemes themselves: `spfde.freezing.schemes`.
+are frozen. SpFDE, progressive layer freezing and App. B (arXiv 2209.11204). The schemes: `spfde.freezing.schemes`.
 
 All schemes save the same FLOPs. Single-shot is solved first: the latest schedule on the grid of the update interval
 that saves at least what is wanted. Every other scheme then adjusts its own free parameters to what single-shot
@@ -63,8 +63,8 @@ class Schedule:
 
         Each block follows its own cosine over the epochs in which it is active, and has rate 0 while it is frozen:
         lr_min + (lr - lr_min) (1 + cos(pi t / F)) / 2, where t is how many epochs the block has been active so far and
-        F how many it will be active in all (SpFDE, Sec. 3.2). Steps are stretched alike: the rate is lr gamma^k, where
-        k is how many of the steps are not above t / F.
+        F how many it will be active in all (SpFDE, progressive layer freezing). Steps are stretched alike: the rate is
+        lr gamma^k, where k is how many of the steps are not above t / F.
 
         Args:
             blocks: freezing blocks of the network.
