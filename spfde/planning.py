@@ -200,7 +200,8 @@ class Plan:
         """FLOPs by column and memory in bytes of a trace."""
         training = self.settings.training
         momentum = int(training.momentum > 0) if self.momentum is None else self.momentum
-        return flops(self.profile, trace), memory(self.profile, trace, training.batch_size, momentum)
+        ledger = memory(self.profile, trace, training.batch_size, momentum, self.method.dense_masters)
+        return flops(self.profile, trace), ledger
 
 
 def plan_run(

@@ -8,7 +8,8 @@ There are two ledgers, which must never be mixed:
 * `full`: every parameter with its gradient and momentum, the masks, and the activations that autograd really saves.
   Sparse tensors are counted as stored sparse; gradients in flight and the framework's workspaces are not counted.
 
-A layer whose every position gets a gradient in every step (SWAT, Raihan and Aamodt 2020) keeps dense master weights.
+A method may keep dense master weights in the layers that train (SWAT, Raihan and Aamodt 2020). A trace does not say so:
+RigL, too, has a gradient of every position in an epoch whose only step is an update. The caller says it.
 The paper's ledger keeps the share of the activations that the weight gradients use. The full ledger keeps the same
 share in that layer, as values and positions; but what BatchNorm and ReLU save of the same activations stays dense.
 
@@ -41,7 +42,9 @@ class Memory(TypedDict):
     breakdown: dict[str, float]
 
 
-def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int = 1) -> Memory:
+def memory(
+    profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int = 1, dense_masters: bool = False
+) -> Memory:
     """Training memory of a trace.
 
     Args:
@@ -50,15 +53,16 @@ def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int
         batch_size: samples per step.
         momentum: buffers that the optimizer keeps for each parameter (plain SGD none, SGD with momentum one, Adam two);
             frozen blocks keep theirs too.
+        dense_masters: whether all weights of the layers that train are kept (`Method.dense_masters`).
 
     Raises:
         SpfdeError: the trace is of another network.
     """
     check_layers(profile, trace)
     count = len(profile.rows)
-    paper = paper_memory(profile, trace, batch_size)
+    paper = paper_memory(profile, trace, batch_size, dense_masters)
     samples = matrix(trace, "samples", count)[:, 0]
-    moments = _full(profile, trace, batch_size, momentum), _scoring(profile, trace)
+    moments = _full(profile, trace, batch_size, momentum, dense_masters), _scoring(profile, trace)
     ledger = {part: np.concatenate([moment[part] for moment in moments]) for part in moments[0]}
     total = np.sum([ledger[part] for part in ledger if part != "indices"], axis=0)
     peak = int(np.argmax(total))
@@ -70,22 +74,29 @@ def memory(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int
     )
 
 
-def paper_memory(profile: Profile, trace: pd.DataFrame, batch_size: int) -> np.ndarray:
+def paper_memory(profile: Profile, trace: pd.DataFrame, batch_size: int, dense_masters: bool = False) -> np.ndarray:
     """The paper's ledger in bytes by epoch, shape (epochs,): the text of SpFDE's Fig. 4, as the module says."""
     weights, outputs = (
         np.array([getattr(layer, name) for layer in profile.rows], float) for name in ("weights", "output_elements")
     )
     active = ~matrix(trace, "frozen", len(weights))
     activations = outputs * matrix(trace, "activation_density", len(weights))
-    return BYTES * ((weights * _stored(trace, len(weights)) + batch_size * activations) * (1 + active)).sum(axis=1)
+    stored = weights * _stored(trace, len(weights), dense_masters)
+    return BYTES * ((stored + batch_size * activations) * (1 + active)).sum(axis=1)
 
 
-def _stored(trace: pd.DataFrame, layers: int) -> np.ndarray:
-    """Stored share of each layer's weights, shape (epochs, layers): its density, or 1 with dense master weights."""
-    return np.where(matrix(trace, "weight_grad_density", layers) == 1, 1.0, matrix(trace, "forward_density", layers))
+def _stored(trace: pd.DataFrame, layers: int, dense_masters: bool) -> np.ndarray:
+    """Stored share of each layer's weights, shape (epochs, layers): its density, or 1 with dense master weights.
+
+    A layer freezes with its sparse weights alone.
+    """
+    density, frozen = (matrix(trace, column, layers) for column in ("forward_density", "frozen"))
+    return np.where(frozen, density, 1.0) if dense_masters else density
 
 
-def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int) -> dict[str, np.ndarray]:
+def _full(
+    profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int, dense_masters: bool
+) -> dict[str, np.ndarray]:
     """The full ledger by part, each in bytes by epoch, shape (epochs,)."""
     # A weight's gradient takes memory only while its block trains, its momentum also while it is frozen. A layer whose
     # gradient is needed at more positions than it has weights (RigL at an update) is counted with all its positions,
@@ -93,7 +104,7 @@ def _full(profile: Profile, trace: pd.DataFrame, batch_size: int, momentum: int)
     layers = len(profile.rows)
     weights, block = (np.array([getattr(layer, name) for layer in profile.rows]) for name in ("weights", "block"))
     frozen = matrix(trace, "frozen", layers)
-    stored = np.maximum(_stored(trace, layers), matrix(trace, "peak_density", layers))
+    stored = np.maximum(_stored(trace, layers, dense_masters), matrix(trace, "peak_density", layers))
     kept = (weights * stored).sum(axis=1)
     frozen_blocks = np.where(frozen, block + 1, 0).max(axis=1)
     trained_weights = (weights * ~frozen).sum(axis=1)

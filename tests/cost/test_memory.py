@@ -5,6 +5,8 @@ import pytest
 
 from spfde.cost import LayerProfile, Profile, make_trace, memory, paper_memory
 from spfde.errors import SpfdeError
+from spfde.experiments.resolve import resolve
+from spfde.planning import plan_settings
 
 CHAIN = Profile(
     layers=(
@@ -72,12 +74,37 @@ def test_dense_gradients_and_dense_master_weights():
     assert rigl["weights"] == 4 * (16 + 8 + 20 + 14)
     share = np.array([[1, 0.25, 0.25]])
     trace = make_trace(CHAIN, DENSITIES, 50, weight_grad=1.0, activation_density=share)
-    swat = memory(CHAIN, trace, 64)
+    swat = memory(CHAIN, trace, 64, dense_masters=True)
     assert swat["breakdown"]["weights"] == swat["breakdown"]["momentum"] == 4 * 150
     assert swat["breakdown"]["masks"] == swat["breakdown"]["indices"] == 0
     # values and positions of a quarter of what the two sparse layers read, which others keep as well
     assert swat["breakdown"]["activations"] == pytest.approx(64 * (90 + 8 * 0.25 * (7 + 8)))
     assert swat["paper_min"] == 4 * 2 * (136 + 64 * (7 + 0.25 * 8 + 0.25 * 3))
+    frozen = make_trace(CHAIN, DENSITIES, 50, 2, weight_grad=1.0, activation_density=share)
+    assert memory(CHAIN, frozen, 64, dense_masters=True)["breakdown"]["weights"] == 4 * (16 + 8 + 40 + 14)
+
+
+def test_an_epoch_that_only_updates_has_no_dense_masters():
+    """Every step of such an epoch needs a gradient of every position: RigL's weights are as sparse as ever."""
+    usual, update = (
+        memory(CHAIN, make_trace(CHAIN, DENSITIES, 50, weight_grad=grad), 64)
+        for grad in (np.array([[1, 0.11, 0.51]]), 1.0)
+    )
+    assert update == usual
+    assert update["breakdown"]["weights"] == update["breakdown"]["momentum"] == 4 * (16 + 8 + 20 + 14)
+    assert update["breakdown"]["masks"] == (80 + 40) / 8
+
+
+@pytest.mark.parametrize("method", ["rigl", "rigl-itop"])
+def test_one_step_per_epoch_takes_the_memory_of_two(method):
+    """digits has 1,437 images for training: with batches of 1,436 an epoch has a second step, of a single image."""
+    settings = {"sparsity.method": method, "sparsity.target": 0.95}
+    plans = [plan_settings(resolve("digits", {**settings, "training.batch_size": size})) for size in (1437, 1436)]
+    one, two = (plan.costs(plan.trace())[1]["breakdown"] for plan in plans)
+    trace = plans[0].trace()
+    assert (trace.weight_grad_density[trace.forward_density < 1] == 1).any()
+    for part in ("weights", "momentum", "masks"):
+        assert one[part] == two[part] > 0
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_memory_keeps_dense_masters_and_sparse_activations() -> None:
     found = profile(build("resnet8", 10, 1, 8), (1, 8, 8))
     densities = np.full((1, len(found.layers)), 0.1)
     trace = make_trace(found, densities, 100, weight_grad=1.0, activation_density=0.1)
-    ledger = memory(found, trace, 64)["breakdown"]
+    ledger = memory(found, trace, 64, dense_masters=True)["breakdown"]
     assert ledger["weights"] == ledger["gradients"] == ledger["momentum"] == 4 * found.parameters
     images, features = 8 * 8, found.layers[-1].input_elements  # what BatchNorm or ReLU do not keep as well
     inputs = sum(layer.input_elements for layer in found.layers)
@@ -273,7 +273,7 @@ def test_the_ledger_has_what_autograd_saves(name: str, frozen: int) -> None:
     saved = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in aside)
     del output
     plan = dataclasses.replace(run.sparse.plan, schedule=Schedule((frozen,) * settings.training.epochs))
-    ledger = memory(plan.profile, plan.trace(), 96)["breakdown"]["activations"]
+    ledger = memory(plan.profile, plan.trace(), 96, dense_masters=plan.method.dense_masters)["breakdown"]["activations"]
     assert ledger == pytest.approx(saved, rel=0.02)
 
 
