@@ -1,6 +1,7 @@
 """GraSP: before training, prune the weights whose removal harms the flow of gradients least."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -11,18 +12,25 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from spfde.cost.profile import LayerProfile
+from spfde.data import info
+from spfde.errors import SpfdeWarning
 from spfde.methods.base import Options, Run, register, scoring_macs
 from spfde.methods.ranked import Scored, gradient
+from spfde.settings import RunSettings, parse
 
 P = TypeVar("P")
 CHUNK = 256  # samples fetched at a time in the search for enough of each class
+MUCH = 1000  # samples at once that any training of small images has memory for; two parts of CIFAR-100's are as many
 
 
 class GraspOptions(Options):
     per_class: int = Field(10, ge=1, description="random training samples of each class that are scored")
     temperature: float = Field(200.0, gt=0, description="what logits are divided by")
     parts: int = Field(
-        2, ge=1, description="equal parts of the samples, sorted by class, that go through the network one by one"
+        2,
+        ge=1,
+        description="equal parts of the samples, sorted by class, that go through the network one by one; more of them "
+        "take less memory",
     )
 
 
@@ -31,6 +39,8 @@ class Grasp(Scored):
     """Removes the weights with the highest -w (H g) of the dense network at initialisation: Wang et al. 2020, Eq. 8.
 
     g is the gradient and H the Hessian of the loss, summed over the parts; BatchNorm uses each part's own statistics.
+    Where it has no statistics of the part, any number of equal parts ranks the weights alike: k parts have k times the
+    gradient and k times the Hessian of the mean loss.
     All convolutions and the classifier are ranked together, unless `sparsity.dense_layers` says otherwise.
     """
 
@@ -41,6 +51,21 @@ class Grasp(Scored):
     dense_kernels = "its score takes gradients of gradients"
     Options: ClassVar[type[Options]] = GraspOptions
     defaults: ClassVar[dict[str, Any]] = {"sparsity": {"dense_layers": "none"}}
+
+    @classmethod
+    def warn(cls, settings: RunSettings) -> None:
+        """Warns of parts that take far more memory than a training batch."""
+        options = parse(GraspOptions, settings.sparsity.options, "sparsity.options")
+        samples, batch = options.per_class * info(settings.data.name).classes, settings.training.batch_size
+        part = math.ceil(samples / options.parts)
+        if 2 * part > max(batch, MUCH):
+            warnings.warn(
+                f"grasp scores {samples} samples in parts of {part}; the graph of one takes "
+                f"the memory of {2 * part} in training, where a batch has {batch}; "
+                f"set sparsity.options.parts={math.ceil(2 * samples / max(batch, MUCH))} or more",
+                SpfdeWarning,
+                stacklevel=2,
+            )
 
     def scores(self, run: Run, network: nn.Module, weights: list[Tensor]) -> list[Tensor]:
         images, labels = self._samples(run, network)

@@ -1,5 +1,6 @@
 """SNIP and GraSP against autograd and an explicit Hessian on a two-layer network."""
 
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from spfde import settings_for
 from spfde.api import SparseTraining
 from spfde.cost.profile import profile
 from spfde.errors import SpfdeWarning
-from spfde.experiments.resolve import nested, resolve
+from spfde.experiments.resolve import expand, nested, resolve
 from spfde.methods import make
 from spfde.methods.base import MethodPlan
 from spfde.methods.grasp import hessian_gradient
@@ -145,6 +146,48 @@ def test_hessian_gradient_product_is_that_of_the_explicit_hessian() -> None:
     expected = hessian(whole, flat.detach()) @ torch.autograd.grad(whole(flat), flat)[0]
     product = hessian_gradient(loss, parts, weights)
     torch.testing.assert_close(torch.cat([part.flatten() for part in product]), expected)
+
+
+def test_more_equal_parts_rank_the_weights_alike() -> None:
+    """Without BatchNorm k parts have k times the gradient and k times the Hessian of the loss over all samples."""
+    draws = torch.Generator().manual_seed(0)
+    weights = [torch.randn(4, 3, generator=draws, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    samples = torch.randn(60, 3, generator=draws, dtype=torch.float64)
+
+    def loss(part: Tensor) -> Tensor:
+        return ((part @ weights[0].T).tanh() @ weights[1]).exp().mean()
+
+    whole = hessian_gradient(loss, [samples], weights)
+    for count in (2, 6, 20):
+        for found, expected in zip(hessian_gradient(loss, samples.tensor_split(count), weights), whole, strict=True):
+            torch.testing.assert_close(found, count**2 * expected)
+
+
+def test_scoring_on_imagenet_takes_less_memory_than_training() -> None:
+    """Ten images of each of 1,000 classes; the graph of a part keeps the activations' gradients too."""
+    rows = [run for name in ("table2", "table3") for run in expand("imagenet", name) if run.sparsity.method == "grasp"]
+    runs = list({run.row_digest: run for run in rows}.values())
+    assert [run.row for run in runs] == ["grasp-s80", "grasp-s90"]  # the same ones in both
+    plan = plan_settings(runs[0])
+    trace = plan.trace()
+    assert trace.scored_samples.max() == 2 * 200
+    training = plan.costs(trace.assign(scored_samples=0))[1]["full_peak"]
+    assert plan.costs(trace)[1]["full_peak"] == training
+    halves = trace.assign(scored_samples=2 * 5000)
+    assert plan.costs(halves)[1]["full_peak"] > 4 * training
+    assert 400 * plan.profile.saved_bytes[0] + 8 * plan.profile.parameters < 40e9  # on one GPU, in fp32
+
+
+def test_parts_of_far_more_than_a_batch_are_warned_of() -> None:
+    with pytest.warns(
+        SpfdeWarning, match="parts of 5000; .*memory of 10000 in training, where a batch has 2048; .*parts=10 or more"
+    ):
+        resolve("imagenet", {"sparsity.method": "grasp"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve("imagenet", {"sparsity.method": "grasp", "sparsity.options": {"parts": 10}})
+        for scale in ("smoke", "digits", "cifar10", "cifar100", "cifar100-short"):
+            resolve(scale, {"sparsity.method": "grasp"})
 
 
 @pytest.mark.parametrize("method", ["snip", "grasp"])
