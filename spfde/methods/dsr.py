@@ -31,6 +31,9 @@ class Dsr(Method):
     halved when more than (1 + tolerance) N_p weights were pruned and doubled when fewer than (1 - tolerance) N_p were.
     Each layer keeps at least one weight; what a full layer cannot take goes to the others. The paper gives N_p as a
     number of weights for each network; here it is a share, which fits any network.
+
+    The first reallocation comes before training and goes by initial weights: 1 to 3 % of the active ones, those below
+    the first H, are replaced by others that start at 0, and H is doubled (measured on the networks of the scales).
     """
 
     name = "dsr"
