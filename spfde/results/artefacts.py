@@ -45,6 +45,7 @@ class Artefact:
         shows: other artefacts that it contains, by their rules' names.
         plans: experiments whose plans it reads, beside its own.
         claims: whether it reads config/claims.yaml, for the protocol of a reduced scale.
+        published: whether it reads the published records of every scale.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Artefact:
     shows: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
     claims: bool = False
+    published: bool = False
 
     @property
     def rule(self) -> str:
@@ -133,7 +135,7 @@ TABLES = {
         _table("deviations"),
         _table("budget"),
         _table("pilot"),
-        _table("study", experiment="budget", plans=("table2", "appendix_b"), claims=True),
+        _table("study", experiment="budget", plans=("table2", "appendix_b"), scales=("cifar100",), claims=True),
     )
 }
 FIGURES = {
@@ -143,7 +145,7 @@ FIGURES = {
         _figure("figure3", analyses=("figure3.gradients",)),
         _figure("figure4"),
         _figure("appendix_b"),
-        _figure("budget", claims=True),
+        _figure("budget", scales=("cifar100",), claims=True),
         _figure("tradeoff", "table2"),
         _figure("timeline", "table2"),
         _figure("scaling", by_hand=("scaling.csv",)),
@@ -152,7 +154,7 @@ FIGURES = {
 NOTEBOOKS = {
     entry.name: entry
     for entry in (
-        _notebook("results", "table2", shows=("table_table2", "figure_budget", "figure_tradeoff")),
+        _notebook("results", "table2", shows=("table_table2", "figure_budget", "figure_tradeoff"), published=True),
         _notebook("freezing_sieving", "table2", shows=("figure_timeline",)),
         _notebook("cost", "table2", shows=("figure_figure4",)),
     )

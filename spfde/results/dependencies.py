@@ -25,7 +25,12 @@ def source_files(*modules: str) -> list[str]:
     # Importing a module runs the packages around it too, and what those import.
     while missing := {parent for module in needed for parent in _parents(module)} - needed:
         needed |= missing.union(*(graph.find_upstream_modules(module) for module in missing))
-    return sorted(shown(_file(module)) for module in needed)
+    return sorted(source_file(module) for module in needed)
+
+
+def source_file(module: str) -> str:
+    """The file of a module of spfde, without what it imports."""
+    return shown(_file(module))
 
 
 def shown(path: Path) -> str:

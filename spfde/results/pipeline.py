@@ -17,7 +17,8 @@ from spfde.experiments.files import experiment_names, read_scale, scale_names, s
 from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
 from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, Artefact
-from spfde.results.dependencies import shown, source_files
+from spfde.results.dependencies import shown, source_file, source_files
+from spfde.results.elsewhere import analyses_there, published_scales, records_there, results_there
 from spfde.results.jobs import Job, Run, check_names, packed
 from spfde.results.measured import EPOCHS, STEPS, measured_path, repeats_path
 from spfde.results.status import ordered
@@ -30,10 +31,11 @@ ANALYSES = ("similarity", "cka", "gradients")
 # The modules that make what is no artefact: their files, and all that they import, are among its inputs.
 PLANNER = ("spfde.planning", "spfde.experiments.resolve")
 LEDGER = ("spfde.results.account",)
-COLLECTOR = ("spfde.results.collect",)
-ANALYSIS = ("spfde.analysis",)
+COLLECTOR = ("spfde.results.collect", "spfde.training.environment")
+ANALYSIS = ("spfde.cli.analyse",)  # which runs, and which columns
 JUDGE = ("spfde.results.evidence", "spfde.results.verdicts")
 OVERVIEW = ("spfde.results.overview",)
+HEADLINE = "table2"  # the experiment of the overview's table
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ class Pipeline:
             ),
             *self._settings(artefact.experiments, [scale for part in parts for scale in part.scales]),
             shown(config_file("reference.csv")),
-            *(shown(config_file("claims.yaml")) for part in parts if part.claims),
+            *(path for part in parts if part.claims for path in self._protocol()),
+            *(path for part in parts if part.published for path in self._published_results()),
             *source_files(*(f"spfde.results.{FILES[part.kind].folder}" for part in parts if part.kind != "notebook")),
             *source_files(*(part.module for part in parts)),
         ]
@@ -221,7 +224,8 @@ class Pipeline:
 
     def plan_inputs(self) -> list[str]:
         """Settings, and all code that a plan follows from."""
-        return [*self._settings(self.experiments), *source_files(*PLANNER)]
+        chooses = source_file("spfde.cli.plan")  # which rows; the budgets that it plans as well have no part in it
+        return [*self._settings(self.experiments), chooses, *source_files(*PLANNER)]
 
     def account_inputs(self, targets: Iterable[str]) -> list[str]:
         """The chosen experiments' records, where all are there or all will be made; else those that were asked for.
@@ -232,27 +236,34 @@ class Pipeline:
         everything = self.records(*self.experiments)
         if not all(Path(path).is_file() for path in everything):
             everything = self.records(*self._asked(targets))
-        return [*everything, *self.steps, *source_files(*LEDGER)]
+        return [*everything, *self._unchosen, *self.steps, *source_files(*LEDGER)]
 
     def collect_inputs(self) -> list[str]:
-        return [*self.records(*self.experiments), self.costs, *source_files(*COLLECTOR)]
+        return [*self.records(*self.experiments), *self._unchosen, self.costs, *source_files(*COLLECTOR)]
 
     def claims_inputs(self) -> list[str]:
         """Records, timings and analyses; and all settings, because costs are those of the papers' scales.
 
-        Timings are those of the papers' scales too, where there are any.
+        Accuracies and analyses are those of the papers' scales and of the reduced ones too, and timings those of the
+        papers' scales: what is there of them, whichever scale runs.
         """
         analyses = [path for entry in self.artefacts for path in self.analyses(entry)]
         timings = [*self.timings_elsewhere(), *self.timings(self.artefacts)]
-        files = [*self.records(*self.experiments), self.costs, *timings, *analyses]
-        return list(dict.fromkeys([*files, *map(shown, config_files()), *source_files(*JUDGE)]))
+        files = [*self.records(*self.experiments), *self._unchosen, self.costs, *timings, *analyses]
+        names = sorted({name for entry in ARTEFACTS.values() for name in entry.analyses})
+        for scale in scale_names():
+            if scale != self.scale:
+                files += [*results_there(scale, self.results), *analyses_there(names, scale, self.results)]
+        files += map(shown, [config_file("reference.csv"), *config_files()])
+        return list(dict.fromkeys([*files, *source_files(*JUDGE)]))
 
     def overview_inputs(self) -> list[str]:
         """The first page shows the headline of Table 2, its figures and the verdicts."""
         home = [str(self.home / name) for name in ("runs.csv", "claims.json")]
         first = [f"figure_{name}" for name in FIRST_PAGE]
         figures = [self.outputs(entry)[0] for entry in self.artefacts if entry.rule in first]
-        return [*home, *self.plans(self.experiments), *figures, *source_files(*OVERVIEW)]
+        settings = [*self._settings([HEADLINE]), shown(config_file("reference.csv"))]
+        return [*home, *self.plans(self.experiments), *figures, *settings, *source_files(*OVERVIEW)]
 
     def analyse_inputs(self, experiment: str) -> list[str]:
         return [*self.records(experiment), *source_files(*ANALYSIS)]
@@ -280,6 +291,26 @@ class Pipeline:
         files = [config_file("scales", f"{name}.yaml") for name in scales]
         files += [config_file("experiments", f"{name}.yaml") for name in names]
         return [shown(path) for path in [*files, *config_files("data")]]
+
+    @functools.cached_property
+    def _unchosen(self) -> list[str]:
+        """The scale's records that are there and belong to no chosen run: what reads a scale's records reads them too.
+
+        Of chosen runs, `records` tells which record counts, so that the inputs are the same once it has been made.
+        """
+        chosen = {run.run_id for runs in self.runs.values() for run in runs}
+        return [path for path in records_there(self.scale, self.results) if Path(path).parent.name not in chosen]
+
+    def _published_results(self) -> list[str]:
+        """What is there of the other scales that have published records."""
+        others = [scale for scale in published_scales(self.results) if scale != self.scale]
+        return [path for scale in others for path in results_there(scale, self.results)] + self._unchosen
+
+    def _protocol(self) -> list[str]:
+        """The files of config/ that the protocol of a reduced scale follows from: claims, and all rows of its tiers."""
+        rows = [row for tier in read_scale(self.scale).tiers for row in tier.rows]
+        experiments = dict.fromkeys(row.split("/")[0] for row in rows)
+        return [shown(config_file("claims.yaml")), *self._settings(experiments)]
 
     @functools.cached_property
     def _to_analyse(self) -> set[str]:

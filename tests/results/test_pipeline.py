@@ -1,11 +1,7 @@
 """The registry of artefacts and what the workflow computes of it: runs, jobs, records, inputs."""
 
-import os
 import re
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,11 +11,8 @@ import yaml
 
 from spfde.errors import SpfdeError
 from spfde.experiments.files import experiment_names
-from spfde.results import figures, tables
 from spfde.results.artefacts import ARTEFACTS, FIGURES, NOTEBOOKS, TABLES
-from spfde.results.claims import read
 from spfde.results.dependencies import source_files
-from spfde.results.evidence import Evidence
 from spfde.results.jobs import MADE, RULES
 from spfde.results.launch import launched
 from spfde.results.pipeline import Pipeline, chosen
@@ -34,27 +27,6 @@ SMALL = {
     "training": {"epochs": 4},
     "sparsity": {"interval": 1},
 }
-opened: set[str] | None = None  # files opened while somebody listens
-
-
-def listen(event: str, arguments: tuple[object, ...]) -> None:
-    if opened is not None and event == "open" and isinstance(arguments[0], str | os.PathLike):
-        opened.add(os.path.relpath(arguments[0]))
-
-
-sys.addaudithook(listen)
-
-
-@contextmanager
-def reading() -> Iterator[set[str]]:
-    """The files that are opened meanwhile, relative to the working directory."""
-    global opened
-    found: set[str] = set()
-    opened = found
-    try:
-        yield found
-    finally:
-        opened = None
 
 
 @pytest.fixture
@@ -116,26 +88,6 @@ def test_a_table_depends_on_the_scales_that_it_is_computed_at(monkeypatch: pytes
     for name, scales in {"table1": {"smoke", "cifar100"}, "table2": {"smoke"}, "table3": {"smoke", "imagenet"}}.items():
         inputs = pipeline.inputs(TABLES[name])
         assert {Path(path).stem for path in inputs if path.startswith("config/scales")} == scales
-
-
-@pytest.mark.parametrize(
-    "name", ["table_table2", "table_appendix_b", "figure_figure1", "figure_tradeoff", "figure_timeline"]
-)
-def test_an_artefact_reads_nothing_but_its_inputs(
-    name: str, smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of results and settings; whole records stand for their summary."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "results").symlink_to(smoke)
-    (tmp_path / "config").symlink_to(ROOT / "config")
-    entry = ARTEFACTS[name]
-    make = tables.make if entry.kind == "table" else figures.make
-    with reading() as found:
-        make(entry.name, "smoke", Path("results"))
-    inputs = set(Pipeline("smoke", chosen("all")).inputs(entry))
-    results = {path for path in found if path.startswith(("results/", "config/")) and "/runs/" not in path}
-    written = {"results/smoke/tables", "results/smoke/figures"}
-    assert results and {path for path in results if not path.startswith(tuple(written))} <= inputs
 
 
 def test_rows_of_equal_seeds_are_packed_and_a_shared_run_is_trained_once(project: Path) -> None:
@@ -305,20 +257,6 @@ def test_measured_epochs_of_the_papers_scales_are_inputs_of_the_claims_where_the
     assert inputs() == {fresh} and inputs("large") == set()  # there, they are among the workflow's own results
     another = measure("results/published/huge")
     assert inputs() == {fresh, another} and inputs("huge") == {fresh} and inputs("large") == {another}
-
-
-def test_claims_on_acceleration_read_nothing_but_the_inputs_of_the_claims(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results/published").symlink_to(ROOT / "results/published")
-    told = [claim for claim in read().claims if claim.kind == "acceleration"]
-    with reading() as found:
-        evidence = Evidence("digits", Path("results"))
-        assert {evidence.decide(claim)["verdict"] for claim in told} != {"not run"}
-    results = {path for path in found if path.startswith("results/")}
-    assert results and results <= set(Pipeline("digits", chosen("all"), train="never").claims_inputs())
 
 
 def test_experiments_are_chosen_by_name() -> None:
