@@ -41,7 +41,7 @@ class Swat(Method):
     the weight gradient is dense and uses the activations at or above that of their own k-th largest, over the whole
     batch, with the layer's s. Both thresholds are exact every `period` steps and kept between, so the numbers in use
     move: little where steps are small, but a scaled period has at least 10 steps, and in a run of 120 steps (scale
-    digits, 90 %) a layer had up to 6.1 times its planned weights, all layers together up to 1.4 times. The trace has
+    digits, 90 %) a layer had up to 5.2 times its planned weights, all layers together up to 1.4 times. The trace has
     what was used, activations too. A step is planned to cost (1 - s) + (1 - s) + (1 - s) thirds of a dense one; zeros
     behind a ReLU are never used, so the last third is less at low sparsity.
     The first convolution stays dense in weights and activations. At the end the weights outside an exact top-k are 0.
