@@ -184,7 +184,7 @@ class Execution:
         """Whether the model still has the modules to which the kernels were attached."""
         known = dict(self.model.named_modules())
         same = all(known.get(unit.name) is old for unit, old in zip(self._handle.units, self._modules, strict=True))
-        return same and all(unit.intact() for unit in self._handle.units)
+        return same and self._handle.intact()
 
     @property
     def _able(self) -> bool:

@@ -43,9 +43,6 @@ class FakeUnit:
         self.asked += 1
         return self.seconds(self.name, frozen)
 
-    def intact(self) -> bool:
-        return True
-
 
 class FakeHandle:
     def __init__(self, model: nn.Module, masks: dict[str, Tensor], seconds: Any) -> None:
@@ -69,6 +66,9 @@ class FakeHandle:
 
     def problems(self) -> list[str]:
         return []
+
+    def intact(self) -> bool:
+        return True
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Putting sparse kernels under a model that knows nothing of them, and taking them away again."""
 
-import copy
+import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from spfde.errors import SpfdeError, nearest
 from spfde.kernels import networks
@@ -17,7 +18,8 @@ from spfde.kernels.convolution import Watcher
 from spfde.kernels.library import library
 from spfde.kernels.pool import mean
 from spfde.kernels.structure import Structure
-from spfde.kernels.units import KernelUnit, PoolUnit, SparseUnit, Unit
+from spfde.kernels.trial import copied
+from spfde.kernels.units import KernelUnit, SparseUnit, Unit, normalises
 
 Choice = Literal["sparse", "dense"]
 
@@ -64,11 +66,10 @@ class Handle:
             if name not in known:
                 raise SpfdeError(f'the model has no layer "{name}" for a mask', nearest(name, known))
         found = networks.find(model, masks)
-        self._all = [unit for network in found.values() for unit in network.units]
-        self.units = [unit for unit in self._all if isinstance(unit, KernelUnit)]
+        self._networks = list(found.values())
+        self.units = [unit for network in self._networks for unit in network.sparse]
         self.choices: dict[str, Choice] = {unit.name: "sparse" for unit in self.units}
         self._convs = {name: conv for unit in self.units for name, conv in unit.convs.items()}
-        self._inner = list(dict.fromkeys(module for unit in self._all for module in unit.modules))
         self._structures: dict[str, Structure] = {}
         self._samples: dict[str, Structure] = {}
         self._watchers: Mapping[str, Watcher] = {}
@@ -104,6 +105,8 @@ class Handle:
         for name in self._convs if layers is None else layers:
             if name in self._convs:
                 self._structures[name] = self._structure(name, self.masks.get(name))
+        for unit in self.units:
+            unit.taken = None
 
     def _structure(self, name: str, mask: Tensor | None) -> Structure:
         conv = self._convs[name]
@@ -154,51 +157,76 @@ class Handle:
 
     def problems(self, x: Tensor | None = None) -> list[str]:
         """Why the next forward pass (of the input x) would run dense; nothing where it would not."""
-        return self._problems(self.units, self._inner, x)
+        return self._problems(self._networks, x)
 
-    def _problems(self, units: list[KernelUnit], inner: list[nn.Module], x: Tensor | None) -> list[str]:
-        found = []
+    def _problems(self, asked: list[networks.Network], x: Any) -> list[str]:
+        found: list[str] = []
         if torch.compiler.is_compiling():
-            found.append("the model is compiled")
+            return ["the model is compiled"]  # nothing of what follows is to be part of the graph
         if torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
             found.append("the model is traced")
-        if torch.is_autocast_enabled("cpu"):
-            found.append("autocast is on")
         if torch._C._are_functorch_transforms_active():
             found.append("a transform of torch.func is active")
-        if (
-            x is not None
-            and not torch.is_autocast_enabled("cpu")
-            and not (x.dtype == torch.float32 and x.device.type == "cpu" and type(x) is Tensor)
-        ):
+        if torch.is_autocast_enabled("cpu"):
+            found.append("autocast is on")
+        elif isinstance(x, Tensor) and not _plain(x):
             found.append(f"the input is of {x.dtype} on {x.device}")
-        for module in inner:
-            if not self._watchers and (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks):
-                found.append("a layer inside has a hook")
-                break
-        if not all(unit.intact() for unit in units):
-            found.append("a layer was replaced")
-        elif not all(_fine(conv.weight) for unit in units for conv in unit.convs.values()):
-            found.append("a weight is not of torch.float32 on the CPU any more")
+        if any(network.covered.modules for network in asked) and _hooks_of_all_modules():
+            found.append("there is a hook of all modules")
+        if not self._watchers and any(network.covered.hooked for network in asked):
+            found.append("a layer inside has a hook")
+        if not all(network.covered.intact for network in asked):
+            found.append("a layer was replaced or changed")
+        if not found and not (
+            all(self.reads(unit) for network in asked for unit in network.sparse)
+            and all(normalises(bn) for network in asked for bn in network.norms)
+        ):
+            found.append("a weight or a BatchNorm is no dense tensor of torch.float32 on the CPU any more")
         return found
 
-    def runs_dense(self, network: networks.Network, x: Tensor) -> bool:
-        """Whether this forward pass of a network must run dense; says why, once a reason."""
+    def reads(self, unit: KernelUnit) -> bool:
+        """Whether kernels can read the weights of a unit as they are now."""
+        for name, conv in unit.convs.items():
+            parameters = vars(conv)["_parameters"]
+            if not self._structures[name].reads(parameters.get("weight")):
+                return False
+            if unit.bare and parameters.get("bias") is not None:
+                return False
+        return True
+
+    def intact(self) -> bool:
+        """Whether the modules that the kernels cover are those that were found."""
+        return all(network.covered.intact for network in self._networks)
+
+    def runs_dense(self, network: networks.Network, x: Any) -> bool:
+        """Whether this forward pass of a network must run dense; says why, once a reason.
+
+        Args:
+            x: the input; none where there is another number of them, or a keyword.
+        """
         self.executed -= network.layers
         if self.dense or all(self.choices[unit.name] == "dense" for unit in network.sparse):
             return True
-        found = self._problems(network.sparse, network.inner, x)
-        for problem in set(found) - self._warned:
-            self._warned.add(problem)
-            warnings.warn(f"sparse kernels are not used: {problem}; dense kernels are", stacklevel=4)
-        return bool(found) or not x.numel() or (x.dim() != 4 and network.sparse[0].blocked)
+        found = self._problems([network], x)
+        if not isinstance(x, Tensor):
+            found.append("the input is not one tensor, given without a keyword")
+        if found:
+            for problem in set(found) - self._warned:
+                self._warned.add(problem)
+                warnings.warn(f"sparse kernels are not used: {problem}; dense kernels are", stacklevel=4)
+            return True
+        return not x.numel() or (x.dim() != 4 and network.sparse[0].blocked)
 
     def trace_shapes(self, x: Tensor) -> None:
-        """Learns the shapes of the units' inputs from a forward pass of a copy of the model."""
-        copied = copy.deepcopy(self.model).eval()
-        twin = Handle(copied, dict(self.masks), self.threads)
+        """Learns the shapes of the units' inputs from a forward pass of a copy of the model.
+
+        Raises:
+            RuntimeError: the model cannot be copied.
+        """
+        model = copied(self.model).eval()
+        twin = Handle(model, dict(self.masks), self.threads)
         with torch.no_grad():
-            copied(x)
+            model(x)
         for mine, theirs in zip(self.units, twin.units, strict=True):
             mine.input_shape = theirs.input_shape
 
@@ -216,12 +244,9 @@ class Handle:
         batch, threads = len(x), self.threads or torch.get_num_threads()
         blocked, end = False, None
         for unit in units:
-            if isinstance(unit, KernelUnit):
-                unit.input_shape = (x.shape[2], x.shape[1], x.shape[3]) if blocked else tuple(x.shape[1:])
-            chosen = self.choices.get(unit.name) == "sparse" or (blocked and isinstance(unit, PoolUnit))
-            if isinstance(unit, SparseUnit) and chosen:
+            if isinstance(unit, SparseUnit) and self._runs_sparse(unit, x, blocked):
                 if unit.blocked and not blocked:
-                    x, blocked = block(x, threads), True
+                    batch, x, blocked = len(x), block(x, threads), True
                 x, end = unit.sparse(x, batch, self.stage, threads, end)
             else:
                 x = unit.dense(unblock(x, batch, threads) if blocked else x)
@@ -230,9 +255,27 @@ class Handle:
             return mean(x, batch, threads) if blocked else x.mean((2, 3))
         return unblock(x, batch, threads) if blocked else x
 
+    def _runs_sparse(self, unit: SparseUnit, x: Tensor, blocked: bool) -> bool:
+        shape = (x.shape[2], x.shape[1], x.shape[3]) if blocked else tuple(x.shape[1:])
+        if isinstance(unit, KernelUnit):
+            unit.input_shape = shape
+            chosen = self.choices[unit.name] == "sparse"
+        else:  # one without weights goes on in the layout that it finds
+            chosen = blocked
+        return chosen and (blocked or _plain(x)) and unit.takes(shape)
 
-def _fine(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+def _plain(x: Tensor) -> bool:
+    return x.dtype is torch.float32 and x.is_cpu and type(x) is Tensor
+
+
+def _hooks_of_all_modules() -> bool:
+    return bool(
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
 
 
 def _new(plain: Any) -> Any:
@@ -244,9 +287,11 @@ def _swap(module: nn.Module, handle: Handle, network: networks.Network) -> None:
     """Gives a module a class of its own; copies and pickles name the plain class."""
     plain = type(module)
 
-    def forward(self: nn.Module, x: Tensor) -> Tensor:
+    @functools.wraps(plain.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        x: Any = args[0] if len(args) == 1 and not kwargs else None
         if self is not module or handle.runs_dense(network, x):
-            return plain.forward(self, x)
+            return plain.forward(self, *args, **kwargs)
         return network.forward(self, lambda x, pooled: handle.run(network.units, x, pooled), x)
 
     def reduce(self: nn.Module, protocol: Any) -> Any:

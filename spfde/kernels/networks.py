@@ -1,26 +1,15 @@
 """Networks whose forward pass the kernels know: their units in order, and what comes before and after them."""
 
-import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spfde.kernels.structure import supports
-from spfde.kernels.units import (
-    ConvUnit,
-    DenseUnit,
-    KernelUnit,
-    LinearUnit,
-    LoneUnit,
-    PoolUnit,
-    Unit,
-    can_run,
-    halves,
-    has_class,
-    residual_block,
-)
+from spfde.kernels.covered import Covered
+from spfde.kernels.recognise import can_run, halves, has_class, is_plain, residual_block
+from spfde.kernels.structure import readable, supports
+from spfde.kernels.units import ConvUnit, DenseUnit, KernelUnit, LinearUnit, LoneUnit, PoolUnit, Unit
 
 Chain = Callable[[Tensor, bool], Tensor]  # runs the units; gives the mean over the pixels if that is asked for
 
@@ -28,18 +17,33 @@ Chain = Callable[[Tensor, bool], Tensor]  # runs the units; gives the mean over 
 class Network:
     """A module whose forward pass is a chain of units between two plain parts.
 
-    Attributes:
-        units: in forward order; `sparse` are those that can run sparse, `layers` the names of their layers.
-        inner: modules whose own forward pass is not called.
+    Args:
+        root: the module.
+        units: in forward order.
         forward: the module's forward pass, given the module, the chain and the input.
+        keys: of the root's children that the units are, or are in; all of them unless given.
+        around: modules around the units that are not called either.
+
+    Attributes:
+        sparse: the units that can run sparse, and `layers` the names of their layers.
+        covered: the modules that are not called.
+        norms: the BatchNorms among them.
     """
 
-    def __init__(self, units: list[Unit], forward: Callable[[Any, Chain, Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        root: nn.Module,
+        units: list[Unit],
+        forward: Callable[[Any, Chain, Tensor], Tensor],
+        keys: Collection[str] | None = None,
+        around: Iterable[nn.Module] = (),
+    ) -> None:
         self.units = units
         self.forward = forward
         self.sparse = [unit for unit in units if isinstance(unit, KernelUnit)]
         self.layers = {layer for unit in self.sparse for layer in unit.layers}
-        self.inner = list(dict.fromkeys(module for unit in units for module in unit.modules))
+        self.covered = Covered(root, [*around, *(module for unit in units for module in unit.modules)], keys)
+        self.norms = [module for module in self.covered.modules if type(module) is nn.BatchNorm2d]
 
     @property
     def useful(self) -> bool:
@@ -65,9 +69,9 @@ def find(model: nn.Module, masked: Collection[str]) -> dict[str, Network]:
     for name in sorted(set(masked) - inside):
         module = model.get_submodule(name)
         if supports(module):
-            found[name] = Network([LoneUnit(name, module)], _plainly)
-        elif type(module) is nn.Linear and "weight" in module._parameters:
-            found[name] = Network([LinearUnit(name, module)], _plainly)
+            found[name] = Network(module, [LoneUnit(name, module)], _plainly)
+        elif is_plain(module, nn.Linear) and readable(module._parameters.get("weight")):
+            found[name] = Network(module, [LinearUnit(name, module)], _plainly)
     return found
 
 
@@ -80,75 +84,77 @@ def _joined(*names: str) -> str:
 
 
 def _block_or_dense(name: str, module: nn.Module) -> Unit:
-    return residual_block(name, module) or DenseUnit(name, module, [module])
+    return residual_block(name, module) or DenseUnit(name, module)
+
+
+def _blocks(name: str, stages: dict[str, Any]) -> list[Unit]:
+    """The units of stages one after the other; a block may be in a stage twice."""
+    return [
+        _block_or_dense(_joined(name, stage, key), module)
+        for stage, blocks in stages.items()
+        for key, module in blocks._modules.items()
+    ]
 
 
 def _cifar_resnet(name: str, model: Any) -> Network | None:
     if not has_class(model, "spfde.models.resnet", "CifarResNet"):
         return None
-    units: list[Unit] = []
+    stages = {key: getattr(model, key) for key in ("layer1", "layer2", "layer3")}
+    if not all(is_plain(stage, nn.Sequential) for stage in stages.values()):
+        return None
+    stem, keys = _joined(name, "conv1"), [*stages]
+    first: Unit = DenseUnit(stem, lambda x: torch.relu(model.bn1(model.conv1(x))))
     if can_run(model.conv1, model.bn1):
-        units.append(ConvUnit((_joined(name, "conv1"), _joined(name, "bn1")), lambda: (model.conv1, model.bn1)))
-    else:
-        stem = [model.conv1, model.bn1]
-        units.append(DenseUnit(_joined(name, "conv1"), lambda x: torch.relu(model.bn1(model.conv1(x))), stem))
-    for stage in ("layer1", "layer2", "layer3"):
-        for key, module in getattr(model, stage).named_children():
-            units.append(_block_or_dense(_joined(name, stage, key), module))
-    return Network(units, lambda model, chain, x: model.classifier(chain(x, True)))
+        first, keys = ConvUnit(stem, (model.conv1, model.bn1)), ["conv1", "bn1", *stages]
+    units = [first, *_blocks(name, stages)]
+    return Network(model, units, lambda model, chain, x: model.classifier(chain(x, True)), keys, stages.values())
 
 
 def _torchvision_resnet(name: str, model: Any) -> Network | None:
     if not has_class(model, "torchvision.models.resnet", "ResNet"):
         return None
-    units = [
-        _block_or_dense(_joined(name, stage, key), module)
-        for stage in ("layer1", "layer2", "layer3", "layer4")
-        for key, module in getattr(model, stage).named_children()
-    ]
-    pooled = type(model.avgpool) is nn.AdaptiveAvgPool2d and model.avgpool.output_size in (1, (1, 1))
+    stages = {key: getattr(model, key) for key in ("layer1", "layer2", "layer3", "layer4")}
+    if not all(is_plain(stage, nn.Sequential) for stage in stages.values()):
+        return None
+    pooled = is_plain(model.avgpool, nn.AdaptiveAvgPool2d) and model.avgpool.output_size in (1, (1, 1))
+    covered = {**stages, "avgpool": model.avgpool} if pooled else stages
 
     def forward(model: Any, chain: Chain, x: Tensor) -> Tensor:
         x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
         features = chain(x, True) if pooled else model.avgpool(chain(x, False)).flatten(1)
         return model.fc(features)
 
-    return Network(units, forward)
+    return Network(model, _blocks(name, stages), forward, list(covered), covered.values())
 
 
 def _sequence(name: str, module: nn.Module) -> Network | None:
-    if type(module) is not nn.Sequential or "forward" in module.__dict__:
-        return None
-    return Network(_units(name, module), _plainly)
+    return Network(module, _units(name, module), _plainly) if is_plain(module, nn.Sequential) else None
 
 
 def _vgg(name: str, model: Any) -> Network | None:
     if not any(has_class(model, "spfde.models.vgg", kind) for kind in ("Vgg", "Vgg16Small")):
         return None
-    if type(model.features) is not nn.Sequential:
+    if not is_plain(model.features, nn.Sequential):
         return None
     units = _units(_joined(name, "features"), model.features)
-    return Network(units, lambda model, chain, x: model.classifier(chain(x, True)))
+    return Network(
+        model, units, lambda model, chain, x: model.classifier(chain(x, True)), ["features"], [model.features]
+    )
 
 
-def _members(sequence: nn.Sequential, keys: list[str]) -> tuple[Any, ...]:
-    return tuple(sequence._modules.get(key) for key in keys)
-
-
-def _units(name: str, sequence: nn.Sequential) -> list[Unit]:
+def _units(name: str, sequence: nn.Module) -> list[Unit]:
     """Of a sequence: convolution, BatchNorm and ReLU together, poolings, residual blocks; all else runs dense."""
-    keys, modules = list(sequence._modules), list(sequence)
+    keys, modules = list(sequence._modules), list(sequence._modules.values())
     units: list[Unit] = []
     at = 0
     while at < len(modules):
         here = _joined(name, keys[at])
         three = modules[at : at + 3]
-        if len(three) == 3 and can_run(three[0], three[1]) and type(three[2]) is nn.ReLU:
-            get = functools.partial(_members, sequence, keys[at : at + 3])
-            units.append(ConvUnit((here, _joined(name, keys[at + 1])), get))
+        if len(three) == 3 and can_run(three[0], three[1]) and is_plain(three[2], nn.ReLU):
+            units.append(ConvUnit(here, tuple(three)))
             at += 3
             continue
-        module = modules[at]
+        module: Any = modules[at]
         units.append(PoolUnit(here, module) if halves(module) else _block_or_dense(here, module))
         at += 1
     return units
@@ -156,4 +162,4 @@ def _units(name: str, sequence: nn.Sequential) -> list[Unit]:
 
 def _lone_block(name: str, module: nn.Module) -> Network | None:
     unit = residual_block(name, module)
-    return None if unit is None else Network([unit], _plainly)
+    return None if unit is None else Network(module, [unit], _plainly)

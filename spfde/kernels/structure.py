@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from spfde.kernels import library as c
+from spfde.kernels.covered import untouched
 from spfde.kernels.library import library
 
 
 def supports(conv: nn.Module) -> bool:
     """Whether there are kernels for a convolution: 1x1 or 3x3, stride 1 or 2, padded to keep the size, no groups."""
-    if type(conv) is not nn.Conv2d or "weight" not in conv._parameters:  # a parametrised weight is no parameter
+    if type(conv) is not nn.Conv2d or not untouched(conv):
         return False
     size = conv.kernel_size[0]
     return (
@@ -21,8 +22,21 @@ def supports(conv: nn.Module) -> bool:
         and conv.dilation == (1, 1)
         and conv.groups == 1
         and conv.padding_mode == "zeros"
-        and conv.weight.dtype == torch.float32
-        and conv.weight.device.type == "cpu"
+        and readable(conv._parameters.get("weight"))
+    )
+
+
+def readable(weight: Tensor | None) -> bool:
+    """Whether kernels can read a layer's parameter of this name; a parametrised weight is none."""
+    return weight is not None and weight.dtype is torch.float32 and weight.is_cpu and is_dense(weight)
+
+
+def is_dense(weight: Tensor) -> bool:
+    """Whether its values lie side by side in memory, each once; then its gradient, `zeros_like`, has its strides."""
+    return (
+        weight.is_contiguous()
+        or weight.is_contiguous(memory_format=torch.channels_last)
+        or torch.empty_like(weight).stride() == weight.stride()
     )
 
 
@@ -72,6 +86,8 @@ class Structure:
     """
 
     def __init__(self, weight: Tensor, stride: int, mask: Tensor | None = None) -> None:
+        self._size, self._strides = weight.shape, weight.stride()
+        self._dense = is_dense(weight)
         weight = as_convolution(weight)
         self.shape = tuple(weight.shape)
         self.strides = weight.stride()
@@ -88,8 +104,13 @@ class Structure:
 
     def fits(self, weight: Tensor) -> bool:
         """Whether the weight still has the shape and strides that the structure was made for."""
-        weight = as_convolution(weight)
-        return weight.shape == self.shape and weight.stride() == self.strides
+        return weight.shape == self._size and weight.stride() == self._strides
+
+    def reads(self, weight: Tensor | None) -> bool:
+        """Whether kernels can read this weight, in this memory format or after a rebuild for another one."""
+        if weight is None or weight.dtype is not torch.float32 or not weight.is_cpu:
+            return False
+        return self._dense if self.fits(weight) else weight.shape == self._size and is_dense(weight)
 
     def geometry(self, batch: int, height: int, width: int, threads: int) -> c.Shape:
         outputs, inputs, kernel, _ = self.shape

@@ -1,8 +1,6 @@
 """The parts of a network that run on sparse kernels as a whole, and how they are found in it."""
 
-import copy
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,11 +16,12 @@ from spfde.kernels.blocked import block
 from spfde.kernels.conv_block import ConvBlock
 from spfde.kernels.ending import Ending
 from spfde.kernels.pool import halve
-from spfde.kernels.structure import supports
 from spfde.kernels.table import clock
+from spfde.kernels.trial import copied
 
 GetStage = Callable[[str, Any], Stage]  # layer and its BatchNorm, if it has one
 Ended = tuple[Tensor, Ending | None]
+Shape = tuple[int, ...]  # of one sample
 
 
 class Unit(ABC):
@@ -31,7 +30,8 @@ class Unit(ABC):
     Attributes:
         name: of its module in the model.
         kind: what it is, for people.
-        convs: its convolutions (or its linear layer) by layer name; none in a part that runs dense alone.
+        modules: those whose place the kernels take; none in a part that runs dense alone.
+        convs: its convolutions (or its linear layer) by layer name; likewise.
     """
 
     kind = "dense"
@@ -46,10 +46,6 @@ class Unit(ABC):
         """Names of its layers with weights."""
         return list(self.convs)
 
-    def intact(self) -> bool:
-        """Whether its modules are still those that were found."""
-        return True
-
     @abstractmethod
     def dense(self, x: Tensor) -> Tensor:
         """Runs its modules as they are."""
@@ -63,6 +59,10 @@ class SparseUnit(Unit):
     """
 
     blocked = True
+
+    @abstractmethod
+    def takes(self, shape: Shape) -> bool:
+        """Whether kernels can run on samples of this shape; where they cannot, torch raises an error or broadcasts."""
 
     @abstractmethod
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
@@ -82,10 +82,24 @@ class KernelUnit(SparseUnit):
     Attributes:
         handle: the `Handle` that it belongs to.
         input_shape: of one sample, as the last forward pass had it.
+        bare: its convolutions have no bias.
     """
 
+    bare = True
     handle: Any = None
-    input_shape: tuple[int, ...] = ()
+    input_shape: Shape = ()
+    taken: Shape | None = None  # a shape that fits the weights as they are
+
+    def takes(self, shape: Shape) -> bool:
+        if shape != self.taken:
+            if not self.fits(shape):
+                return False
+            self.taken = shape
+        return True
+
+    @abstractmethod
+    def fits(self, shape: Shape) -> bool:
+        """As `takes`, by the shapes of all weights."""
 
     @abstractmethod
     def twin(self) -> "KernelUnit":
@@ -103,10 +117,13 @@ class KernelUnit(SparseUnit):
             Seconds of a sparse and of a dense pass.
 
         Raises:
-            RuntimeError: no forward pass has told the shape of the input yet.
+            RuntimeError: no forward pass has told the shape of the input yet; the modules cannot be copied, or have
+                changed so that there are no kernels for them.
         """
         if not self.input_shape:
             raise RuntimeError(f"the shape of the input of {self.name} is not known before a forward pass")
+        if not (self.handle.reads(self) and self.takes(self.input_shape)):
+            raise RuntimeError(f"there are no kernels for {self.name} as it is now")
         twin, threads = self.twin(), self.handle.threads or torch.get_num_threads()
         for module in twin.modules:
             module.training = not frozen
@@ -137,10 +154,10 @@ class KernelUnit(SparseUnit):
 
 
 class DenseUnit(Unit):
-    """Modules that are run as they are."""
+    """Modules that are run as they are, by their own calls."""
 
-    def __init__(self, name: str, run: Callable[[Tensor], Tensor], modules: Iterable[nn.Module]) -> None:
-        super().__init__(name, modules, {})
+    def __init__(self, name: str, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(name, [], {})
         self.run = run
 
     def dense(self, x: Tensor) -> Tensor:
@@ -159,25 +176,32 @@ class ResidualUnit(KernelUnit):
 
     def __init__(self, name: str, module: Any, depth: int, shortcut: str) -> None:
         self.block, self.depth, self.shortcut = module, depth, shortcut
-        self.found = self._parts()
+        self.plain = type(module)
+        path = [getattr(module, f"{kind}{i + 1}") for i in range(depth) for kind in ("conv", "bn")]
+        self.found = [*path, *(getattr(module, shortcut) or ())]
         inner = {f"conv{i + 1}": self.found[2 * i] for i in range(depth)}
         if len(self.found) == 2 * depth + 2:
             inner[f"{shortcut}.0"] = self.found[-2]
         super().__init__(name, [module], {f"{name}.{key}" if name else key: conv for key, conv in inner.items()})
 
-    def _parts(self) -> list[Any]:
-        path = [getattr(self.block, f"{kind}{i + 1}") for i in range(self.depth) for kind in ("conv", "bn")]
-        return [*path, *(getattr(self.block, self.shortcut) or ())]
-
-    def intact(self) -> bool:
-        now = self._parts()
-        return len(now) == len(self.found) and all(one is other for one, other in zip(now, self.found, strict=True))
+    def fits(self, shape: Shape) -> bool:
+        path, beside = self.found[: 2 * self.depth], self.found[2 * self.depth :]
+        end: Shape | None = shape
+        for conv, bn in zip(path[::2], path[1::2], strict=True):
+            end = end and _after(conv, bn, end)
+        if end is None or not beside:
+            return end == shape
+        if len(beside) == 2:
+            return end == _after(beside[0], beside[1], shape)
+        (padding,) = beside
+        around = padding.before, padding.after
+        return min(around) >= 0 and end == (shape[0] + sum(around), *_strided(shape[1:], padding.stride))
 
     def dense(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        return self.plain.forward(self.block, x)  # the block's own class may be one whose forward pass brought us here
 
     def twin(self) -> KernelUnit:
-        return ResidualUnit(self.name, copy.deepcopy(self.block), self.depth, self.shortcut)
+        return ResidualUnit(self.name, copied(self.block), self.depth, self.shortcut)
 
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
         stages = [stage(name, bn) for name, bn in zip(self.layers, self.found[1::2], strict=False)]
@@ -193,27 +217,25 @@ class ConvUnit(KernelUnit):
     """Convolution, BatchNorm and ReLU.
 
     Args:
-        names: of the convolution and the BatchNorm.
-        get: the two, and the ReLU where it is a module, as they are in the model now.
+        name: of the convolution.
+        found: the two, and the ReLU where it is a module.
     """
 
     kind = "convolution"
 
-    def __init__(self, names: tuple[str, str], get: Callable[[], tuple[Any, ...]]) -> None:
-        self.names, self.get = names, get
-        self.found = get()
-        self.conv, self.bn = self.found[:2]
-        super().__init__(names[0], self.found, {names[0]: self.conv})
+    def __init__(self, name: str, found: tuple[Any, ...]) -> None:
+        self.found = found
+        self.conv, self.bn = found[:2]
+        super().__init__(name, found, {name: self.conv})
 
-    def intact(self) -> bool:
-        return all(one is other for one, other in zip(self.get(), self.found, strict=True))
+    def fits(self, shape: Shape) -> bool:
+        return _after(self.conv, self.bn, shape) is not None
 
     def dense(self, x: Tensor) -> Tensor:
         return functional.relu(self.bn(self.conv(x)))
 
     def twin(self) -> KernelUnit:
-        found = copy.deepcopy(self.found)
-        return ConvUnit(self.names, lambda: found)
+        return ConvUnit(self.name, copied(self.found))
 
     def sparse(self, z: Tensor, batch: int, stage: GetStage, threads: int, before: Ending | None) -> Ended:
         return ConvBlock(stage(self.layers[0], self.bn), threads)(z, batch, before)
@@ -223,10 +245,14 @@ class LoneUnit(KernelUnit):
     """A masked convolution in surroundings that there are no kernels for: layouts are converted before and after it."""
 
     kind = "lone convolution"
+    bare = False
 
     def __init__(self, name: str, module: Any) -> None:
-        super().__init__(name, [], {name: module})  # hooks of the layer itself work, so it is not among the modules
+        super().__init__(name, [module], {name: module})
         self.module = module
+
+    def fits(self, shape: Shape) -> bool:
+        return _after(self.module, None, shape) is not None
 
     def dense(self, x: Tensor) -> Tensor:
         return nn.Conv2d.forward(self.module, x)
@@ -236,9 +262,7 @@ class LoneUnit(KernelUnit):
         return convolve(z, s.conv.weight, s.conv.bias, s.structure, s.positions, batch, threads), None
 
     def twin(self) -> KernelUnit:
-        made = type(self)(self.name, copy.deepcopy(self.module))
-        made.modules = [made.module]
-        return made
+        return type(self)(self.name, copied(self.module))
 
 
 class LinearUnit(LoneUnit):
@@ -246,6 +270,9 @@ class LinearUnit(LoneUnit):
 
     kind = "linear"
     blocked = False
+
+    def fits(self, shape: Shape) -> bool:
+        return shape[-1:] == self.module.weight.shape[1:]
 
     def dense(self, x: Tensor) -> Tensor:
         return nn.Linear.forward(self.module, x)
@@ -264,6 +291,9 @@ class PoolUnit(SparseUnit):
         super().__init__(name, [module], {})
         self.module = module
 
+    def takes(self, shape: Shape) -> bool:
+        return len(shape) == 3 and min(shape[1:]) >= 2
+
     def dense(self, x: Tensor) -> Tensor:
         return self.module(x)
 
@@ -271,49 +301,30 @@ class PoolUnit(SparseUnit):
         return halve(z, batch, threads), None
 
 
-def halves(module: Any) -> bool:
-    """Whether a module is `nn.MaxPool2d(2)`."""
-    return type(module) is nn.MaxPool2d and (
-        module.kernel_size in (2, (2, 2))
-        and module.stride in (2, (2, 2))
-        and module.padding in (0, (0, 0))
-        and module.dilation in (1, (1, 1))
-        and not (module.ceil_mode or module.return_indices)
-    )
+def _strided(size: Shape, stride: int) -> Shape:
+    return tuple((side - 1) // stride + 1 for side in size)
 
 
-def has_class(module: nn.Module, where: str, name: str) -> bool:
-    """Whether a module is of this very class, with the forward pass that this class gives it.
-
-    By name, because only who has imported the module's file can have one: torchvision takes a second to import.
-    """
-    found = getattr(sys.modules.get(where), name, None)
-    return found is not None and type(module) is found and "forward" not in module.__dict__
+def _after(conv: Any, bn: Any, shape: Shape) -> Shape | None:
+    """The shape of a sample behind a convolution and its BatchNorm; none where it does not fit them."""
+    outputs, inputs, *_ = conv.weight.shape
+    if len(shape) != 3 or shape[0] != inputs or conv.out_channels != outputs:
+        return None
+    if bn is not None and bn.num_features != outputs:
+        return None
+    return (outputs, *_strided(shape[1:], conv.stride[0]))
 
 
 def normalises(bn: nn.Module) -> bool:
-    """Whether a module is a BatchNorm that the kernels can take along."""
-    tensors = [*bn._parameters.values(), *bn._buffers.values()]
-    return type(bn) is nn.BatchNorm2d and all(
-        t is None or (t.device.type == "cpu" and (t.dim() == 0 or (t.is_contiguous() and t.dtype == torch.float32)))
-        for t in tensors
+    """Whether the tensors of a BatchNorm are such as the kernels read."""
+    state = vars(bn)
+    parameters, buffers, channels = state["_parameters"], state["_buffers"], state["num_features"]
+    return all(
+        t is None or (t.dtype is torch.float32 and t.is_cpu and t.is_contiguous() and t.numel() == channels)
+        for t in (
+            parameters.get("weight"),
+            parameters.get("bias"),
+            buffers.get("running_mean"),
+            buffers.get("running_var"),
+        )
     )
-
-
-def can_run(conv: Any, bn: Any) -> bool:
-    return supports(conv) and conv.bias is None and normalises(bn)
-
-
-def residual_block(name: str, module: nn.Module) -> ResidualUnit | None:
-    """The unit of a residual block, where it is one that there are kernels for."""
-    if has_class(module, "spfde.models.resnet", "BasicBlock"):
-        unit = ResidualUnit(name, module, 2, "shortcut")
-    elif has_class(module, "torchvision.models.resnet", "BasicBlock"):
-        unit = ResidualUnit(name, module, 2, "downsample")
-    elif has_class(module, "torchvision.models.resnet", "Bottleneck"):
-        unit = ResidualUnit(name, module, 3, "downsample")
-    else:
-        return None
-    pairs = [part for part in unit.found if not has_class(part, "spfde.models.resnet", "PaddedShortcut")]
-    fine = len(pairs) % 2 == 0 and all(can_run(*pairs[i : i + 2]) for i in range(0, len(pairs), 2))
-    return unit if fine else None
