@@ -6,7 +6,6 @@ kind, by times that are measured once per machine and density. The parameters of
 """
 
 import contextlib
-import copy
 import functools
 import json
 import math
@@ -23,6 +22,7 @@ from spfde import kernels
 from spfde.errors import SpfdeError, nearest
 from spfde.kernels.convolution import Watcher
 from spfde.kernels.table import Table, clock, compare, processor
+from spfde.kernels.trial import copied, unnoticed
 from spfde.methods import Method
 from spfde.sparsity.masks import Masks
 
@@ -178,7 +178,13 @@ class Execution:
         self._frozen = ()
         self._choose(["sparse"] * len(self._modules))
         if self.wanted == "auto":
-            self._handle.trace_shapes(self._input(2))
+            try:
+                with unnoticed():
+                    self._handle.trace_shapes(self._input(2))
+            except Exception as why:  # whatever a user's model answers with
+                say(f"the model cannot be timed: {why}")
+                self.detach()
+                self.choices = {}
 
     def _intact(self) -> bool:
         """Whether the model still has the modules to which the kernels were attached."""
@@ -218,9 +224,12 @@ class Execution:
             return choices
         whole = json.dumps([*works, choices])
         if whole not in self._decided:
-            with _trial(self.model, self._handle, choices, self.masks) as run:
-                images = self._input(self.batch)
-                self._decide(whole, lambda: (_seconds(run, "sparse", images), _seconds(run, "dense", images)))
+            images = self._input(self.batch)
+            try:
+                with unnoticed(), _trial(self.model, self._handle, choices, self.masks) as run:
+                    self._decide(whole, lambda: (_seconds(run, "sparse", images), _seconds(run, "dense", images)))
+            except Exception as why:  # whatever a user's model answers with
+                say(f"the model cannot be timed: {why}")
         return choices if self._decided.get(whole) == "sparse" else ["dense"] * len(choices)
 
     def _decide(self, work: str, pair: Any) -> None:
@@ -229,7 +238,7 @@ class Execution:
         times = table.find(work)
         if times is None:
             try:
-                with torch.random.fork_rng(devices=[]):
+                with unnoticed():
                     times = compare(pair)
             except RuntimeError:  # what cannot be timed is not run either
                 return
@@ -290,7 +299,7 @@ def _frozen(modules: Iterable[nn.Module]) -> bool:
 @contextlib.contextmanager
 def _trial(model: nn.Module, handle: Any, choices: list[str], masks: Masks) -> Iterator[Any]:
     """A copy of the network whose whole steps can be timed, on the chosen kernels or on dense ones only."""
-    network = copy.deepcopy(model)
+    network = copied(model)
     trial = kernels.attach(network, {layer.name: layer.mask for layer in masks})
     mixed = dict(zip([unit.name for unit in handle.units], choices, strict=True))
 
@@ -300,7 +309,7 @@ def _trial(model: nn.Module, handle: Any, choices: list[str], masks: Masks) -> I
         torch.autograd.backward([output.float().square().mean() for output in outputs])
         network.zero_grad()
 
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with torch.enable_grad():
         yield run
     trial.detach()
 
