@@ -100,8 +100,8 @@ class Convolution:
 
     def _run(self, x: c.Source, weight: Tensor, epilogue: c.Epilogue, finish: int) -> Tensor:
         y = borrow(*self.output)
-        rows = self.structure.forward(self.height, self.width).gather(weight)
-        library().conv_forward(c.Forward(self.shape, rows, x, y.data_ptr(), epilogue, finish))
+        walk = self.structure.forward(self.height, self.width)
+        library().conv_forward(c.Forward(self.shape, walk.gather(weight), x, y.data_ptr(), epilogue, finish))
         return y
 
     def backward(
@@ -140,10 +140,12 @@ class Convolution:
             dw = torch.zeros_like(weight)
             if positions.entries:
                 backward.dw = dw.data_ptr()
-                backward.positions = positions.forward(self.height, self.width).rows
+                walk = positions.forward(self.height, self.width)
+                backward.positions = walk.rows
         if dx is not None:
             backward.dx = dx.data_ptr()
-            backward.transposed = self.structure.transposed(self.height, self.width).gather(weight)
+            back = self.structure.transposed(self.height, self.width)
+            backward.transposed = back.gather(weight)
             if through or end:
                 sums = torch.empty(library().conv_records(self.shape), self.shape.inputs, 3, LANES)
             if through and sums is not None:

@@ -13,6 +13,7 @@ from spfde.kernels.library import library
 
 _PAGE = 1 << 19  # floats of a huge page
 _idle: dict[int, list[int]] = defaultdict(list)  # addresses by size in floats
+_owned = _peak = 0  # floats that are lent or idle now, and the most that were seen lent at once
 
 
 class _Loan(ctypes.Array):
@@ -42,14 +43,35 @@ def borrow(*shape: int) -> Tensor:
     try:
         address = _idle[size].pop()
     except IndexError:
-        address = library().allocate_floats(size)
-        if not address:
-            raise MemoryError(f"no memory for {size * 4} bytes of activations") from None
+        address = _allocate(size)
     return torch.frombuffer(_loan(size).from_address(address), dtype=torch.float32, count=count).view(shape)
+
+
+def _allocate(size: int) -> int:
+    """New memory. Images of many sizes do not add up: what is owned stays within three times what was lent at once."""
+    global _owned, _peak
+    _peak = max(_peak, _owned + size - _floats_idle())
+    _release(_owned + size - 3 * _peak)
+    address = library().allocate_floats(size)
+    if not address:
+        raise MemoryError(f"no memory for {size * 4} bytes of activations")
+    _owned += size
+    return address
+
+
+def _floats_idle() -> int:
+    return sum(size * len(addresses) for size, addresses in list(_idle.items()))
+
+
+def _release(floats: float) -> None:
+    """Gives at least so much idle memory back to the system, if there is so much; that of the oldest sizes first."""
+    global _owned
+    for size, addresses in list(_idle.items()):
+        while addresses and floats > 0:
+            library().free_floats(addresses.pop())
+            _owned, floats = _owned - size, floats - size
 
 
 def release_memory() -> None:
     """Gives the memory that is not lent at the moment back to the system."""
-    for addresses in _idle.values():
-        while addresses:
-            library().free_floats(addresses.pop())
+    _release(math.inf)

@@ -9,6 +9,8 @@ from spfde.kernels import library as c
 from spfde.kernels.covered import untouched
 from spfde.kernels.library import library
 
+_WALKS = 32  # kept of a structure: those of 16 image sizes
+
 
 def supports(conv: nn.Module) -> bool:
     """Whether there are kernels for a convolution: 1x1 or 3x3, stride 1 or 2, padded to keep the size, no groups."""
@@ -64,7 +66,10 @@ def as_convolution(weight: Tensor) -> Tensor:
 
 @dataclass
 class Walk:
-    """The rows of nonzeros for one image size, as tensors that keep alive what `rows` points to."""
+    """The rows of nonzeros for one image size.
+
+    Whoever uses `rows` holds the walk meanwhile: they point to its tensors, and a structure lets go of old walks.
+    """
 
     rows: c.Rows
     tensors: tuple[Tensor, ...]
@@ -140,6 +145,8 @@ class Structure:
                 (c.c_int64 * 4)(*self.strides), blocks, start.data_ptr(), offset.data_ptr(), index.data_ptr(),
             )  # fmt: skip
             pointers = (tensor.data_ptr() for tensor in (start, offset, value, index))
+            while len(self._walks) >= _WALKS:
+                del self._walks[next(iter(self._walks))]
             rows_ = c.Rows(*pointers, rows, blocks, classes, self.entries)
             found = self._walks[build, height, width] = Walk(rows_, (start, offset, value, index))
         return found

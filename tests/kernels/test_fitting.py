@@ -1,4 +1,4 @@
-"""Weights, BatchNorms and inputs that kernels cannot read or that do not fit each other."""
+"""Weights, BatchNorms and inputs that kernels cannot read or that do not fit each other; images of many sizes."""
 
 import copy
 
@@ -9,6 +9,7 @@ from torchvision.models.resnet import BasicBlock as TorchvisionBlock
 from torchvision.models.resnet import ResNet
 
 from spfde import kernels
+from spfde.kernels import memory
 from spfde.models.resnet import BasicBlock, CifarResNet
 from tests.kernels.test_block import prepared
 
@@ -149,4 +150,28 @@ def test_keywords_and_several_inputs_are_passed_on():
         linear(x, x)
     with pytest.raises(TypeError):
         linear(None)
+    handle.detach()
+
+
+def test_memory_and_structures_of_many_image_sizes_are_bounded():
+    row = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    model, masks = prepared(nn.Sequential(*row))
+    handle = kernels.attach(model.eval(), masks)
+    memory.release_memory()
+    before, memory._peak = memory._owned, 0
+    x = torch.rand(16, 3, 80, 80)
+    sizes = range(41, 81)
+    with torch.no_grad():
+        wanted = model(x)
+        lent = memory._peak
+        for size in sizes:
+            model(x[:, :, :size, :size])
+        assert torch.equal(model(x), wanted)
+    assert memory._owned - before <= 3 * max(lent, memory._peak)
+    assert 3 * memory._peak < sum(64 * 16 * size * size for size in sizes) / 4
+    assert len(handle._structures["0"]._walks) <= 32
+    mask_size = x[:, :, :41, :41].clone().requires_grad_()
+    model.train()(mask_size).sum().backward()  # both walks of one pass are there while it lasts
+    memory.release_memory()
+    assert not any(memory._idle.values())
     handle.detach()
