@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import Method, MethodPlan, Options, Run, register
+from spfde.methods.base import Method, MethodPlan, Options, register
+from spfde.methods.run import Run
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 

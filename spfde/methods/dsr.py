@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import DROP_FRACTION, REGROWN, Method, MethodPlan, Options, Regrown, Run, register
+from spfde.methods.base import DROP_FRACTION, REGROWN, Method, MethodPlan, Options, Regrown, register
+from spfde.methods.run import Run
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import top
 

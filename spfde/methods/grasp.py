@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from spfde.cost.profile import LayerProfile
 from spfde.data import info
 from spfde.errors import SpfdeWarning
-from spfde.methods.base import Options, Run, register, scoring_macs
+from spfde.methods.base import Options, register, scoring_macs
 from spfde.methods.ranked import Scored, gradient
+from spfde.methods.run import Run
 from spfde.settings import RunSettings, parse
 
 P = TypeVar("P")

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from spfde.cost.profile import LayerProfile
 from spfde.errors import SpfdeError
-from spfde.methods.base import DROP_FRACTION, INTERVAL, SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
+from spfde.methods.base import DROP_FRACTION, INTERVAL, SCALE_INTERVAL, Method, MethodPlan, Options, register
 from spfde.methods.gse_mass import LayerWatcher, Mass
+from spfde.methods.run import Run
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.schemes import Layout, top

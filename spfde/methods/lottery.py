@@ -12,8 +12,9 @@ from torch import Tensor
 
 from spfde.cost.profile import LayerProfile
 from spfde.errors import SpfdeWarning
-from spfde.methods.base import MethodPlan, Options, Run, register
+from spfde.methods.base import MethodPlan, Options, register
 from spfde.methods.ranked import Ranked, best, warn_of_empty
+from spfde.methods.run import Run
 from spfde.sparsity.masks import SparseLayer
 
 

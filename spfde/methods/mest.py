@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from spfde.errors import SpfdeWarning
-from spfde.methods.base import DROP_FRACTION, DropAndGrow, DropAndGrowOptions, MethodPlan, Options, Run, register
+from spfde.methods.base import DROP_FRACTION, DropAndGrow, DropAndGrowOptions, MethodPlan, Options, register
+from spfde.methods.run import Run
 from spfde.settings import RunSettings
 from spfde.sparsity.masks import SparseLayer
 

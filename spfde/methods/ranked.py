@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from spfde.errors import SpfdeWarning
-from spfde.methods.base import Method, Run
+from spfde.methods.base import Method
+from spfde.methods.run import Run
 from spfde.rounding import count_of
 from spfde.sparsity.masks import SparseLayer
 

@@ -18,9 +18,9 @@ from spfde.methods.base import (
     DropAndGrowOptions,
     Options,
     Regrown,
-    Run,
     register,
 )
+from spfde.methods.run import Run
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 

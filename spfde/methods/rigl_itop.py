@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spfde.methods.base import MethodPlan, Options, Run, register
+from spfde.methods.base import MethodPlan, Options, register
+from spfde.methods.run import Run
 from spfde.methods.set_itop import ItopOptions, SetItop
 from spfde.sparsity.masks import SparseLayer
 

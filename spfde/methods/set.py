@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from spfde.methods.base import DROP_FRACTION, DropAndGrow, DropAndGrowOptions, Options, Run, register
+from spfde.methods.base import DROP_FRACTION, DropAndGrow, DropAndGrowOptions, Options, register
+from spfde.methods.run import Run
 from spfde.sparsity.masks import SparseLayer
 
 

@@ -14,9 +14,9 @@ from spfde.methods.base import (
     DropAndGrowOptions,
     Options,
     Regrown,
-    Run,
     register,
 )
+from spfde.methods.run import Run
 
 ITOP_STEPS = 250 * 391  # steps of ITOP's CIFAR runs (250 epochs, batch 128), where its intervals are stated
 

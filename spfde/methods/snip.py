@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from spfde.cost.profile import LayerProfile
-from spfde.methods.base import Options, Run, register, scoring_macs
+from spfde.methods.base import Options, register, scoring_macs
 from spfde.methods.ranked import Scored, gradient
+from spfde.methods.run import Run
 
 
 class SnipOptions(Options):

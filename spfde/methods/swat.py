@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from spfde.errors import SpfdeError, SpfdeWarning
-from spfde.methods.base import SCALE_INTERVAL, Method, MethodPlan, Options, Run, register
+from spfde.methods.base import SCALE_INTERVAL, Method, MethodPlan, Options, register
+from spfde.methods.run import Run
 from spfde.rounding import up
 from spfde.sparsity.masks import SparseLayer
 from spfde.sparsity.topk import TopKForward, kth_largest
