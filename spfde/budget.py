@@ -26,7 +26,8 @@ from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.experiments.resolve import resolve
 from spfde.files import check_file
-from spfde.planning import Plan, plan_settings
+from spfde.planning import Plan
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings
 from spfde.sieving import samples_by_epoch
 

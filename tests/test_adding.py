@@ -18,7 +18,7 @@ from spfde.data import SOURCES, load
 from spfde.experiments.resolve import expand
 from spfde.methods import METHODS
 from spfde.models import MODELS
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 from spfde.results import tables
 from spfde.training.loop import train
 

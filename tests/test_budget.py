@@ -11,7 +11,7 @@ from spfde.cli.plan import plan as plan_command
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import resolve
 from spfde.experiments.stored import read_settings
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 from spfde.settings import RunSettings
 
 SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)

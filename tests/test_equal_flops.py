@@ -5,7 +5,8 @@ import pytest
 
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import expand, resolve
-from spfde.planning import Plan, describe, plan_settings
+from spfde.planning import Plan
+from spfde.plans import describe, plan_settings
 from spfde.settings import RunSettings
 
 LEVELS = 4

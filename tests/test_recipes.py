@@ -14,7 +14,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.recipes import RECIPES, recipe_of
 from spfde.experiments.resolve import expand, resolve
 from spfde.experiments.stored import read_settings, write_settings
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 from spfde.sparsity.masks import SparseLayer
 
 
@@ -158,7 +158,7 @@ def test_weights_that_choose_the_mask_keep_the_bound_of_the_dense_layer() -> Non
 
 
 def test_reference_values_of_another_recipe_say_so() -> None:
-    from spfde.planning import describe_rows
+    from spfde.plans import describe_rows
     from spfde.results.collect import collect
     from spfde.results.material import Material, comparable
     from spfde.results.tables import costs

@@ -11,7 +11,7 @@ from spfde.cli import app
 from spfde.data import load
 from spfde.experiments.resolve import expand, resolve
 from spfde.methods import METHODS
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 from spfde.results.claims import read as read_claims
 from spfde.results.evidence import Evidence
 from spfde.training.clock import Clock
@@ -64,7 +64,7 @@ def test_no_verdict_rests_on_one(tmp_path: Path) -> None:
 
 
 def test_a_table_says_what_it_does_not_know() -> None:
-    from spfde.planning import describe_rows
+    from spfde.plans import describe_rows
     from spfde.results.collect import collect
     from spfde.results.material import Material, comparable
     from spfde.results.tables import costs

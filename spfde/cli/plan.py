@@ -60,7 +60,7 @@ def plan(
         raise SpfdeError(
             "--write and --bench belong to a budget", "add --budget-flops, --budget-memory or --budget-time"
         )
-    from spfde.planning import describe_rows
+    from spfde.plans import describe_rows
 
     runs = selected(settings, scale, experiments, rows, assignments, seeds)
     _show(describe_rows(runs, seeds=True), as_json)
@@ -75,7 +75,7 @@ def plans(
     from spfde.experiments.files import scale_of
     from spfde.experiments.resolve import select
     from spfde.files import write_json
-    from spfde.planning import describe_rows
+    from spfde.plans import describe_rows
 
     for experiment in experiments:
         write_json(out / f"{experiment}.json", describe_rows(select(scale_of(experiment, scale), [experiment])))
@@ -95,7 +95,7 @@ def _plan_budget(
     from spfde.experiments.files import read_scale
     from spfde.experiments.resolve import parse_assignments
     from spfde.experiments.stored import write_settings
-    from spfde.planning import describe
+    from spfde.plans import describe
 
     seed = (seeds or read_scale(scale).seeds)[0]
     told = with_one_seed(parse_assignments(assignments), seeds)

@@ -42,7 +42,7 @@ def train(
     """Train runs and write their records; finished ones are skipped, interrupted ones go on."""
     from spfde.data import load
     from spfde.errors import Diverged
-    from spfde.planning import plan_settings, planned_seed
+    from spfde.plans import plan_settings, planned_seed
     from spfde.training.clock import Clock
     from spfde.training.distributed import joined
     from spfde.training.loop import finished_before

@@ -15,7 +15,7 @@ from spfde.cost.trace import read_trace
 from spfde.errors import OtherData, SpfdeError
 from spfde.experiments.stored import read_settings
 from spfde.files import read_json, read_yaml
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.results.collect import flat, write
 from spfde.results.measured import STEPS, measured_path
 from spfde.results.seconds import StepSeconds, device_kind

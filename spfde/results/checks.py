@@ -15,7 +15,8 @@ import pandas as pd
 from spfde.cost.flops import UPDATE_OPERATIONS
 from spfde.cost.trace import matrix
 from spfde.files import read_yaml
-from spfde.planning import Plan, describe
+from spfde.planning import Plan
+from spfde.plans import describe
 
 
 class Check(NamedTuple):

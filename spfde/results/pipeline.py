@@ -29,7 +29,7 @@ from spfde.training.trust import is_whole
 LARGEST = 64  # pixels: a step on larger images takes a CPU minutes
 ANALYSES = ("similarity", "cka", "gradients")
 # The modules that make what is no artefact: their files, and all that they import, are among its inputs.
-PLANNER = ("spfde.planning", "spfde.experiments.resolve")
+PLANNER = ("spfde.plans", "spfde.experiments.resolve")
 LEDGER = ("spfde.results.account",)
 COLLECTOR = ("spfde.results.collect", "spfde.training.environment")
 ANALYSIS = ("spfde.cli.analyse",)  # which runs, and which columns

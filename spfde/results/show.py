@@ -32,7 +32,7 @@ class Svg:
 
 
 def planned_rows(experiment: str, scale: str, results: Path) -> list[dict[str, Any]]:
-    """The rows of an experiment as planned (`spfde.planning.describe`), from results/<scale>/plans.
+    """The rows of an experiment as planned (`spfde.plans.describe`), from results/<scale>/plans.
 
     Raises:
         SpfdeError: there is no plan; it says how to make it.

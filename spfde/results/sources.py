@@ -11,7 +11,8 @@ import pandas as pd
 from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale, settings_of
 from spfde.experiments.resolve import expand
-from spfde.planning import Plan, describe, plan_settings
+from spfde.planning import Plan
+from spfde.plans import describe, plan_settings
 from spfde.results import load, reference
 from spfde.results.claims import Claim
 from spfde.results.collect import collect, record_folders

@@ -10,7 +10,7 @@ from spfde.errors import SpfdeError, nearest
 from spfde.experiments.files import experiment_names, read_scale, scale_of
 from spfde.experiments.resolve import expand
 from spfde.files import read_json
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 from spfde.results.seconds import device_kind
 from spfde.settings import RunSettings
 from spfde.training.device import choose

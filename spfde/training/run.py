@@ -20,7 +20,7 @@ from spfde.data import AnySplit, LoaderBase, Splits, info, open_loader
 from spfde.errors import Diverged, SpfdeError, Stopped
 from spfde.execution import Wanted
 from spfde.models import build
-from spfde.planning import known_model
+from spfde.plans import known_model
 from spfde.rng import derive
 from spfde.settings import RunSettings
 from spfde.training import checkpoint, record

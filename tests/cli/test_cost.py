@@ -11,7 +11,7 @@ from spfde.cli import main
 from spfde.cost.trace import write_trace
 from spfde.experiments.resolve import resolve
 from spfde.experiments.stored import write_settings
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.training.trust import seal
 
 

@@ -6,7 +6,7 @@ import pytest
 from spfde.cost import LayerProfile, Profile, make_trace, memory, paper_memory
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import resolve
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 
 CHAIN = Profile(
     layers=(

@@ -3,7 +3,8 @@
 import pytest
 
 from spfde.experiments.resolve import resolve
-from spfde.planning import Plan, plan_settings
+from spfde.planning import Plan
+from spfde.plans import plan_settings
 
 
 def planned(method: str, sparsity: float, frozen: float = 0.0, removed: float = 0.0) -> Plan:

@@ -8,7 +8,7 @@ import pytest
 from spfde.errors import SpfdeError
 from spfde.experiments.files import protocol_of, read_scale
 from spfde.experiments.resolve import expand
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 
 SCALE = """
 settings: {data: {name: digits}, model: {name: resnet8}, training: {epochs: 20}, sparsity: {interval: 2}}

@@ -12,7 +12,7 @@ from spfde.api import SparseTraining
 from spfde.experiments.resolve import resolve
 from spfde.freezing.adaptive import GradientCriterion, candidates
 from spfde.freezing.schedule import Schedule
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from tests.test_api import Net, block_state, make, train_epochs
 
 EPOCHS = 24

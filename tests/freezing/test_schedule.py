@@ -14,7 +14,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.resolve import resolve
 from spfde.freezing import schemes
 from spfde.freezing.schedule import blocks_to_freeze
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import FreezingSettings
 
 

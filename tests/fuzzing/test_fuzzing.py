@@ -41,7 +41,7 @@ from spfde.experiments.files import experiment_names, read_experiment, read_scal
 from spfde.experiments.resolve import expand, parse_assignments, resolve
 from spfde.experiments.stored import read_settings
 from spfde.models import build
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 from spfde.results import claims, reference
 from spfde.results import load as load_results
 from spfde.results.account import account

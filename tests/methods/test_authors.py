@@ -15,7 +15,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.resolve import expand, resolve
 from spfde.methods import METHODS, make
 from spfde.methods.base import MethodPlan
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings, parse
 
 Build = Callable[..., tuple]

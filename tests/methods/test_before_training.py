@@ -23,7 +23,7 @@ from spfde.methods.base import MethodPlan
 from spfde.methods.grasp import hessian_gradient
 from spfde.methods.ranked import best, gradient, warn_of_empty
 from spfde.models import build
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings, parse
 
 SAMPLES, CLASSES, FEATURES = 60, 3, 6

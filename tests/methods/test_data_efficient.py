@@ -8,7 +8,7 @@ from torch import nn
 
 from spfde.api import SparseTraining
 from spfde.experiments.resolve import nested, resolve
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings, parse
 
 

@@ -19,7 +19,7 @@ from spfde.experiments.resolve import resolve, settings_for
 from spfde.methods import METHODS
 from spfde.methods import gse as module
 from spfde.methods.gse_mass import Mass, unit_sums
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.rounding import count_of
 from spfde.training.clock import Clock
 from spfde.training.run import Training

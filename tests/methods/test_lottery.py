@@ -17,7 +17,7 @@ from spfde.data import load
 from spfde.errors import SpfdeWarning, Stopped
 from spfde.execution import Wanted
 from spfde.experiments.resolve import nested, resolve
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings, parse
 from spfde.training.clock import Clock
 from spfde.training.loop import train

@@ -10,7 +10,7 @@ from torch import Tensor
 from spfde.data import load
 from spfde.experiments.resolve import resolve
 from spfde.methods import METHODS, MethodPlan, make
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings, parse
 from spfde.sparsity.masks import SparseLayer
 from spfde.training.clock import Clock

@@ -9,7 +9,7 @@ from spfde.data import info
 from spfde.experiments.resolve import resolve
 from spfde.methods.small_dense import matching_width, output_positions
 from spfde.models import build
-from spfde.planning import known_model, plan_settings
+from spfde.plans import known_model, plan_settings
 
 
 def planned(method: str, target: float, **settings: object) -> float:

@@ -20,7 +20,7 @@ from spfde.experiments.resolve import nested, resolve
 from spfde.freezing.schedule import Schedule
 from spfde.methods.swat import shares
 from spfde.models import build
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.rounding import up
 from spfde.settings import RunSettings, parse
 from spfde.training.clock import Clock

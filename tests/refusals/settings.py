@@ -7,7 +7,7 @@ from spfde import settings_for
 from spfde.data import DataInfo
 from spfde.experiments.resolve import parse_assignments, resolve
 from spfde.models import build
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings
 from tests.refusals.table import refusal
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from spfde.experiments.resolve import resolve
-from spfde.planning import Plan, plan_settings
+from spfde.planning import Plan
+from spfde.plans import plan_settings
 from spfde.results.checks import overhead
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from spfde.errors import SpfdeError
 from spfde.experiments.files import read_scale
 from spfde.experiments.resolve import expand
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.results import reference, sources
 from spfde.results.claims import Claim, Claims, read
 from spfde.results.evidence import Evidence, decide_all

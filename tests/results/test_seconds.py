@@ -10,7 +10,7 @@ import pytest
 
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import resolve
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.results import figures, tables
 from spfde.results.account import account
 from spfde.results.seconds import StepSeconds

@@ -6,7 +6,7 @@ import pytest
 
 from spfde.errors import SpfdeError
 from spfde.experiments.resolve import expand
-from spfde.planning import describe, plan_settings
+from spfde.plans import describe, plan_settings
 from spfde.results.status import ordered, status
 from spfde.training.trust import seal
 

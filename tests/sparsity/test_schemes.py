@@ -13,7 +13,7 @@ from spfde.errors import SpfdeError
 from spfde.experiments.resolve import resolve
 from spfde.methods import make
 from spfde.methods.base import MethodPlan
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.settings import RunSettings
 from spfde.sparsity.masks import Masks, SparseLayer
 from spfde.sparsity.pattern import PATTERNS

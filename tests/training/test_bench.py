@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spfde.experiments.resolve import resolve
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.training.bench import composed, epochs, speed, turns
 from spfde.training.bench.networks import Network, dense_step, fixed_masks, sparse_step
 from spfde.training.bench.random_data import random_splits

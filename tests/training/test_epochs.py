@@ -13,7 +13,7 @@ from torch import Tensor
 from spfde.data import info, load
 from spfde.experiments.resolve import resolve
 from spfde.models import build
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.training import loop
 from spfde.training.run import Training
 

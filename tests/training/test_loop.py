@@ -20,7 +20,7 @@ from spfde.cost.trace import read_trace
 from spfde.data import load
 from spfde.errors import SpfdeError, Stopped
 from spfde.experiments.resolve import resolve
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.rounding import count_of
 from spfde.settings import RunSettings
 from spfde.training import checkpoint

@@ -11,7 +11,7 @@ from spfde.experiments.resolve import resolve
 from spfde.methods import METHODS
 from spfde.methods import Run as MethodRun
 from spfde.methods.spfde import Spfde
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.training.recorded import Steps
 
 Log = list[tuple[str, int]]

@@ -80,7 +80,7 @@ def _feature(plan: "Plan") -> dict[str, Any]:
 
 def _plan(name: str) -> "Plan":
     from spfde.experiments.resolve import resolve
-    from spfde.planning import plan_settings
+    from spfde.plans import plan_settings
 
     return plan_settings(resolve(SCALE, {"sparsity.method": name, "sparsity.target": SPARSITY}))
 

@@ -17,7 +17,7 @@ import torch
 
 from spfde.data import Split
 from spfde.experiments.resolve import resolve
-from spfde.planning import plan_settings
+from spfde.plans import plan_settings
 from spfde.sieving import SCHEDULES
 from spfde.training.bench import composed, sparseprop, turns
 from spfde.training.bench.networks import (
