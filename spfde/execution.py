@@ -301,7 +301,8 @@ def _trial(model: nn.Module, handle: Any, choices: list[str], masks: Masks) -> I
     """A copy of the network whose whole steps can be timed, on the chosen kernels or on dense ones only."""
     network = copied(model)
     trial = kernels.attach(network, {layer.name: layer.mask for layer in masks})
-    mixed = dict(zip([unit.name for unit in handle.units], choices, strict=True))
+    chosen = dict(zip([unit.name for unit in handle.units], choices, strict=True))
+    mixed = {name: chosen.get(name, "dense") for name in trial.choices}
 
     def run(kind: str, images: Tensor) -> None:
         trial.choose(mixed if kind == "sparse" else dict.fromkeys(mixed, "dense"))

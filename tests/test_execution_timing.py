@@ -102,6 +102,16 @@ def test_a_model_that_keeps_an_activation_is_timed(monkeypatch: pytest.MonkeyPat
     assert model.last[0].grad_fn is not None and "sparse" in choices.values()
 
 
+def test_a_copy_for_which_there_are_more_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A weight that is a view of a larger tensor runs dense; its copy has memory of its own."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten())
+    model.append(nn.Linear(512, 4))
+    model[2].weight = nn.Parameter(torch.randn(8, 16, 3, 3)[:, :8])
+    with warnings.catch_warnings(action="error"):
+        choices = timed(monkeypatch, model, tmp_path).choices
+    assert choices == {"4": "sparse"}
+
+
 @pytest.mark.parametrize("first", [0, 2])
 def test_a_model_that_cannot_be_copied_is_not_timed_and_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: int

@@ -227,8 +227,9 @@ class Handle:
         twin = Handle(model, dict(self.masks), self.threads)
         with torch.no_grad():
             model(x)
-        for mine, theirs in zip(self.units, twin.units, strict=True):
-            mine.input_shape = theirs.input_shape
+        shapes = {unit.name: unit.input_shape for unit in twin.units}  # a copy may have more: its weights are no views
+        for unit in self.units:
+            unit.input_shape = shapes.get(unit.name, ())
 
     def stage(self, name: str, bn: Any) -> Stage:
         """A layer with the structure it has at the moment."""
