@@ -67,9 +67,13 @@ def data_digest(splits: Splits) -> str:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout, with "-dirty" at its end if the package has changed since; None outside of one."""
+    """The commit of the checkout, with "-dirty" at its end if the package has changed since; None outside of one.
+
+    A repository that does not track the package is another project's, in whose folder it is installed.
+    """
     git = ["git", "-C", str(Path(spfde.__file__).parent)]
     try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=True, timeout=5)
         found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5)
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True, timeout=5)
         return found.stdout.strip() + "-dirty" * (changed.returncode == 1)
