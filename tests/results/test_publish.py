@@ -79,6 +79,23 @@ def test_a_published_record_says_what_the_fresh_one_did(results: Path) -> None:
     pd.testing.assert_frame_equal(published.drop(columns="published"), fresh.drop(columns="published"))
 
 
+def test_published_records_are_copied_as_they_are(results: Path, tmp_path: Path) -> None:
+    """Into another folder of published records, which has none of them or one."""
+    written, _ = publish("smoke", results)
+    shutil.rmtree(results / "smoke/runs")
+    first, *others = sorted(written)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(first, elsewhere / "smoke" / first.name)
+    copied, kept = publish("smoke", results, to=elsewhere)
+    assert kept == [elsewhere / "smoke" / first.name]
+    assert copied == [elsewhere / "smoke" / folder.name for folder in others]
+    for folder, copy in zip(others, copied, strict=True):
+        assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+            path.name: path.read_bytes() for path in folder.iterdir()
+        }
+        assert (copy / "summary.json").stat().st_mtime == (folder / "summary.json").stat().st_mtime
+
+
 def test_what_is_published_stays_and_is_said(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
