@@ -99,7 +99,45 @@ def test_rows_of_several_experiments_are_named_together() -> None:
 def test_a_row_can_belong_to_some_scales_alone() -> None:
     rows = [{"method": "static"}, {"method": "set", "scales": ["t"]}, {"method": "rigl", "scales": ["s", "t"]}]
     put({"rows": rows}, {"seeds": [1], "sparsities": [0.9]})
+    Path("config/scales/t.yaml").write_text("seeds: [1]")
     assert cells() == {("static-s90", 1), ("rigl-s90", 1)}
+
+
+@pytest.mark.parametrize("wrong", ["smok", "../smoke"])
+def test_rows_of_an_unknown_scale_are_refused(wrong: str) -> None:
+    """They would be trained nowhere."""
+    put({"rows": [{"method": "set", "scales": ["s", wrong]}]}, {})
+    with pytest.raises(SpfdeError, match=f'experiment e has rows of an unknown scale "{wrong}"; did you mean "smoke"'):
+        cells()
+    put({"rows": [{"method": "set"}], "scale": wrong}, {})
+    with pytest.raises(SpfdeError, match=f'experiment e has rows of an unknown scale "{wrong}"; did you mean "smoke"'):
+        cells()
+
+
+def test_a_limit_of_an_unknown_experiment_is_refused() -> None:
+    put(ROWS, {"seeds": [1]})
+    path = Path("config/scales/s.yaml")
+    path.write_text(path.read_text().replace("e:", "tabel2:"))
+    with pytest.raises(SpfdeError, match='scale s limits an unknown experiment "tabel2"; did you mean "table2"'):
+        cells()
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"seeds": []}, "seeds"),
+        ({"methods": {"set": {"seeds": []}}}, "seeds"),
+        ({"at": {0.9: {"methods": {"set": {"seeds": [1]}}}}}, r"at\.0\.9 cannot have methods"),
+        ({"at": {0.9: {"sparsities": [0.9]}}}, r"at\.0\.9 cannot have sparsities"),
+        ({"at": {0.9: {"at": {0.8: {"seeds": [1]}}}}}, r"at\.0\.9 cannot have at"),
+        ({"methods": {"set": {"methods": {"rigl": {"seeds": [1]}}}}}, r"methods\.set cannot have methods"),
+        ({"methods": {"set": {"at": {0.9: {"at": {}}}}}}, r"at\.0\.9 cannot have at"),
+    ],
+)
+def test_a_limit_that_would_do_nothing_is_refused(limit: dict[str, object], message: str) -> None:
+    put(ROWS, limit)
+    with pytest.raises(SpfdeError, match=message):
+        cells()
 
 
 def test_a_limit_at_a_sparsity_that_the_scale_has_not_is_said() -> None:

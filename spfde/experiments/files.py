@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from spfde.configuration import NAME, config_file, config_files
 from spfde.errors import SpfdeError, nearest
@@ -18,7 +18,7 @@ S = TypeVar("S", bound=BaseModel)
 class Limit(Section):
     """What a scale takes of an experiment, if it takes less than all of it."""
 
-    seeds: list[int] | None = Field(None, description="seeds; by default the scale's")
+    seeds: list[int] | None = Field(None, min_length=1, description="seeds; by default the scale's")
     sparsities: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
     instead: dict[float, float] = Field({}, description="sparsities trained in place of those that the rows name")
     levels: list[float] | None = Field(None, description="of a row's only these; the first if it has none")
@@ -27,6 +27,18 @@ class Limit(Section):
     settings: dict[str, Any] = Field(
         {}, description="settings by dotted name in place of the scale's, e.g. for shorter runs; the rows' own win"
     )
+
+    @model_validator(mode="after")
+    def _no_deeper(self) -> "Limit":
+        """Refuses what would be read by nobody: a limit of a method within that of another one, and the like."""
+        for where, limits, nothing in (
+            ("methods", self.methods, ("methods",)),
+            ("at", self.at, ("methods", "at", "sparsities")),
+        ):
+            for key, limit in limits.items():
+                if wrong := [name for name in nothing if name in limit.model_fields_set]:
+                    raise ValueError(f"{where}.{key} cannot have {wrong[0]}")
+        return self
 
     def narrowed(self, own: "Limit | None") -> "Limit":
         """This limit, further restricted by that of a method or of a sparsity."""

@@ -15,7 +15,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from spfde.errors import OtherData, SpfdeError, lookup, nearest
-from spfde.experiments.files import Limit, Row, Scale, read_experiment, read_scale, scale_of
+from spfde.experiments.files import (
+    Limit,
+    Row,
+    Scale,
+    experiment_names,
+    read_experiment,
+    read_scale,
+    scale_names,
+    scale_of,
+)
 from spfde.experiments.recipes import values_of
 from spfde.files import check_file, parse_yaml
 from spfde.settings import RunSettings, TrainingSettings, parse
@@ -34,6 +43,7 @@ def expand(
     from spfde.methods import METHODS
 
     at, chosen = read_scale(scale), list(seeds or ())
+    _check_names(scale, at, experiment)
     limit = at.experiments.get(experiment, Limit())
     for narrow in (limit, *limit.methods.values()):
         for name in narrow.methods:
@@ -283,6 +293,18 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             cause = f"{other}={values[other]} leaves no place for {key}, which is a part of {other}"
             raise SpfdeError(cause, f"leave one of the two out; a whole {other} is written {other}={{...}}")
     return values
+
+
+def _check_names(scale: str, at: Scale, experiment: str) -> None:
+    """Refuses experiments and scales that there are not: a limit of one or rows of one would silently do nothing."""
+    if unknown := at.experiments.keys() - (known := experiment_names()):
+        name = min(unknown)
+        raise SpfdeError(f'scale {scale} limits an unknown experiment "{name}"', nearest(name, known))
+    chosen = read_experiment(experiment)
+    named = {name for row in chosen.rows for name in row.scales or []} | ({chosen.scale} if chosen.scale else set())
+    if unknown := named - set(scales := scale_names() if named else []):
+        name = min(unknown)
+        raise SpfdeError(f'experiment {experiment} has rows of an unknown scale "{name}"', nearest(name, scales))
 
 
 def _cells(row: Row, scale: Scale, limit: Limit) -> Iterator[tuple[dict[str, Any], Limit]]:
