@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from spfde.experiments.resolve import resolve
+from spfde.freezing import freezing_together
+from spfde.models import blocks
 from spfde.plans import plan_settings
 from spfde.training.bench import composed, epochs, speed, turns
-from spfde.training.bench.networks import Network, dense_step, fixed_masks, sparse_step
+from spfde.training.bench.networks import Network, dense_step, known_profile, sparse_step
 from spfde.training.bench.random_data import random_splits
 from spfde.training.bench.research_loop import ResearchLoop
 from spfde.training.run import Training
@@ -113,16 +115,51 @@ def test_points_are_arranged_as_the_plan_has_them() -> None:
 
 def test_steps_train() -> None:
     network = Network("resnet8", 8)
-    sparse = fixed_masks(network, 0.8, "dense")
-    before = [parameter.clone() for parameter in sparse.model.parameters()]
     step = sparse_step(network, 0.8, frozen=1, wanted="dense")
     gc.collect()
     kept = step()  # nobody else holds the training: with it, masks and freezing would be gone
     assert not kept.hold.released and kept.frozen_blocks == 1
     assert all(bool((layer.weight[~layer.active] == 0).all()) for layer in kept.masks) and kept.masks.sparsity > 0.7
-    dense_step(network, frozen=1)()
-    dense_step(network, bf16=True)()
-    assert before and network.images().shape == (64, 3, 8, 8)
+    assert network.images().shape == (64, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "bf16", "sparse"),
+    [(0, False, False), (2, False, False), (0, True, False), (0, False, True), (1, False, True)],
+)
+def test_a_step_is_that_of_plain_torch(frozen: int, bf16: bool, sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SGD at the rate 0.01 with weight decay 1e-4, of labels 0, 1, 2 and so on; its momentum has no past yet."""
+    network = Network("resnet8", 8)
+    known_profile(network)  # is remembered, and made of another model of this network
+    model, reference = network.build(), network.build()
+    monkeypatch.setattr(Network, "build", lambda _: model)
+    step = sparse_step(network, 0.8, frozen, "dense") if sparse else dense_step(network, frozen, bf16=bf16)
+    reference.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
+    layout = torch.contiguous_format if sparse else torch.channels_last
+    images = network.images().to(memory_format=layout)
+    reference.to(memory_format=layout).train()
+    still = freezing_together(reference, blocks(reference))[:frozen]
+    for parameters, modules in still:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        for module in modules:
+            module.training = False
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = torch.nn.functional.cross_entropy(reference(images), torch.arange(64) % 100)
+    loss.backward()
+    near = {"rtol": 0.02, "atol": 2e-4} if bf16 else {"rtol": 1e-3, "atol": 1e-6}
+    before = [parameter.detach().clone() for parameter in reference.parameters()]
+    kept = step()
+    assert (kept is None) != sparse
+    moved = 0
+    for old, wanted, found in zip(before, reference.parameters(), model.parameters(), strict=True):
+        change = torch.zeros_like(old) if wanted.grad is None else -0.01 * (wanted.grad + 1e-4 * old)
+        if sparse and old.dim() == 4:
+            change[old == 0] = 0
+        torch.testing.assert_close(found.detach() - old, change, **near)
+        moved += bool(change.any())
+    assert moved == sum(parameter.requires_grad for parameter in reference.parameters())
+    assert bool(still) == any(not parameter.requires_grad for parameter in reference.parameters())
 
 
 def test_the_research_loop_counts_what_is_forgotten() -> None:
