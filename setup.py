@@ -35,6 +35,8 @@ class BuildPython(build_py):
     """Puts the contents of config/ into the package, unless the installation is editable and reads the checkout."""
 
     def run(self) -> None:
+        if not self.editable_mode:  # what an installation of before has left behind would be installed again
+            shutil.rmtree(Path(self.build_lib, "spfde"), ignore_errors=True)
         super().run()
         if not self.editable_mode:
             shutil.copytree(HERE / "config", Path(self.build_lib, "spfde/config"), dirs_exist_ok=True)

@@ -153,6 +153,23 @@ def test_two_that_make_the_environment_at_once_make_one(folder: Path) -> None:
     assert sum("waiting for the one" in text for text in said) == 1
 
 
+def test_what_was_removed_is_not_installed_from_an_older_build(tmp_path: Path) -> None:
+    """`pip install PATH` builds in PATH/build, which stays."""
+    left_out = shutil.ignore_patterns("__pycache__", "lib")
+    for name in ("spfde", "config"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=left_out)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    stale = [tmp_path / "build/lib/spfde" / name for name in ("removed.py", "config/experiments/removed.yaml")]
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", "build/lib"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert not any(path.exists() for path in stale)
+    assert all((tmp_path / "build/lib/spfde" / name).is_file() for name in ("api.py", "config/config.yaml"))
+
+
 def test_make_alone_prints_every_target() -> None:
     text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
