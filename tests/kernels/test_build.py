@@ -62,10 +62,21 @@ def test_it_compiles_once(compiler, tmp_path):
 
 def test_changed_sources_and_flags_are_compiled_anew(compiler, tmp_path, monkeypatch):
     before = build.build(tmp_path / "lib")
-    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-g"))
-    after = build.build(tmp_path / "lib")
-    assert after["digest"] != before["digest"]
-    monkeypatch.undo()
+    with monkeypatch.context() as other:
+        other.setattr(build, "FLAGS", (*build.FLAGS, "-g"))
+        flagged = build.build(tmp_path / "lib")
+    assert flagged["digest"] != before["digest"]
+    compiled = len(compiler.read_text())
+    shutil.copytree(build.SOURCES, tmp_path / "cpp")
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "cpp")
+    assert build.build(tmp_path / "lib")["digest"] == before["digest"]
+    assert build.build(tmp_path / "lib") == build.build(tmp_path / "lib")
+    again = len(compiler.read_text())
+    header = min((tmp_path / "cpp").glob("*.h"))
+    header.write_text(header.read_text() + "// edited\n")
+    edited = build.build(tmp_path / "lib")
+    assert edited["digest"] not in (before["digest"], flagged["digest"])
+    assert again > compiled and len(compiler.read_text()) > again
 
 
 def test_a_failure_is_kept_and_shown(compiler, tmp_path, monkeypatch, capsys):
@@ -75,6 +86,14 @@ def test_a_failure_is_kept_and_shown(compiler, tmp_path, monkeypatch, capsys):
     assert "no more ink" in str(made["reason"])
     assert "generic" not in made["built"]
     assert json.loads((tmp_path / "lib/build.json").read_text()) == made
+    shutil.rmtree(tmp_path / "lib")
+    monkeypatch.setattr(build, "targets", lambda: {"generic": ()})
+    build.build(tmp_path / "lib")
+    assert "no more ink" in str(kernels.status().reason)
+    monkeypatch.setattr(sys, "argv", ["spfde", "kernels", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "no more ink" in json.loads(capsys.readouterr().out)[0]["reason"]
 
 
 def test_no_compiler_is_a_reason(tmp_path, monkeypatch, capsys):
