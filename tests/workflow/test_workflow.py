@@ -117,6 +117,15 @@ def test_a_job_that_decodes_asks_for_cores_and_memory_by_its_gpus(project: Proje
     assert jobs and all("threads: 16\n" in job and "mem_mb=32000" in job for job in jobs)
 
 
+def test_what_is_timed_on_a_cpu_has_all_cores(project: Project) -> None:
+    """Beside training it would time what training leaves; on a GPU it has the GPU to itself."""
+    for gpus, threads in ((0, ["7"]), (1, [])):
+        config = ["--config", f"gpus_per_run={gpus}"]
+        text = project.dry_run("results/smoke/bench.csv", "--cores", "7", *config)
+        (job,) = re.findall(r"^rule bench.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
+        assert re.findall(r"threads: (\d+)", job) == threads
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

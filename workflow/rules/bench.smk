@@ -1,7 +1,7 @@
 # Timings on random images: no data. At the paper's scales as the paper has them, 50 consecutive epochs of 2,000 samples of
 # ResNet-20; elsewhere a few epochs of it, which show that it works: claims on acceleration are decided by the times of the
 # paper's scale, where there are any. A file that `spfde bench epochs --out results/SCALE/bench.csv` wrote before the
-# workflow is taken as it is. What is timed shares its GPU with no other job.
+# workflow is taken as it is. What is timed shares its GPU with no other job; on a CPU no other job runs meanwhile.
 rule bench:
     output:
         means=f"{RESULTS}/bench.csv",
@@ -10,6 +10,7 @@ rule bench:
         f"{RESULTS}/logs/bench.log",
     conda:
         "../../environment.yml"
+    threads: 1 if config["gpus_per_run"] else max(1, workflow.cores or 1)
     resources:
         mem_mb=4000,
         gpu=min(1, config["gpus_per_run"]) * (1 if GPUS is None else config["jobs_per_gpu"]),
