@@ -37,6 +37,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     status.status,
 )
 
+# Packages of the extra `workflow`, which `pip install spfde` alone does not bring.
+OF_WORKFLOW = ("grimp", "ipykernel", "jupyter_client", "nbclient", "nbconvert", "nbformat", "pygments", "rocrate")
+
 app = typer.Typer(name="spfde", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for command in COMMANDS:
     app.command()(command)
@@ -71,6 +74,11 @@ def main() -> None:
         path = context.command_path if context else "spfde"
         message, _, hint = error.format_message().rstrip(".").partition(". ")
         code = _complain(_small(message), _small(hint) or f'"{path} --help" lists what it takes', 2)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in OF_WORKFLOW:
+            raise
+        code = _complain(f"the package {name} is not installed", "pip install 'spfde[workflow]' brings it", 2)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader has closed the pipe, e.g. `spfde plan | head`

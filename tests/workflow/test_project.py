@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import spfde
+from spfde.cli import OF_WORKFLOW
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -87,6 +88,32 @@ def test_every_import_is_a_dependency() -> None:
     distributions = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
     third_party = imported - set(sys.stdlib_module_names) - {"spfde"}
     assert {canonicalize_name(distributions.get(name, name)) for name in third_party} <= needed()
+
+
+def test_only_the_extras_own_modules_need_extras() -> None:
+    """What is imported outside of functions, and all that training needs, is among the package's own dependencies."""
+    base = direct(PROJECT["project"]["dependencies"])
+    workflow = direct(["spfde[workflow]"])
+    assert {canonicalize_name(name) for name in OF_WORKFLOW} == workflow - {"snakemake"}
+    distributions = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    for path in (ROOT / "spfde").rglob("*.py"):
+        module = path.relative_to(ROOT / "spfde")
+        if module.name == "lightning.py":  # itself of an extra
+            continue
+        tree = ast.parse(path.read_text())
+        typing = [
+            node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ]
+        unread = {id(inner) for node in typing for inner in ast.walk(node)}
+        late = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for inner in ast.walk(node)}
+        for node in ast.walk(tree):
+            if id(node) in unread or not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            for name in {name.partition(".")[0] for name in named} - set(sys.stdlib_module_names) - {"spfde"}:
+                needs = canonicalize_name(distributions.get(name, name))
+                lent = workflow if id(node) in late and module.parts[0] in ("results", "cli") else set()
+                assert needs in base | lent, f"{module} imports {name}"
 
 
 def test_ci_can_be_run() -> None:
