@@ -66,5 +66,5 @@ clean: ## remove everything generated but the environment, the decoded data and 
 	  find results -mindepth 1 -maxdepth 1 ! -name published ! -name README.md -exec rm -rf {} +; fi
 	rm -rf .snakemake
 
-$(READY): pyproject.toml constraints.txt setup.py $(wildcard spfde/kernels/cpp/*)
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard spfde/kernels/build.py) $(wildcard spfde/kernels/cpp/*)
 	@$(PYTHON) workflow/scripts/environment.py

@@ -170,6 +170,11 @@ def test_a_half_made_environment_is_made_anew(folder: Path) -> None:
     assert len((folder / "pip.log").read_text().splitlines()) == 2
     subprocess.run(MAKE, cwd=folder, capture_output=True, check=True)
     assert len((folder / "pip.log").read_text().splitlines()) == 2
+    compiles = folder / "spfde/kernels/build.py"
+    compiles.parent.mkdir(parents=True)
+    compiles.touch()
+    subprocess.run(MAKE, cwd=folder, capture_output=True, check=True)
+    assert len((folder / "pip.log").read_text().splitlines()) == 3
 
 
 def test_two_that_make_the_environment_at_once_make_one(folder: Path) -> None:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-MADE_OF = ("pyproject.toml", "constraints.txt", "setup.py", "spfde/kernels/cpp/*")
+MADE_OF = ("pyproject.toml", "constraints.txt", "setup.py", "spfde/kernels/build.py", "spfde/kernels/cpp/*")
 EVERY = 10.0  # seconds between lines while pip says nothing
 LARGE = 20.0  # MB of a download that is worth a line
 LAST_LINES = 30  # of pip's output where it fails
