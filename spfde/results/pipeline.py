@@ -47,6 +47,7 @@ class Pipeline:
         seeds: those that are trained; none: the scale's.
         train: `missing` trains every run without a record; `never` takes what is finished or published as it is.
         results: the folder of all results, in the working directory.
+        on_gpu: whether runs train on GPUs, about whose seconds the steps of a CPU say nothing: none are measured.
     """
 
     scale: str
@@ -54,6 +55,7 @@ class Pipeline:
     seeds: tuple[int, ...] | None = None
     train: Literal["missing", "never"] = "missing"
     results: Path = Path("results")
+    on_gpu: bool = False
 
     # Places
 
@@ -79,7 +81,8 @@ class Pipeline:
         """The file of measured steps, where the scale's images are small enough for a CPU; it may be published."""
         path = measured_path(self.home, STEPS)
         small = info(settings_of(self.scale).data.name).size <= LARGEST
-        return [str(path)] if small and (self.train == "missing" or path.is_file()) else []
+        made = self.train == "missing" and not self.on_gpu
+        return [str(path)] if small and (made or path.is_file()) else []
 
     def plans(self, experiments: Iterable[str]) -> list[str]:
         return [str(self.home / "plans" / f"{experiment}.json") for experiment in experiments]

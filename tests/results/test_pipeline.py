@@ -210,6 +210,7 @@ def test_steps_are_measured_or_published_and_missing_where_nothing_is_trained(pr
     assert pipeline.steps == ["results/tiny/steps.csv"] and pipeline.steps[0] in pipeline.account_inputs([])
     never = Pipeline("tiny", ("one",), train="never")
     assert never.steps == []
+    assert Pipeline("tiny", ("one",), on_gpu=True).steps == []  # steps of a CPU say nothing of runs on a GPU
     path = Path("results/published/tiny/steps.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()

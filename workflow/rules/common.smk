@@ -24,7 +24,8 @@ signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 try:
     SEEDS = None if config["seeds"] is None else tuple(int(seed) for seed in listed(config["seeds"]))
-    PIPELINE = Pipeline(config["scale"], chosen(config["experiments"]), SEEDS, config["train"])
+    CHOSEN = chosen(config["experiments"])
+    PIPELINE = Pipeline(config["scale"], CHOSEN, SEEDS, config["train"], on_gpu=config["gpus_per_run"] > 0)
     AT_PAPER_SCALE = read_scale(config["scale"]).paper
     PIPELINE.set_damaged_aside()  # unknown names and combinations that cannot run are said here too
 except SpfdeError as error:
