@@ -157,8 +157,8 @@ def test_only_what_is_missing_is_trained(project: Project) -> None:
     """A lost record is made again; a published one counts, and so does a row that another experiment trains."""
     scale = project.folder / "config/scales/smoke.yaml"
     values = yaml.safe_load(scale.read_text())
-    values["experiments"]["twin"] = {"settings": values["experiments"]["table2"]["settings"]}
-    scale.write_text(yaml.safe_dump({**values, "seeds": [1, 2], "runs_per_job": 1}))  # each row in a job of its own
+    values |= {"seeds": [1, 2], "runs_per_job": 1}  # each row in a job of its own
+    scale.write_text(yaml.safe_dump(values))
     project.pretend()
     runs = expand("smoke", "table2")
     lost, published = (next(run for run in runs if run.row == row) for row in ("dense", "set-s90"))
@@ -168,6 +168,8 @@ def test_only_what_is_missing_is_trained(project: Project) -> None:
     shutil.move(project.folder / f"results/smoke/runs/{published.run_id}", home / published.run_id)
     twin = {"title": "Twin", "rows": [{"method": "dense"}, {"method": "set", "sparsities": [0.8]}]}
     (project.folder / "config/experiments/twin.yaml").write_text(yaml.safe_dump(twin))
+    values["experiments"]["twin"] = {"settings": values["experiments"]["table2"]["settings"]}
+    scale.write_text(yaml.safe_dump(values))
 
     trained = [job for job in project.jobs("table2", "twin") if job.startswith("train_")]
     assert sorted(trained) == ["train_table2_dense", "train_twin_set-s80"]
