@@ -69,7 +69,7 @@ def test_the_method_has_a_row_in_a_table(page: dict[str, Any], tmp_path: Path) -
     recipe = {"training": {"epochs": 2, "batch_size": 50}, "sparsity": {"interval": 1}}
     scale = {"settings": {**settings, **recipe}, "sparsities": [0.8]}
     Path("config/scales/tiny.yaml").write_text(yaml.safe_dump(scale))
-    rows = {"title": "Table", "rows": [{"method": "outliers"}, {"method": "set"}]}
+    rows = {"rows": [{"method": "outliers"}, {"method": "set"}]}
     Path("config/experiments/table2.yaml").write_text(yaml.safe_dump(rows))
     runs = expand("tiny", "table2")
     plans = Path("results/tiny/plans")

@@ -34,7 +34,7 @@ def test_a_file_of_the_working_folder_wins_and_the_others_stay() -> None:
     assert SHIPPED == ROOT / "config"  # in a checkout
     before = experiment_names()
     own = put("scales/cifar100.yaml", {"settings": {"training": {"epochs": 3}}, "seeds": [9]})
-    extra = put("experiments/mine.yaml", {"title": "M", "rows": []})
+    extra = put("experiments/mine.yaml", {"rows": []})
     assert config_file("scales", "cifar100.yaml") == own and read_scale("cifar100").seeds == [9]
     assert config_file("scales", "smoke.yaml") == SHIPPED / "scales/smoke.yaml"
     assert experiment_names() == sorted([*before, "mine"])

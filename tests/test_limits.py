@@ -17,7 +17,7 @@ def put(values: dict[str, object], limit: dict[str, object]) -> None:
         Path("config", kind).mkdir(parents=True, exist_ok=True)
     scale = {"settings": {"data": {"name": "digits"}}, "seeds": [1, 2], "sparsities": [0.8, 0.9]}
     Path("config/scales/s.yaml").write_text(yaml.safe_dump({**scale, "experiments": {"e": limit}}))
-    Path("config/experiments/e.yaml").write_text(yaml.safe_dump({"title": "E", **values}))
+    Path("config/experiments/e.yaml").write_text(yaml.safe_dump(values))
 
 
 @pytest.fixture(autouse=True)

@@ -94,8 +94,6 @@ class Row(Section):
 class Experiment(Section):
     """A file in config/experiments: the rows of one artefact."""
 
-    title: str = Field(description="what it is called")
-    caption: str = Field("", description="what it shows")
     scale: str | None = Field(None, description="the scale its rows belong to, where only one; others train none of it")
     rows: list[Row] = Field(description="its rows")
 

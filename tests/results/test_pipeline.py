@@ -20,7 +20,7 @@ from spfde.training.lock import Lock, lock_of
 from tests.whole import make_whole
 
 ROOT = Path(__file__).parents[2]
-TWO_ROWS = {"title": "T", "rows": [{"method": "static", "sparsities": [0.8]}, {"method": "set", "sparsities": [0.8]}]}
+TWO_ROWS = {"rows": [{"method": "static", "sparsities": [0.8]}, {"method": "set", "sparsities": [0.8]}]}
 SMALL = {
     "data": {"name": "digits"},
     "model": {"name": "resnet8"},
@@ -38,7 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scale = {"settings": SMALL, "seeds": [1, 2], "sparsities": [0.8], "runs_per_job": 4}
     (tmp_path / "config/scales/tiny.yaml").write_text(yaml.safe_dump(scale))
     (tmp_path / "config/experiments/one.yaml").write_text(yaml.safe_dump(TWO_ROWS))
-    more = {"title": "M", "rows": [{"method": "set", "sparsities": [0.8]}, {"method": "rigl"}, {"method": "dense"}]}
+    more = {"rows": [{"method": "set", "sparsities": [0.8]}, {"method": "rigl"}, {"method": "dense"}]}
     (tmp_path / "config/experiments/two.yaml").write_text(yaml.safe_dump(more))
     return tmp_path
 

@@ -19,7 +19,7 @@ from spfde.training.clock import Clock
 from spfde.training.loop import train
 
 ROOT = Path(__file__).parents[2]
-TINY = {"title": "Tiny", "rows": [{"method": "static", "sparsities": [0.9], "set": {"training.epochs": 3}}]}
+TINY = {"rows": [{"method": "static", "sparsities": [0.9], "set": {"training.epochs": 3}}]}
 
 # The first job is lost with its node before it does anything; the others run here, in the background.
 SBATCH = """#!/bin/sh
@@ -79,6 +79,8 @@ class Cluster:
             (self.folder / name).symlink_to(ROOT / name)
         (self.folder / "config/config.yaml").symlink_to(ROOT / "config/config.yaml")
         (self.folder / "config/scales/smoke.yaml").symlink_to(ROOT / "config/scales/smoke.yaml")
+        for path in (ROOT / "config/experiments").glob("*.yaml"):  # which the scale names
+            (self.folder / "config/experiments" / path.name).symlink_to(path)
         (self.folder / "config/experiments/tiny.yaml").write_text(yaml.safe_dump(TINY))
         for name in ("states", "calls"):
             (self.home / name).mkdir(parents=True)

@@ -55,7 +55,7 @@ ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
-TINY = {"title": "Tiny", "rows": [{"method": "spfde", "sparsities": [0.9], "set": {"training.epochs": 240}}]}
+TINY = {"rows": [{"method": "spfde", "sparsities": [0.9], "set": {"training.epochs": 240}}]}
 
 pytestmark = [
     pytest.mark.slow,
@@ -125,6 +125,8 @@ def test_a_run_that_its_time_limit_stops_goes_on_in_another_job(
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "config/config.yaml").symlink_to(ROOT / "config/config.yaml")
     (tmp_path / "config/scales/smoke.yaml").symlink_to(ROOT / "config/scales/smoke.yaml")
+    for path in (ROOT / "config/experiments").glob("*.yaml"):  # which the scale names
+        (tmp_path / "config/experiments" / path.name).symlink_to(path)
     (tmp_path / "config/experiments/tiny.yaml").write_text(yaml.safe_dump(TINY))
     monkeypatch.chdir(tmp_path)
     (run,) = expand("smoke", "tiny", [1])

@@ -166,7 +166,7 @@ def test_only_what_is_missing_is_trained(project: Project) -> None:
     home = project.folder / "results/published/smoke"
     home.mkdir(parents=True)
     shutil.move(project.folder / f"results/smoke/runs/{published.run_id}", home / published.run_id)
-    twin = {"title": "Twin", "rows": [{"method": "dense"}, {"method": "set", "sparsities": [0.8]}]}
+    twin = {"rows": [{"method": "dense"}, {"method": "set", "sparsities": [0.8]}]}
     (project.folder / "config/experiments/twin.yaml").write_text(yaml.safe_dump(twin))
     values["experiments"]["twin"] = {"settings": values["experiments"]["table2"]["settings"]}
     scale.write_text(yaml.safe_dump(values))
