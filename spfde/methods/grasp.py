@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from spfde.cost.profile import LayerProfile
-from spfde.data import info
+from spfde.data import info, is_known
 from spfde.errors import SpfdeWarning
 from spfde.methods.base import Options, register, scoring_macs
 from spfde.methods.ranked import Scored, gradient
@@ -55,8 +55,10 @@ class Grasp(Scored):
 
     @classmethod
     def warn(cls, settings: RunSettings) -> None:
-        """Warns of parts that take far more memory than a training batch."""
+        """Warns of parts that take far more memory than a training batch, on a data set whose classes are known."""
         options = parse(GraspOptions, settings.sparsity.options, "sparsity.options")
+        if not is_known(settings.data.name):  # as of a loop of one's own
+            return
         samples, batch = options.per_class * info(settings.data.name).classes, settings.training.batch_size
         part = math.ceil(samples / options.parts)
         if 2 * part > max(batch, MUCH):

@@ -32,7 +32,7 @@ ANALYSES = ("similarity", "cka", "gradients")
 PLANNER = ("spfde.plans", "spfde.experiments.resolve")
 LEDGER = ("spfde.results.account",)
 COLLECTOR = ("spfde.results.collect", "spfde.training.environment")
-ANALYSIS = ("spfde.cli.analyse",)  # which runs, and which columns
+ANALYSIS = ("spfde.analysis",)
 JUDGE = ("spfde.results.evidence", "spfde.results.verdicts")
 OVERVIEW = ("spfde.results.overview",)
 HEADLINE = "table2"  # the experiment of the overview's table
@@ -269,7 +269,8 @@ class Pipeline:
         return [*home, *self.plans(self.experiments), *figures, *settings, *source_files(*OVERVIEW)]
 
     def analyse_inputs(self, experiment: str) -> list[str]:
-        return [*self.records(experiment), *source_files(*ANALYSIS)]
+        chooses = source_file("spfde.cli.analyse")  # which runs, and which columns; not how costs are accounted
+        return [*self.records(experiment), chooses, *source_files(*ANALYSIS)]
 
     def analysable(self) -> list[str]:
         """The experiments whose snapshots are all here or will be: published records have none."""
