@@ -19,6 +19,7 @@ from spfde.experiments.resolve import expand
 from spfde.files import read_json, writing
 from spfde.methods import METHODS
 from spfde.results import load, overview
+from spfde.results.artefacts import FIRST_TABLE
 from spfde.results.collect import flat, record_folders
 from spfde.results.figures import scaling, style
 from spfde.results.figures import speed as speed_figure
@@ -43,8 +44,8 @@ def draw_speed() -> None:
 
 def measure(scale: str, results: Path) -> None:
     """Fills docs/measured/ from the results of a scale: the headline table, its figure, and one row of each method."""
-    headline = overview.headline(gather(scale, results, overview.EXPERIMENT)).values.drop(columns="status")
-    shown = {run.row: run for run in expand(scale, overview.EXPERIMENT)}
+    headline = overview.headline(gather(scale, results, FIRST_TABLE)).values.drop(columns="status")
+    shown = {run.row: run for run in expand(scale, FIRST_TABLE)}
     settings = [shown[row] for row in headline["row"]]
     runs = load(scale, results, {row: run.row_digest for row, run in shown.items()})
     runs = runs[runs["row"].isin(headline["row"]) & (runs["sparsity.method"] != "dense")]  # dense has no choice
@@ -77,7 +78,7 @@ def methods(scale: str, results: Path) -> pd.DataFrame:
     found = {folder.name: read_json(folder / "summary.json", "record", "") for folder in record_folders(scale, results)}
     groups: list[tuple[RunSettings, Estimate]] = []
     tagged: list[tuple[RunSettings, Estimate]] = []
-    for name in [overview.EXPERIMENT, *experiment_names()]:
+    for name in [FIRST_TABLE, *experiment_names()]:
         planned: dict[str, list[RunSettings]] = {}
         for run in expand(scale, name):
             if usual(run):

@@ -163,7 +163,8 @@ def solve(settings: FreezingSettings, ledger: Ledger, seed: int = 0) -> Schedule
 
 def _most(settings: FreezingSettings, ledger: Ledger) -> float:
     """The largest share of FLOPs that single-shot can save."""
-    return max(ledger.saved(Schedule(counts)) for counts in single_shot(grid_of(settings, ledger)))
+    found = (ledger.saved(Schedule(counts)) for counts in single_shot(grid_of(settings, ledger)))
+    return max(found, default=0.0)  # there is no schedule where training is no longer than the interval
 
 
 def _ways(settings: FreezingSettings, ledger: Ledger) -> list[str]:

@@ -26,7 +26,7 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 DECIDED = ("reproduced", "smaller than claimed", "contradicted")
 Standing = Literal["F", "D", "2nd", "R", "NF"]
-STANDINGS: tuple[Standing, ...] = get_args(Standing)  # from the surest to the least sure
+FROM_THE_SUREST: tuple[Standing, ...] = get_args(Standing)
 UNVERIFIED = ("R", "NF")
 SMALLEST = 0.2  # points: the smallest effect of interest where no effect was published
 RELATIONS = {
@@ -142,7 +142,7 @@ class Claim(Section):
         """The least sure standing among what the paper is said to say: the sentence and its numbers."""
         found = [comparison.expected or self.expected for comparison in self.comparisons] or [self.expected]
         known = [self.standing, *(each.standing for each in found if each)]
-        return max((each for each in known if each), key=STANDINGS.index)
+        return max((each for each in known if each), key=FROM_THE_SUREST.index)
 
     @property
     def wanted(self) -> Better | None:

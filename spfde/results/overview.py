@@ -23,7 +23,6 @@ from spfde.results.tables.table import NOT_RUN, ON_MASK, Column, Table, plus_min
 from spfde.results.verdicts import tally
 
 HEADLINE = ("dense", "static", "set", "rigl", "mest-em", "mest-ems", "spfde")  # the paper's own comparison
-EXPERIMENT = "table2"
 STYLE = """
 h2 { font-size: 1rem; font-weight: 600; margin: 1.6rem 0 .5rem; }
 p, dl { max-width: 60rem; }
@@ -61,8 +60,8 @@ def page(scale: str, results: Path) -> str:
         _part("On what", _facts(_machine(runs))),
         _part("Claims of the papers", _claims(results / scale / "claims.json")),
     ]
-    if (results / scale / "plans" / f"{EXPERIMENT}.json").is_file():
-        gathered = gather(scale, results, EXPERIMENT)
+    if (results / scale / "plans" / f"{artefacts.FIRST_TABLE}.json").is_file():
+        gathered = gather(scale, results, artefacts.FIRST_TABLE)
         table = headline(gathered)
         parts.append(_part(table.title, fragment(table)))
         shown = differences(gathered, table.values["row"]) if len(table.values) else None

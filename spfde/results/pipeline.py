@@ -16,7 +16,7 @@ from spfde.errors import SpfdeError, nearest
 from spfde.experiments.files import experiment_names, read_scale, scale_names, scale_of, settings_of
 from spfde.experiments.resolve import expand
 from spfde.results.analyses import analysed_runs, analysis_path
-from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, Artefact
+from spfde.results.artefacts import ARTEFACTS, FILES, FIRST_PAGE, FIRST_TABLE, Artefact
 from spfde.results.dependencies import shown, source_file, source_files
 from spfde.results.elsewhere import analyses_there, published_scales, records_there, results_there
 from spfde.results.jobs import Job, Run, check_names, packed
@@ -35,7 +35,6 @@ COLLECTOR = ("spfde.results.collect", "spfde.training.environment")
 ANALYSIS = ("spfde.analysis",)
 JUDGE = ("spfde.results.evidence", "spfde.results.verdicts")
 OVERVIEW = ("spfde.results.overview",)
-HEADLINE = "table2"  # the experiment of the overview's table
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ class Pipeline:
         home = [str(self.home / name) for name in ("runs.csv", "claims.json")]
         first = [f"figure_{name}" for name in FIRST_PAGE]
         figures = [self.outputs(entry)[0] for entry in self.artefacts if entry.rule in first]
-        settings = [*self._settings([HEADLINE]), shown(config_file("reference.csv"))]
+        settings = [*self._settings([FIRST_TABLE]), shown(config_file("reference.csv"))]
         return [*home, *self.plans(self.experiments), *figures, *settings, *source_files(*OVERVIEW)]
 
     def analyse_inputs(self, experiment: str) -> list[str]:

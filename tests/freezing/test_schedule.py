@@ -57,6 +57,8 @@ def test_the_latest_schedule_that_saves_enough_is_chosen() -> None:
 def test_more_than_freezing_can_save_is_refused_with_what_it_can() -> None:
     with pytest.raises(SpfdeError, match=r"at most 0\.287\); lower it$"):
         solve(0.9)
+    with pytest.raises(SpfdeError, match=r"at most 0\.000"):
+        solve(0.9, epochs=3, interval=5)
 
 
 @pytest.mark.parametrize(
