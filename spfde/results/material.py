@@ -130,22 +130,31 @@ def gather(scale: str, results: Path, experiment: str) -> Material:
     """
     at = scale_of(experiment, scale)
     reference = comparable(at)
+    rows = planned(scale, results, experiment)
+    if not rows and read_experiment(experiment).rows:
+        remedy = "name another scale, or give it rows in config/"
+        raise NotAtThisScale(f"no row of experiment {experiment} belongs to scale {at}", remedy)
+    runs = load(at, results, {row["row"]: row["row_digest"] for row in rows})
+    return Material(at, runs, rows, reference, results)
+
+
+def planned(scale: str, results: Path, experiment: str) -> list[dict[str, Any]]:
+    """The rows of results/<scale>/plans/<experiment>.json (`spfde.plans.describe`), controls beside what they are of.
+
+    Raises:
+        SpfdeError: there is no plan, or none of this version; it says how to make it.
+    """
     plan = results / scale / "plans" / f"{experiment}.json"
     command = f"spfde plans {experiment} --scale {scale} --out {plan.parent}"
     if not plan.is_file():
         raise SpfdeError(f"no plan at {plan}", f"write it with `{command}`")
     rows = read_json(plan, "plan", f"write it again with `{command}`")
     try:
-        wanted = {row["row"]: row["row_digest"] for row in rows}
-        rows = with_controls_beside(rows)
+        hash(tuple((row["row"], row["row_digest"]) for row in rows))  # every row has both, as plain values
+        return with_controls_beside(rows)
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         cause = f"{plan} is no plan of this version ({error.__class__.__name__}: {error})"
         raise SpfdeError(cause, f"write it again with `{command}`") from error
-    if not rows and read_experiment(experiment).rows:
-        remedy = "name another scale, or give it rows in config/"
-        raise NotAtThisScale(f"no row of experiment {experiment} belongs to scale {at}", remedy)
-    runs = load(at, results, wanted)
-    return Material(at, runs, rows, reference, results)
 
 
 def standing(scale: str) -> str:

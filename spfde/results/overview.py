@@ -112,7 +112,7 @@ def headline(material: Material) -> Table:
         notes=[
             *material.cautions,
             "Accuracy: test set, after the last epoch, mean ± standard deviation over n seeds. *paper* counts FLOPs "
-            "and memory as published rows do; *executed* is what the hardware ran: freezing and sieving always "
+            "and memory as the papers do; *executed* is what the hardware ran: freezing and sieving always "
             "save it, zeros where kernels skipped them. SpFDE x%+y%: training FLOPs removed by freezing + training "
             "data removed by sieving.",
         ],

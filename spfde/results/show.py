@@ -7,7 +7,7 @@ from typing import Any
 
 from spfde.results import figures, tables
 from spfde.results.figures import style
-from spfde.results.material import gather
+from spfde.results.material import planned
 from spfde.results.tables.render import fragment
 
 
@@ -37,7 +37,7 @@ def planned_rows(experiment: str, scale: str, results: Path) -> list[dict[str, A
     Raises:
         SpfdeError: there is no plan; it says how to make it.
     """
-    return gather(scale, results, experiment).plan
+    return planned(scale, results, experiment)
 
 
 def table(name: str, scale: str, results: Path) -> Html:

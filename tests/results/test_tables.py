@@ -47,7 +47,7 @@ def test_means_equal_those_by_hand(smoke: Path, digits: dict[str, str], fakes: S
     assert row[6] == f"{flops / 1e12:.3f}"
 
 
-def test_rows_stand_in_the_order_of_the_plan(smoke: Path, fakes: SimpleNamespace) -> None:
+def test_rows_stand_in_the_order_of_the_plan(smoke: Path, digits: dict[str, str], fakes: SimpleNamespace) -> None:
     rows = pd.read_csv(smoke / "smoke" / "tables" / "table2.csv")["row"]
     assert rows.tolist() == [run.row for run in fakes.rows("smoke")]
 
